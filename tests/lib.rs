@@ -1,0 +1,1 @@
+//! End-to-end tests of Understudy against real servers live in `tests/`.
