@@ -1,0 +1,5 @@
+//! Speed of the hot paths.
+
+fn main() {
+    divan::main();
+}
