@@ -1,0 +1,497 @@
+//! One connection to a source, from PING to its end.
+//!
+//! ```text
+//! RECEIVE_PING_REPLY -> RECEIVE_AUTH_REPLY? -> RECEIVE_CAPA_REPLY -> RECEIVE_VERSION_REPLY?
+//!     -> RECEIVE_PSYNC_REPLY -+- +FULLRESYNC -> TRANSFER -+-> CONNECTED
+//!                             +- +CONTINUE ---------------+
+//! ```
+//!
+//! One command at a time, each reply awaited: PSYNC is refused while another reply is pending.
+//! Mirrors `replication.c: syncWithMaster`, `readSyncBulkPayload` and `replicationCron`.
+
+use std::fmt;
+
+use bytes::Bytes;
+use resp::encode;
+
+use crate::{
+    Error, ErrorKind, Options, ReplId, ReplOffset, Start,
+    ack::Acks,
+    error::quoted,
+    input::{Input, Line},
+    reply::{Asked, Psync, refusal, shown},
+    stream::{Fault, Framer},
+    transfer::{Progress, Transfer},
+};
+
+/// A connection to a source. See the crate's page for who moves what.
+///
+/// After an error every call gives that error again or does nothing.
+pub struct Link {
+    options: Options,
+    state: State,
+    input: Input,
+    /// Commands of the handshake to send. ACKs are made when they are taken.
+    commands: Vec<u8>,
+    acks: Acks,
+    clock: Clock,
+    replid: Option<ReplId>,
+    received: ReplOffset,
+    /// What the framer begins with if the source continues.
+    primed: Bytes,
+}
+
+enum State {
+    ReceivePingReply,
+    ReceiveAuthReply,
+    ReceiveCapaReply,
+    ReceiveVersionReply,
+    ReceivePsyncReply,
+    Transfer { transfer: Transfer },
+    Connected { framer: Framer },
+    Failed { error: Error },
+}
+
+/// What [`Link::poll`] gives.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Poll {
+    /// Nothing until more bytes are fed.
+    NeedMore,
+    /// Something; poll again.
+    Event(Event),
+}
+
+/// What a source says, in the order it says it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Event {
+    /// A snapshot comes, and then the stream from the byte after `offset`. The history is a new
+    /// one, or we are too far behind: nothing can be added to what we had.
+    FullResync {
+        /// The history.
+        replid: ReplId,
+        /// The offset the snapshot stands for.
+        offset: ReplOffset,
+    },
+    /// The stream goes on where we asked.
+    Continue {
+        /// The history's id from here on.
+        replid: ReplId,
+        /// Whether it is another than the one asked with: the source was promoted meanwhile.
+        changed: bool,
+    },
+    /// The snapshot's first byte is next.
+    SnapshotStart {
+        /// Its size, where the source knows it beforehand.
+        len: Option<u64>,
+    },
+    /// Some of its bytes; never empty.
+    Snapshot(Bytes),
+    /// All its bytes have come.
+    SnapshotEnd {
+        /// How many they were.
+        bytes: u64,
+    },
+    /// Some bytes of the command stream, as they came; never empty. They may begin and end in the
+    /// middle of a command.
+    Stream {
+        /// The bytes.
+        bytes: Bytes,
+        /// The offset of the last of them.
+        end: ReplOffset,
+    },
+}
+
+/// What one step of a state comes to.
+enum Step {
+    Again,
+    NeedMore,
+    Event(Event),
+}
+
+/// The caller's time. Bytes are fed without one, so they count as heard at the next tick: a caller
+/// that was held up between reading and ticking does not take that for the source's silence.
+struct Clock {
+    now_ms: u64,
+    heard_ms: u64,
+    heard: bool,
+}
+
+impl Link {
+    /// A link on a connection just made. The first [`Link::output`] is a PING.
+    #[must_use]
+    pub fn new(options: Options, start: Start, now_ms: u64) -> Self {
+        let acks = Acks::new(options.ack);
+        let (replid, received, primed) = match start {
+            Start::Full => (None, ReplOffset(0), Bytes::new()),
+            Start::Resume {
+                replid,
+                received,
+                partial,
+            } => (Some(replid), received, partial),
+        };
+        let mut link = Self {
+            options,
+            state: State::ReceivePingReply,
+            input: Input::default(),
+            commands: Vec::new(),
+            acks,
+            clock: Clock {
+                now_ms,
+                heard_ms: now_ms,
+                heard: false,
+            },
+            replid,
+            received,
+            primed,
+        };
+        encode::command(&mut link.commands, &[b"PING"]);
+        link
+    }
+
+    /// Takes what the socket gave.
+    pub fn feed(&mut self, bytes: Bytes) {
+        if !matches!(self.state, State::Failed { .. }) {
+            self.clock.heard |= !bytes.is_empty();
+            self.input.push(bytes);
+        }
+    }
+
+    /// The next event out of what was fed.
+    pub fn poll(&mut self) -> Result<Poll, Error> {
+        loop {
+            let step = match &mut self.state {
+                State::Failed { error } => return Err(error.clone()),
+                State::ReceivePingReply => self.reply(Asked::Ping),
+                State::ReceiveAuthReply => self.reply(Asked::Auth),
+                State::ReceiveCapaReply => self.reply(Asked::Capa),
+                State::ReceiveVersionReply => self.reply(Asked::Version),
+                State::ReceivePsyncReply => self.reply(Asked::Psync),
+                State::Transfer { .. } => self.transfer(),
+                State::Connected { .. } => self.connected(),
+            };
+            match step {
+                Ok(Step::Again) => {}
+                Ok(Step::NeedMore) => return Ok(Poll::NeedMore),
+                Ok(Step::Event(event)) => return Ok(Poll::Event(event)),
+                Err(kind) => return Err(self.fail(kind)),
+            }
+        }
+    }
+
+    /// The socket ended: the error for that. Poll until [`Poll::NeedMore`] first, there may be
+    /// events left, and a better error.
+    pub fn eof(&mut self) -> Error {
+        let kind = self
+            .input
+            .junk_at_end()
+            .unwrap_or_else(|| ErrorKind::Closed {
+                waited_for: self.waits_for().0,
+                unfinished: shown(self.input.unfinished(), &self.options),
+            });
+        self.fail(kind)
+    }
+
+    /// Tells the time, a few times a second; read and feed what there is before. An error means the
+    /// source was silent for too long.
+    pub fn tick(&mut self, now_ms: u64) -> Result<(), Error> {
+        if let State::Failed { error } = &self.state {
+            return Err(error.clone());
+        }
+        self.clock.now_ms = now_ms;
+        if std::mem::take(&mut self.clock.heard) {
+            self.clock.heard_ms = now_ms;
+        }
+        self.acks.tick(now_ms);
+        let (waited_for, limit_ms) = self.waits_for();
+        let silent_ms = now_ms.saturating_sub(self.clock.heard_ms);
+        if silent_ms < limit_ms {
+            return Ok(());
+        }
+        let timeout = ErrorKind::Timeout {
+            waited_for,
+            silent_ms,
+        };
+        let kind = self.input.junk_at_end().unwrap_or(timeout);
+        Err(self.fail(kind))
+    }
+
+    /// Tells what the target confirmed. An offset beyond [`Link::received`] is of another history,
+    /// one a full resync has just ended, and is passed over.
+    pub fn applied(&mut self, offset: ReplOffset) {
+        if offset <= self.received {
+            self.acks.applied(offset);
+        }
+    }
+
+    /// Bytes to write to the socket.
+    pub fn output(&mut self) -> Option<Bytes> {
+        if matches!(self.state, State::Failed { .. }) {
+            return None;
+        }
+        let mut out = std::mem::take(&mut self.commands);
+        if let Some(offset) = self.acks.take() {
+            let offset = offset.to_string();
+            encode::command(&mut out, &[b"REPLCONF", b"ACK", offset.as_bytes()]);
+        }
+        (!out.is_empty()).then(|| out.into())
+    }
+
+    /// The state in Redis's words, for logs.
+    #[must_use]
+    pub fn state(&self) -> &'static str {
+        match &self.state {
+            State::ReceivePingReply => "RECEIVE_PING_REPLY",
+            State::ReceiveAuthReply => "RECEIVE_AUTH_REPLY",
+            State::ReceiveCapaReply => "RECEIVE_CAPA_REPLY",
+            State::ReceiveVersionReply => "RECEIVE_VERSION_REPLY",
+            State::ReceivePsyncReply => "RECEIVE_PSYNC_REPLY",
+            State::Transfer { .. } => "TRANSFER",
+            State::Connected { .. } => "CONNECTED",
+            State::Failed { error } => error.state,
+        }
+    }
+
+    /// The offset of the last stream byte given out; before the source answered, where we asked
+    /// from.
+    #[must_use]
+    pub fn received(&self) -> ReplOffset {
+        self.received
+    }
+
+    /// The history of [`Link::received`].
+    #[must_use]
+    pub fn replid(&self) -> Option<ReplId> {
+        self.replid
+    }
+
+    /// The stream bytes given out after the last whole command: what the next link's
+    /// [`Start::Resume`] wants as `partial`.
+    #[must_use]
+    pub fn partial(&self) -> &[u8] {
+        match &self.state {
+            State::Connected { framer } => framer.partial(),
+            State::ReceivePingReply
+            | State::ReceiveAuthReply
+            | State::ReceiveCapaReply
+            | State::ReceiveVersionReply
+            | State::ReceivePsyncReply
+            | State::Transfer { .. }
+            | State::Failed { .. } => &self.primed,
+        }
+    }
+
+    /// What should come now, and how long the source may take.
+    fn waits_for(&self) -> (&'static str, u64) {
+        let timeouts = &self.options.timeouts;
+        match &self.state {
+            State::ReceivePingReply => ("the reply to PING", timeouts.reply_ms),
+            State::ReceiveAuthReply => ("the reply to AUTH", timeouts.reply_ms),
+            State::ReceiveCapaReply => ("the reply to REPLCONF capa", timeouts.reply_ms),
+            State::ReceiveVersionReply => ("the reply to REPLCONF version", timeouts.reply_ms),
+            State::ReceivePsyncReply => ("the reply to PSYNC", timeouts.bgsave_ms),
+            State::Transfer { transfer } if transfer.has_begun() => {
+                ("the end of the snapshot", timeouts.snapshot_ms)
+            }
+            State::Transfer { .. } => ("the snapshot's header", timeouts.bgsave_ms),
+            State::Connected { .. } => ("more of the stream", timeouts.stream_ms),
+            State::Failed { .. } => ("nothing", u64::MAX),
+        }
+    }
+
+    fn fail(&mut self, kind: ErrorKind) -> Error {
+        if let State::Failed { error } = &self.state {
+            return error.clone();
+        }
+        let error = Error {
+            state: self.state(),
+            kind,
+        };
+        self.primed = Bytes::copy_from_slice(self.partial());
+        self.input.clear();
+        self.state = State::Failed {
+            error: error.clone(),
+        };
+        error
+    }
+
+    fn reply(&mut self, asked: Asked) -> Result<Step, ErrorKind> {
+        let status = match self.input.line()? {
+            None => return Ok(Step::NeedMore),
+            Some(Line::Status(status)) => status,
+            Some(Line::Error(error)) => match refusal(asked, &error, &self.options) {
+                Some(kind) => return Err(kind),
+                None => Vec::new(),
+            },
+            Some(Line::Header(header)) => {
+                let got = quoted(&[b"$", &*header].concat(), 64);
+                return Err(ErrorKind::Protocol {
+                    expected: "a status or an error",
+                    got,
+                });
+            }
+        };
+        match asked {
+            Asked::Ping if self.options.password.is_some() => self.send_auth(),
+            Asked::Ping | Asked::Auth => self.send_capa(),
+            Asked::Capa if self.options.version.is_some() => self.send_version(),
+            Asked::Capa | Asked::Version => self.send_psync(),
+            Asked::Psync => return self.psync_reply(Psync::parse(&status)?),
+        }
+        Ok(Step::Again)
+    }
+
+    fn send_auth(&mut self) {
+        let username = self.options.username.iter();
+        let argv: Vec<&[u8]> = std::iter::once("AUTH")
+            .chain(username.chain(&self.options.password).map(String::as_str))
+            .map(str::as_bytes)
+            .collect();
+        encode::command(&mut self.commands, &argv);
+        self.state = State::ReceiveAuthReply;
+    }
+
+    fn send_capa(&mut self) {
+        let argv: &[&[u8]] = if self.options.capa_eof {
+            &[b"REPLCONF", b"capa", b"eof", b"capa", b"psync2"]
+        } else {
+            &[b"REPLCONF", b"capa", b"psync2"]
+        };
+        encode::command(&mut self.commands, argv);
+        self.state = State::ReceiveCapaReply;
+    }
+
+    fn send_version(&mut self) {
+        let version = self.options.version.as_deref().unwrap_or_default();
+        encode::command(
+            &mut self.commands,
+            &[b"REPLCONF", b"version", version.as_bytes()],
+        );
+        self.state = State::ReceiveVersionReply;
+    }
+
+    /// Always three words: with a fourth, `FAILOVER`, the source would hand over its role.
+    fn send_psync(&mut self) {
+        let (replid, offset) = match &self.replid {
+            Some(replid) => (
+                replid.to_string(),
+                self.received.0.saturating_add(1).to_string(),
+            ),
+            None => ("?".to_owned(), "-1".to_owned()),
+        };
+        let argv = [
+            self.options.psync_command.as_bytes(),
+            replid.as_bytes(),
+            offset.as_bytes(),
+        ];
+        encode::command(&mut self.commands, &argv);
+        self.state = State::ReceivePsyncReply;
+    }
+
+    fn psync_reply(&mut self, reply: Psync) -> Result<Step, ErrorKind> {
+        match reply {
+            Psync::FullResync { replid, offset } => {
+                self.replid = Some(replid);
+                self.received = offset;
+                self.primed = Bytes::new();
+                self.acks.forget_applied();
+                self.state = State::Transfer {
+                    transfer: Transfer::new(),
+                };
+                Ok(Step::Event(Event::FullResync { replid, offset }))
+            }
+            Psync::Continue { replid } => {
+                let Some(asked) = self.replid else {
+                    let expected = "+FULLRESYNC, as we asked for no offset";
+                    return Err(ErrorKind::Protocol {
+                        expected,
+                        got: "+CONTINUE".to_owned(),
+                    });
+                };
+                let replid = replid.unwrap_or(asked);
+                let framer = Framer::primed(&self.primed)
+                    .map_err(|(fault, left)| stream_error(self.received.before(left), fault))?;
+                self.replid = Some(replid);
+                self.acks.begin(self.clock.now_ms);
+                self.acks.send_now();
+                self.state = State::Connected { framer };
+                Ok(Step::Event(Event::Continue {
+                    replid,
+                    changed: replid != asked,
+                }))
+            }
+        }
+    }
+
+    fn transfer(&mut self) -> Result<Step, ErrorKind> {
+        let State::Transfer { transfer } = &mut self.state else {
+            return Ok(Step::Again);
+        };
+        Ok(Step::Event(match transfer.next(&mut self.input)? {
+            Progress::NeedMore => return Ok(Step::NeedMore),
+            Progress::Failed(error) => {
+                let reply = shown(&error.text, &self.options);
+                return Err(ErrorKind::SnapshotFailed { reply });
+            }
+            Progress::Begin { len } => {
+                self.acks.begin(self.clock.now_ms);
+                Event::SnapshotStart { len }
+            }
+            Progress::Part(bytes) => Event::Snapshot(bytes),
+            Progress::End { bytes } => {
+                // In the `$EOF` form the stream begins after an ACK. The source may not heed this
+                // one, if it has not noticed its child's end yet, but then the next.
+                self.acks.send_now();
+                self.state = State::Connected {
+                    framer: Framer::new(),
+                };
+                Event::SnapshotEnd { bytes }
+            }
+        }))
+    }
+
+    fn connected(&mut self) -> Result<Step, ErrorKind> {
+        let State::Connected { framer } = &mut self.state else {
+            return Ok(Step::Again);
+        };
+        let Some(mut chunk) = self.input.chunk() else {
+            return Ok(Step::NeedMore);
+        };
+        let base = self.received;
+        let acks = &mut self.acks;
+        let scan = framer
+            .scan(&chunk, base, |end| acks.asked(end))
+            .map_err(|fault| stream_error(base, fault))?;
+        let bytes = chunk.split_to(scan.stream);
+        drop(chunk.split_to(scan.newlines));
+        self.input.put_back(chunk);
+        if bytes.is_empty() {
+            return Ok(Step::Again);
+        }
+        self.received = base.after(bytes.len());
+        Ok(Step::Event(Event::Stream {
+            bytes,
+            end: self.received,
+        }))
+    }
+}
+
+/// `base` is the offset before the chunk that the fault was found in.
+fn stream_error(base: ReplOffset, fault: Fault) -> ErrorKind {
+    let begin = base.0.saturating_sub(fault.before);
+    ErrorKind::Stream {
+        at: ReplOffset(begin.saturating_add(fault.at).saturating_add(1)),
+        got: quoted(&fault.got, usize::MAX),
+        fault: fault.kind,
+    }
+}
+
+impl fmt::Debug for Link {
+    /// Without the commands to send: AUTH may be among them.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Link")
+            .field("state", &self.state())
+            .field("replid", &self.replid)
+            .field("received", &self.received)
+            .finish_non_exhaustive()
+    }
+}
