@@ -1,3 +1,50 @@
-//! `cargo xtask`.
+//! `cargo xtask`: the tasks of this repository, one module each.
 
-fn main() {}
+mod commands;
+mod engines;
+mod program;
+mod test;
+
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+const USAGE: &str = "\
+usage: cargo xtask TASK [ARGS...]
+
+  engines [NAMES...] [--wide] [--list] [--fresh] [--use NAME=PATH]
+                      bring the real servers that the tests run against (--help says more)
+  test [--quick]      everything that has to pass: format, lints, build, unit and end-to-end tests
+  commands SERVER...  write the table of commands anew, from the servers named";
+
+fn main() -> ExitCode {
+    let mut args: Vec<String> = std::env::args().skip(1).collect();
+    if args.is_empty() || matches!(args[0].as_str(), "-h" | "--help" | "help") {
+        println!("{USAGE}");
+        return ExitCode::SUCCESS;
+    }
+    let task = args.remove(0);
+    match run(&task, &args) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("xtask {task}: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(task: &str, args: &[String]) -> Result<(), String> {
+    let root = workspace_root();
+    std::env::set_current_dir(&root).map_err(|error| format!("{}: {error}", root.display()))?;
+    match task {
+        "engines" => engines::run(args),
+        "test" => test::run(args),
+        "commands" => commands::run(args),
+        _ => Err(format!("there is no such task\n\n{USAGE}")),
+    }
+}
+
+/// The folder of the workspace's Cargo.toml: tasks run there wherever they were called from.
+fn workspace_root() -> PathBuf {
+    let here = Path::new(env!("CARGO_MANIFEST_DIR"));
+    here.ancestors().nth(2).unwrap_or(here).to_path_buf()
+}
