@@ -141,7 +141,7 @@ mod tests {
             ("--1\r\n", 1, BadNumber),
             ("9223372036854775808\r\n", 18, Overflow),
             ("-9223372036854775809\r\n", 19, Overflow),
-            ("99999999999999999999999", 19, Overflow),
+            ("99999999999999999999999", 18, Overflow),
         ] {
             assert_eq!(check(text), Err((at, kind)), "{text:?}");
         }

@@ -6,6 +6,7 @@ use crate::code::ErrorReply;
 use crate::command::Arg;
 use crate::error::Error;
 use crate::limits::Limits;
+use crate::number::{Number, number};
 use crate::token::{Aggregate, Token};
 use crate::walk::{Level, Walker};
 
@@ -73,6 +74,17 @@ impl ReplyScanner {
                 [b'+', b'O', b'K', b'\r', b'\n', ..] => return Ok(Some(simple(5))),
                 [b'+', b'Q', b'U', b'E', b'U', b'E', b'D', b'\r', b'\n', ..] => {
                     return Ok(Some(simple(9)));
+                }
+                // A malformed number is for `scan` to find again, and to remember.
+                [b':', ..] => {
+                    if let Ok(Some(Number { value, next })) = number(buf, 1) {
+                        let kind = ReplyKind::Int(value);
+                        return Ok(Some(Summary {
+                            len: next,
+                            kind,
+                            errors: Vec::new(),
+                        }));
+                    }
                 }
                 _ => {}
             }

@@ -138,6 +138,21 @@ impl Tokenizer {
         }
     }
 
+    /// Goes past an `OK` or a number, if the next token is one. Must not be called within a token.
+    #[inline]
+    pub(crate) fn skip_plain(&mut self, buf: &[u8]) -> bool {
+        let at = self.pos;
+        match buf.get(at..) {
+            Some([b'+', b'O', b'K', b'\r', b'\n', ..]) => self.pos = at + 5,
+            Some([b':', ..]) => match number(buf, at + 1) {
+                Ok(Some(found)) => self.pos = found.next,
+                Ok(None) | Err(_) => return false,
+            },
+            Some(_) | None => return false,
+        }
+        true
+    }
+
     fn head(&mut self, buf: &[u8]) -> Result<Option<Token>, Error> {
         let Some(&kind) = buf.get(self.pos) else {
             return Ok(None);

@@ -102,6 +102,27 @@ impl Walker {
         self.tokens.next(buf)
     }
 
+    /// Takes all the items that come next and can be neither an error nor an aggregate, except the
+    /// last one of a level. Most of what `EXEC` replies is of this kind.
+    #[inline]
+    pub(crate) fn skip_plain(&mut self, buf: &[u8]) {
+        let Some(Level {
+            left: Some(left),
+            seen,
+            ..
+        }) = self.levels.last_mut()
+        else {
+            return;
+        };
+        if self.chunks.is_some() {
+            return;
+        }
+        while *left > 1 && self.tokens.skip_plain(buf) {
+            *left -= 1;
+            *seen += 1;
+        }
+    }
+
     /// Takes the token. `true`: the reply is complete with it.
     #[inline]
     pub(crate) fn accept(&mut self, token: Token) -> Result<bool, Error> {
