@@ -1,0 +1,275 @@
+//! Listpacks (`listpack.c`).
+//!
+//! ```text
+//! u32 total | u16 count (65535: not known) | entries | FF          little-endian
+//!
+//! 0xxxxxxx                        integer 0..127
+//! 10llllll + l                    string
+//! 110xxxxx xxxxxxxx               integer of 13 bits, signed
+//! 1110llll llllllll + l           string
+//! 11110000 + u32 le + l           string
+//! 11110001 .. 11110100            integer of 16, 24, 32, 64 bits, little-endian
+//!
+//! behind each: its size, 7 bits a byte, the most significant first, bit 7 set in all but the first
+//! ```
+//!
+//! Where an entry has exactly 16383, 2097151 or 268435455 bytes, Redis and older Valkey write its
+//! size with one byte more than Valkey 9.1 does. Both forms are accepted.
+
+use crate::container::Entry;
+use crate::error::ErrorKind;
+use crate::leaf::number::i24_le;
+
+pub(crate) const HEADER: usize = 6;
+const END: u8 = 0xff;
+const UNKNOWN_COUNT: u16 = u16::MAX;
+
+const RUNS_OUT: ErrorKind = ErrorKind::Corrupt("a listpack entry runs past the end");
+const BACK: ErrorKind = ErrorKind::Corrupt("a listpack entry with a wrong size behind it");
+
+/// Validates a listpack and shows its entries; returns their number.
+#[inline]
+pub(crate) fn walk(
+    blob: &[u8],
+    mut each: impl FnMut(u64, Entry) -> Result<(), ErrorKind>,
+) -> Result<u64, ErrorKind> {
+    let declared = header(blob)?;
+    let (mut at, mut count) = (HEADER, 0);
+    while let Some((next, after)) = entry(blob, at)? {
+        each(count, next)?;
+        count += 1;
+        at = after;
+    }
+    if at + 1 != blob.len() {
+        return Err(ErrorKind::Corrupt("a listpack that ends before its end"));
+    }
+    if declared != UNKNOWN_COUNT && u64::from(declared) != count {
+        return Err(ErrorKind::Corrupt(
+            "a listpack with another number of entries than stated",
+        ));
+    }
+    Ok(count)
+}
+
+fn header(blob: &[u8]) -> Result<u16, ErrorKind> {
+    let Some(([t0, t1, t2, t3, c0, c1], _)) = blob.split_first_chunk::<HEADER>() else {
+        return Err(ErrorKind::Corrupt("a listpack without a header"));
+    };
+    let total = u32::from_le_bytes([*t0, *t1, *t2, *t3]);
+    if usize::try_from(total) != Ok(blob.len()) {
+        return Err(ErrorKind::Corrupt("a listpack of another size than stated"));
+    }
+    if blob.len() == HEADER || blob.last() != Some(&END) {
+        return Err(ErrorKind::Corrupt("a listpack without an end"));
+    }
+    Ok(u16::from_le_bytes([*c0, *c1]))
+}
+
+/// The entry at `at` and where the next one begins; `None` at the end.
+#[inline]
+pub(crate) fn entry(blob: &[u8], at: usize) -> Result<Option<(Entry, usize)>, ErrorKind> {
+    let rest = blob.get(at..).unwrap_or_default();
+    let Some((&first, body)) = rest.split_first() else {
+        return Err(RUNS_OUT);
+    };
+    let (entry, size) = match first {
+        0x00..=0x7f => (Entry::Int(i64::from(first)), 1),
+        0x80..=0xbf => text(at, 1, usize::from(first & 0x3f)),
+        0xc0..=0xdf => {
+            let raw = u16::from_be_bytes([first & 0x1f, byte(body)?]);
+            // Thirteen bits: shifted up to the sign bit and back.
+            (Entry::Int(i64::from((raw << 3).cast_signed() >> 3)), 2)
+        }
+        0xe0..=0xef => {
+            let len = u16::from_be_bytes([first & 0x0f, byte(body)?]);
+            text(at, 2, usize::from(len))
+        }
+        0xf0 => {
+            let len = u32::from_le_bytes(array(body)?);
+            text(at, 5, usize::try_from(len).map_err(|_| RUNS_OUT)?)
+        }
+        0xf1 => (Entry::Int(i64::from(i16::from_le_bytes(array(body)?))), 3),
+        0xf2 => (Entry::Int(i64::from(i24_le(array(body)?))), 4),
+        0xf3 => (Entry::Int(i64::from(i32::from_le_bytes(array(body)?))), 5),
+        0xf4 => (Entry::Int(i64::from_le_bytes(array(body)?)), 9),
+        END => return Ok(None),
+        0xf5..=0xfe => return Err(ErrorKind::Corrupt("a listpack entry of an unknown form")),
+    };
+    let behind = rest.get(size..).ok_or(RUNS_OUT)?;
+    let back = if size <= 127 {
+        if behind.first().copied().map(usize::from) != Some(size) {
+            return Err(BACK);
+        }
+        1
+    } else {
+        back_length(behind, size)?
+    };
+    Ok(Some((entry, at + size + back)))
+}
+
+#[inline]
+fn text(at: usize, header: usize, len: usize) -> (Entry, usize) {
+    let start = at + header;
+    (
+        Entry::Text {
+            start,
+            end: start.saturating_add(len),
+        },
+        header.saturating_add(len),
+    )
+}
+
+#[inline]
+fn byte(body: &[u8]) -> Result<u8, ErrorKind> {
+    body.first().copied().ok_or(RUNS_OUT)
+}
+
+#[inline]
+fn array<const N: usize>(body: &[u8]) -> Result<[u8; N], ErrorKind> {
+    body.first_chunk::<N>().copied().ok_or(RUNS_OUT)
+}
+
+/// Checks the size written behind an entry; returns how many bytes it takes.
+fn back_length(behind: &[u8], size: usize) -> Result<usize, ErrorKind> {
+    let shortest = match size {
+        ..0x80 => 1,
+        0x80..0x4000 => 2,
+        0x4000..0x20_0000 => 3,
+        0x20_0000..0x1000_0000 => 4,
+        0x1000_0000.. => 5,
+    };
+    let longest = match size {
+        0x3fff | 0x1f_ffff | 0x0fff_ffff => shortest + 1,
+        _ => shortest,
+    };
+    (shortest..=longest)
+        .find(|&len| is_back_length(behind, size, len))
+        .ok_or(BACK)
+}
+
+fn is_back_length(behind: &[u8], size: usize, len: usize) -> bool {
+    let Some(bytes) = behind.get(..len) else {
+        return false;
+    };
+    bytes.iter().enumerate().all(|(index, byte)| {
+        let seven = size >> (7 * (len - 1 - index)) & 0x7f;
+        let follows = if index == 0 { 0 } else { 0x80 };
+        usize::from(*byte) == seven | follows
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn wrap(entries: &[u8], count: u16) -> Vec<u8> {
+        let total = u32::try_from(entries.len() + 7).expect("small");
+        let mut blob = total.to_le_bytes().to_vec();
+        blob.extend(count.to_le_bytes());
+        blob.extend(entries);
+        blob.push(END);
+        blob
+    }
+
+    fn all(blob: &[u8]) -> Result<Vec<Entry>, ErrorKind> {
+        let mut seen = Vec::new();
+        walk(blob, |_, entry| {
+            seen.push(entry);
+            Ok(())
+        })?;
+        Ok(seen)
+    }
+
+    #[test]
+    fn every_form() {
+        let entries = [
+            &[0x7f, 1][..],
+            &[0x82, b'a', b'b', 3],
+            &[0xdf, 0xff, 2],
+            &[0xd0, 0x00, 2],
+            &[0xcf, 0xff, 2],
+            &[0xe0, 1, b'c', 3],
+            &[0xf0, 1, 0, 0, 0, b'd', 6],
+            &[0xf1, 0x00, 0x80, 3],
+            &[0xf2, 0x00, 0x00, 0x80, 4],
+            &[0xf3, 0, 0, 0, 0x80, 5],
+            &[0xf4, 0, 0, 0, 0, 0, 0, 0, 0x80, 9],
+        ];
+        let blob = wrap(&entries.concat(), 11);
+        let ints = [
+            127,
+            -1,
+            -4096,
+            4095,
+            -32768,
+            -8_388_608,
+            i64::from(i32::MIN),
+            i64::MIN,
+        ];
+        let seen = all(&blob).expect("a good listpack");
+        let found: Vec<i64> = seen
+            .iter()
+            .filter_map(|e| {
+                if let Entry::Int(i) = e {
+                    Some(*i)
+                } else {
+                    None
+                }
+            })
+            .collect();
+        assert_eq!(found, ints);
+        let texts: Vec<&[u8]> = seen
+            .iter()
+            .filter_map(|e| {
+                if let Entry::Text { start, end } = e {
+                    blob.get(*start..*end)
+                } else {
+                    None
+                }
+            })
+            .collect();
+        assert_eq!(texts, [&b"ab"[..], b"c", b"d"]);
+    }
+
+    #[test]
+    fn both_forms_of_a_size_at_its_limit() {
+        let len = 0x3fff_u32 - 5;
+        let mut entry = vec![0xf0];
+        entry.extend(len.to_le_bytes());
+        entry.resize(0x3fff, b'x');
+        for (back, good) in [
+            (&[0x7f, 0xff][..], true),
+            (&[0x00, 0xff, 0xff], true),
+            (&[0x00, 0x00, 0xff, 0xff], false),
+            (&[0x7f, 0x7f], false),
+        ] {
+            let blob = wrap(&[&entry[..], back].concat(), 1);
+            assert_eq!(all(&blob).is_ok(), good, "{back:x?}");
+        }
+        // One byte less or more, and there is one form only.
+        entry.pop();
+        let less = (len - 1).to_le_bytes();
+        entry[1..5].copy_from_slice(&less);
+        assert!(all(&wrap(&[&entry[..], &[0x7f, 0xfe]].concat(), 1)).is_ok());
+        assert!(all(&wrap(&[&entry[..], &[0x00, 0xff, 0xfe]].concat(), 1)).is_err());
+    }
+
+    #[test]
+    fn refuses() {
+        for (blob, why) in [
+            (wrap(&[1, 1], 2), "number of entries"),
+            (wrap(&[1, 2], 1), "wrong size"),
+            (wrap(&[0xf5, 1], 1), "unknown form"),
+            (wrap(&[0x85, b'a', 6], 1), "past the end"),
+            (wrap(&[1, 1, 0xff, 1, 1], 1), "before its end"),
+            (vec![7, 0, 0, 0, 0, 0], "another size"),
+            (vec![6, 0, 0, 0, 0, 0], "without an end"),
+            (vec![7, 0, 0], "without a header"),
+        ] {
+            let got = all(&blob).expect_err("a bad listpack").to_string();
+            assert!(got.contains(why), "{got} for {why}");
+        }
+        assert_eq!(all(&wrap(&[1, 1], UNKNOWN_COUNT)), Ok(vec![Entry::Int(1)]));
+        assert_eq!(all(&wrap(&[], 0)), Ok(vec![]));
+    }
+}

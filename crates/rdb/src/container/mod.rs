@@ -1,0 +1,174 @@
+//! Containers packed into one string.
+//!
+//! Each is a sequence of entries; what an entry is to the value (a member, a field, a score)
+//! is the [`Shape`]. [`Packed::check`] validates a whole container at once, [`Entries`] gives its
+//! entries one by one.
+
+use bytes::Bytes;
+
+use crate::error::ErrorKind;
+use crate::leaf::double;
+
+pub(crate) mod intset;
+pub(crate) mod listpack;
+pub(crate) mod ziplist;
+pub(crate) mod zipmap;
+
+/// The container's layout.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Form {
+    Ziplist,
+    Listpack,
+    Intset,
+    Zipmap,
+}
+
+/// What the entries are.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Shape {
+    /// Items or members.
+    Items,
+    /// Field and value by turns.
+    Pairs,
+    /// Member and score by turns.
+    Scored,
+    /// Field, value, expiry by turns.
+    Expiring,
+    /// Messages of a stream; never empty.
+    StreamNode,
+    /// A number, then values.
+    TemplateValues,
+}
+
+impl Shape {
+    /// Entries to an element.
+    pub(crate) const fn entries(self) -> u64 {
+        match self {
+            Self::Items | Self::StreamNode | Self::TemplateValues => 1,
+            Self::Pairs | Self::Scored => 2,
+            Self::Expiring => 3,
+        }
+    }
+}
+
+/// An entry: a place in the container, or a number written as such.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Entry {
+    Text { start: usize, end: usize },
+    Int(i64),
+}
+
+/// A container's layout and what is in it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Packed {
+    pub(crate) form: Form,
+    pub(crate) shape: Shape,
+}
+
+/// Expiries are kept in 48 bits.
+pub(crate) const EXPIRY_MAX: u64 = (1 << 48) - 1;
+
+impl Packed {
+    /// Validates the container; returns the number of its entries.
+    pub(crate) fn check(self, blob: &[u8]) -> Result<u64, ErrorKind> {
+        match self.shape {
+            Shape::Items | Shape::Pairs => self.walk(blob, |_, _| Ok(())),
+            Shape::Scored => self.walk(blob, |index, entry| match entry {
+                Entry::Text { start, end } if index % 2 == 1 => {
+                    let text = blob.get(start..end).unwrap_or_default();
+                    double::text(text)
+                        .map(drop)
+                        .map_err(crate::error::Stop::in_full)
+                }
+                _ => Ok(()),
+            }),
+            Shape::Expiring => self.walk(blob, |index, entry| match entry {
+                entry if index % 3 == 2 => expiry(entry).map(drop),
+                _ => Ok(()),
+            }),
+            Shape::StreamNode => self.walk(blob, |_, _| Ok(())),
+            Shape::TemplateValues => self.walk(blob, |index, entry| match entry {
+                Entry::Text { .. } if index == 0 => {
+                    Err(ErrorKind::Corrupt("a template's number that is no integer"))
+                }
+                Entry::Int(..0) if index == 0 => {
+                    Err(ErrorKind::Corrupt("a template's number below zero"))
+                }
+                Entry::Int(_) | Entry::Text { .. } => Ok(()),
+            }),
+        }
+    }
+
+    fn walk(
+        self,
+        blob: &[u8],
+        each: impl FnMut(u64, Entry) -> Result<(), ErrorKind>,
+    ) -> Result<u64, ErrorKind> {
+        let count = match self.form {
+            Form::Ziplist => ziplist::walk(blob, each)?,
+            Form::Listpack => listpack::walk(blob, each)?,
+            Form::Intset => intset::walk(blob, each)?,
+            Form::Zipmap => zipmap::walk(blob, each)?,
+        };
+        if !count.is_multiple_of(self.shape.entries()) {
+            return Err(ErrorKind::Corrupt(
+                "a container with an incomplete last element",
+            ));
+        }
+        if count == 0 && matches!(self.shape, Shape::StreamNode | Shape::TemplateValues) {
+            return Err(ErrorKind::Corrupt("a container that must not be empty"));
+        }
+        Ok(count)
+    }
+}
+
+/// A field's expiry from its entry; `None` if it has none.
+pub(crate) fn expiry(entry: Entry) -> Result<Option<u64>, ErrorKind> {
+    match entry {
+        Entry::Int(0) => Ok(None),
+        Entry::Int(value) => match u64::try_from(value) {
+            Ok(at_ms) if at_ms <= EXPIRY_MAX => Ok(Some(at_ms)),
+            _ => Err(ErrorKind::Corrupt("a field's expiry out of range")),
+        },
+        Entry::Text { .. } => Err(ErrorKind::Corrupt("a field's expiry that is no integer")),
+    }
+}
+
+/// The entries of a container that was checked.
+#[derive(Debug)]
+pub(crate) struct Entries {
+    blob: Bytes,
+    form: Form,
+    at: usize,
+}
+
+impl Entries {
+    /// `blob` has passed [`Packed::check`].
+    pub(crate) fn new(form: Form, blob: Bytes) -> Self {
+        let at = match form {
+            Form::Ziplist => ziplist::HEADER,
+            Form::Listpack => listpack::HEADER,
+            Form::Intset => intset::HEADER,
+            Form::Zipmap => zipmap::Place::FIRST,
+        };
+        Self { blob, form, at }
+    }
+
+    pub(crate) fn next(&mut self) -> Result<Option<Entry>, ErrorKind> {
+        let next = match self.form {
+            Form::Ziplist => ziplist::entry(&self.blob, self.at)?,
+            Form::Listpack => listpack::entry(&self.blob, self.at)?,
+            Form::Intset => intset::entry(&self.blob, self.at)?,
+            Form::Zipmap => zipmap::entry(&self.blob, self.at)?,
+        };
+        Ok(next.map(|(entry, after)| {
+            self.at = after;
+            entry
+        }))
+    }
+
+    /// The bytes of a text entry.
+    pub(crate) fn slice(&self, start: usize, end: usize) -> Bytes {
+        self.blob.slice(start..end)
+    }
+}

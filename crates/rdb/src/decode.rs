@@ -1,0 +1,460 @@
+//! The decoder: bytes in, events out.
+
+use bytes::Bytes;
+
+use crate::arena::Arena;
+use crate::error::{Error, ErrorKind, Stop};
+use crate::event::{Event, KeyHead, Poll, Want};
+use crate::leaf::magic;
+use crate::leaf::reader::Reader;
+use crate::limits::Limits;
+use crate::opcode::{Long, Opcode};
+use crate::templates::Templates;
+use crate::types::{self, Db, Dialect, RdbVersion, Row};
+use crate::value::{Elements, Given, Input, empty};
+use crate::walk::{Around, Care, Walk, Walked};
+use crate::window::Window;
+
+/// Decodes a file as it arrives.
+///
+/// For every input and every way to cut it into chunks the events are the same. Bytes in events
+/// are slices of the chunks that were fed, except where an item straddles two of them or is
+/// compressed.
+///
+/// ```
+/// use rdb::{Decoder, Event, Limits, Poll};
+///
+/// let mut decoder = Decoder::new(Limits::default());
+/// decoder.feed(bytes::Bytes::from_static(b"REDIS0003\xfe\x00\x00\x03key\x05value"));
+/// decoder.feed(bytes::Bytes::from_static(b"\xff"));
+/// let mut values = Vec::new();
+/// while let Poll::Event(event) = decoder.poll()? {
+///     if let Event::String(value) = event {
+///         values.push(value);
+///     }
+/// }
+/// assert_eq!(values, ["value"]);
+/// assert_eq!(decoder.poll(), Ok(Poll::End));
+/// # Ok::<(), rdb::Error>(())
+/// ```
+#[derive(Debug)]
+pub struct Decoder {
+    window: Window,
+    limits: Limits,
+    state: State,
+    dialect: Dialect,
+    version: RdbVersion,
+    db: Db,
+    lead: Lead,
+    want: Want,
+    walk: Walk,
+    arena: Arena,
+    templates: Templates,
+    skipped_empty: u64,
+}
+
+/// What opcodes have said of the next key.
+#[derive(Debug, Default)]
+struct Lead {
+    expire_at_ms: Option<i64>,
+    idle_seconds: Option<u64>,
+    freq: Option<u8>,
+    meta: Option<Bytes>,
+}
+
+#[derive(Debug)]
+enum State {
+    Magic,
+    /// An opcode or a key comes next.
+    Between,
+    /// The body of an opcode is being held.
+    Holding {
+        opcode: Long,
+    },
+    /// A key was given; how its value is wanted is now certain.
+    Keyed {
+        row: &'static Row,
+    },
+    /// A value is being held, to be given whole.
+    Walking {
+        row: &'static Row,
+    },
+    /// A value is being passed over.
+    Skipping,
+    /// A value is being given in elements.
+    Giving {
+        elements: Elements,
+    },
+    /// The checksum comes next.
+    Checksum,
+    Ended,
+    Failed {
+        error: Error,
+    },
+}
+
+enum Step {
+    Event(Event),
+    Go,
+    End,
+}
+
+impl Decoder {
+    /// A decoder at the beginning of a file.
+    #[must_use]
+    pub fn new(limits: Limits) -> Self {
+        Self {
+            window: Window::new(),
+            limits,
+            state: State::Magic,
+            dialect: Dialect::Shared,
+            version: RdbVersion(0),
+            db: Db::default(),
+            lead: Lead::default(),
+            want: Want::Elements,
+            walk: Walk::new(),
+            arena: Arena::new(),
+            templates: Templates::default(),
+            skipped_empty: 0,
+        }
+    }
+
+    /// Takes the next bytes of the file.
+    pub fn feed(&mut self, bytes: Bytes) {
+        self.window.feed(bytes);
+    }
+
+    /// The next event. An error stays: the format has no place to go on from.
+    pub fn poll(&mut self) -> Result<Poll, Error> {
+        loop {
+            match self.step() {
+                Ok(Step::Event(event)) => return Ok(Poll::Event(event)),
+                Ok(Step::Go) => {}
+                Ok(Step::End) => return Ok(Poll::End),
+                Err(Stop::Need(bytes)) => {
+                    if !self.window.ensure(bytes) {
+                        return Ok(Poll::NeedMore);
+                    }
+                }
+                Err(Stop::Bad(kind)) => return Err(self.fail(kind)),
+            }
+        }
+    }
+
+    /// Says what is wanted of the value of the key just given; without it, its elements.
+    pub fn want(&mut self, want: Want) {
+        self.want = want;
+    }
+
+    /// How many bytes of the file are behind.
+    #[must_use]
+    pub fn offset(&self) -> u64 {
+        self.window.offset()
+    }
+
+    /// How many bytes are held: fed and not decoded, or kept to be given whole.
+    #[must_use]
+    pub fn buffered(&self) -> usize {
+        self.window.buffered()
+    }
+
+    /// How many keys without elements were left out.
+    #[must_use]
+    pub const fn skipped_empty(&self) -> u64 {
+        self.skipped_empty
+    }
+
+    /// Takes the bytes fed and not decoded: after the end, what follows the file.
+    pub fn leftover(&mut self) -> Bytes {
+        self.window.leftover()
+    }
+
+    /// Says that no more bytes will come: right if the file has ended.
+    pub fn finish(&self) -> Result<(), Error> {
+        match &self.state {
+            State::Ended => Ok(()),
+            State::Failed { error } => Err(error.clone()),
+            _ => Err(Error {
+                at: self.offset(),
+                kind: ErrorKind::Truncated,
+            }),
+        }
+    }
+
+    fn fail(&mut self, kind: ErrorKind) -> Error {
+        let error = match &self.state {
+            State::Failed { error } => error.clone(),
+            _ => Error {
+                at: self.offset(),
+                kind,
+            },
+        };
+        self.state = State::Failed {
+            error: error.clone(),
+        };
+        error
+    }
+
+    #[inline]
+    fn step(&mut self) -> Result<Step, Stop> {
+        match &mut self.state {
+            State::Between => self.between(),
+            State::Keyed { row } => {
+                let row = *row;
+                self.begin_value(row)
+            }
+            State::Giving { elements } => {
+                let Self {
+                    window,
+                    arena,
+                    limits,
+                    ..
+                } = self;
+                match elements.next(&mut Input {
+                    window,
+                    arena,
+                    limits,
+                })? {
+                    Given::Event(event) => Ok(Step::Event(event)),
+                    Given::Last(event) => {
+                        self.state = State::Between;
+                        Ok(Step::Event(event))
+                    }
+                }
+            }
+            State::Walking { row } => {
+                let row = *row;
+                self.walk_value(row)
+            }
+            State::Skipping => {
+                self.run_walk()?;
+                self.state = State::Between;
+                Ok(Step::Go)
+            }
+            State::Holding { opcode } => {
+                let opcode = *opcode;
+                self.hold_opcode(opcode)
+            }
+            State::Magic => self.magic(),
+            State::Checksum => self.checksum(),
+            State::Ended => Ok(Step::End),
+            State::Failed { error } => Err(Stop::Bad(error.kind)),
+        }
+    }
+
+    fn magic(&mut self) -> Result<Step, Stop> {
+        let (dialect, version) = magic::magic(self.window.rest())?;
+        self.window.consume(magic::LEN);
+        (self.dialect, self.version) = (dialect, version);
+        self.state = State::Between;
+        Ok(Step::Event(Event::Start { dialect, version }))
+    }
+
+    #[inline]
+    fn between(&mut self) -> Result<Step, Stop> {
+        let mut reader = Reader::new(self.window.rest());
+        let byte = reader.u8()?;
+        if let Some(row) = types::row(self.dialect, byte) {
+            return self.key(row);
+        }
+        match Opcode::new(self.dialect, byte) {
+            Some(opcode) => self.opcode(opcode),
+            None => Err(Stop::Bad(ErrorKind::UnknownType(byte))),
+        }
+    }
+
+    fn key(&mut self, row: &'static Row) -> Result<Step, Stop> {
+        let Some(body) = row.body else {
+            let (type_id, name) = (row.id, row.name);
+            return Err(Stop::Bad(ErrorKind::Unsupported { type_id, name }));
+        };
+        let mut reader = Reader::new(self.window.rest());
+        reader.u8()?;
+        let text = reader.text(self.limits.item_bytes_max)?;
+        let used = reader.at();
+        let is_empty = empty::is_empty(row, reader)?;
+        let key = self.arena.text(&self.window, text)?;
+        let at = self.window.offset();
+        self.window.consume(used);
+        let Lead {
+            expire_at_ms,
+            idle_seconds,
+            freq,
+            meta,
+        } = std::mem::take(&mut self.lead);
+        if is_empty {
+            self.skipped_empty += 1;
+            self.walk.start(body, Care::Skip, u64::MAX);
+            self.state = State::Skipping;
+            return Ok(Step::Go);
+        }
+        self.want = Want::Elements;
+        self.state = State::Keyed { row };
+        let (type_id, kind, encoding, db) = (row.id, row.kind, row.encoding, self.db);
+        Ok(Step::Event(Event::Key(KeyHead {
+            db,
+            key,
+            type_id,
+            kind,
+            encoding,
+            expire_at_ms,
+            idle_seconds,
+            freq,
+            meta,
+            at,
+        })))
+    }
+
+    fn begin_value(&mut self, row: &'static Row) -> Result<Step, Stop> {
+        let body = row.body.unwrap_or_default();
+        let bytes_max = match self.want {
+            Want::Elements if row.encoding.decodes() => {
+                self.state = State::Giving {
+                    elements: Elements::new(row),
+                };
+                return Ok(Step::Go);
+            }
+            Want::Skip => {
+                self.walk.start(body, Care::Skip, u64::MAX);
+                self.state = State::Skipping;
+                return Ok(Step::Go);
+            }
+            Want::Raw { bytes_max } if row.encoding.decodes() => {
+                bytes_max.min(self.limits.raw_bytes_max)
+            }
+            Want::Raw { .. } | Want::Elements => self.limits.raw_bytes_max,
+        };
+        let care = if self.limits.validate_raw {
+            Care::Unpacked
+        } else {
+            Care::Stored
+        };
+        self.window.mark();
+        self.walk.start(body, care, bytes_max);
+        self.state = State::Walking { row };
+        Ok(Step::Go)
+    }
+
+    fn run_walk(&mut self) -> Result<Walked, Stop> {
+        let around = Around {
+            limits: &self.limits,
+            templates: &self.templates,
+        };
+        self.walk.run(&mut self.window, around)
+    }
+
+    fn walk_value(&mut self, row: &'static Row) -> Result<Step, Stop> {
+        match self.run_walk()? {
+            Walked::Whole => {
+                self.state = State::Between;
+                Ok(Step::Event(Event::Raw(self.window.take_marked())))
+            }
+            Walked::TooLarge if row.encoding.decodes() => {
+                self.window.rewind();
+                self.state = State::Giving {
+                    elements: Elements::new(row),
+                };
+                Ok(Step::Go)
+            }
+            Walked::TooLarge => Err(self.too_large("value without elements")),
+        }
+    }
+
+    fn too_large(&self, what: &'static str) -> Stop {
+        let max = self.limits.raw_bytes_max;
+        let got = self.window.marked_len().max(max.saturating_add(1));
+        Stop::Bad(ErrorKind::Limit { what, got, max })
+    }
+
+    fn hold_opcode(&mut self, opcode: Long) -> Result<Step, Stop> {
+        if self.run_walk()? == Walked::TooLarge {
+            return Err(self.too_large("opcode body"));
+        }
+        let raw = self.window.take_marked();
+        self.state = State::Between;
+        let event = opcode.read(&raw, &mut self.arena, &self.limits);
+        let Some(event) = event.map_err(Stop::in_full)? else {
+            self.lead.meta = Some(raw);
+            return Ok(Step::Go);
+        };
+        if let Event::HashTemplate { id, fields } = &event {
+            self.templates.add(*id, fields.len() as u64)?;
+        }
+        Ok(Step::Event(event))
+    }
+
+    fn opcode(&mut self, opcode: Opcode) -> Result<Step, Stop> {
+        let mut reader = Reader::new(self.window.rest());
+        reader.u8()?;
+        let mut step = Step::Go;
+        match opcode {
+            Opcode::ExpireMs => {
+                self.lead.expire_at_ms = Some(i64::from_le_bytes(reader.array()?));
+            }
+            Opcode::ExpireSeconds => {
+                let seconds = i32::from_le_bytes(reader.array()?);
+                self.lead.expire_at_ms = Some(i64::from(seconds) * 1000);
+            }
+            Opcode::Idle => self.lead.idle_seconds = Some(reader.number()?),
+            Opcode::Freq => self.lead.freq = Some(reader.u8()?),
+            Opcode::Ignored => drop(reader.number()?),
+            Opcode::SelectDb => {
+                self.db = db(reader.number()?, self.limits.db_max)?;
+                step = Step::Event(Event::SelectDb(self.db));
+            }
+            Opcode::ResizeDb => {
+                let (keys, expires) = (reader.number()?, reader.number()?);
+                step = Step::Event(Event::ResizeDb { keys, expires });
+            }
+            Opcode::SlotInfo => {
+                let (slot, keys) = (reader.number()?, reader.number()?);
+                let expires = reader.number()?;
+                step = Step::Event(Event::SlotInfo {
+                    slot,
+                    keys,
+                    expires,
+                });
+            }
+            Opcode::Eof => self.state = State::Checksum,
+            Opcode::Long(opcode) => self.state = State::Holding { opcode },
+        }
+        let used = reader.at();
+        self.window.consume(used);
+        if let Opcode::Long(opcode) = opcode {
+            self.window.mark();
+            self.walk
+                .start(opcode.body(), Care::Stored, self.limits.raw_bytes_max);
+        }
+        Ok(step)
+    }
+
+    fn checksum(&mut self) -> Result<Step, Stop> {
+        let mut stored = 0;
+        // Versions before 5 end with the opcode.
+        if self.version.0 >= 5 {
+            let bytes = Reader::new(self.window.rest()).array()?;
+            stored = u64::from_le_bytes(bytes);
+            let computed = self.window.checksum();
+            if stored != 0 && stored != computed {
+                return Err(Stop::Bad(ErrorKind::Checksum { stored, computed }));
+            }
+            self.window.consume(bytes.len());
+        }
+        self.state = State::Ended;
+        Ok(Step::Event(Event::End { checksum: stored }))
+    }
+}
+
+fn db(number: u64, max: u32) -> Result<Db, Stop> {
+    match u32::try_from(number) {
+        Ok(db) if db <= max => Ok(Db(db)),
+        _ => {
+            let (what, max) = ("database number", u64::from(max));
+            Err(Stop::Bad(ErrorKind::Limit {
+                what,
+                got: number,
+                max,
+            }))
+        }
+    }
+}

@@ -1,0 +1,78 @@
+//! DUMP payloads: a value on its own (`cluster.c: createDumpPayload`, `verifyDumpPayload`).
+//!
+//! ```text
+//! [F3 key metadata] | type byte | body | u16 version | u64 CRC-64 of all before it    little-endian
+//! ```
+//!
+//! The version is what the reader checks first, and it never relates it to the type byte: a
+//! payload may carry any version its reader knows.
+
+use crate::checksum::crc64;
+use crate::error::{Error, ErrorKind};
+
+const KEY_META: u8 = 243;
+/// Version and checksum.
+const FOOTER: usize = 2 + 8;
+
+/// Appends the payload of a value: `meta` and `body` as the decoder gave them.
+pub fn payload(out: &mut Vec<u8>, meta: Option<&[u8]>, type_id: u8, body: &[u8], version: u16) {
+    out.reserve(payload_len(meta, body));
+    let start = out.len();
+    if let Some(meta) = meta {
+        out.push(KEY_META);
+        out.extend_from_slice(meta);
+    }
+    out.push(type_id);
+    out.extend_from_slice(body);
+    out.extend_from_slice(&version.to_le_bytes());
+    let checksum = crc64(0, out.get(start..).unwrap_or_default());
+    out.extend_from_slice(&checksum.to_le_bytes());
+}
+
+/// How many bytes [`payload`] appends.
+#[must_use]
+pub fn payload_len(meta: Option<&[u8]>, body: &[u8]) -> usize {
+    meta.map_or(0, |meta| 1 + meta.len()) + 1 + body.len() + FOOTER
+}
+
+/// A payload whose checksum is right.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Payload<'a> {
+    /// Everything before the footer: metadata if any, type byte, body.
+    pub value: &'a [u8],
+    /// The version in the footer.
+    pub version: u16,
+    /// The checksum in the footer; 0 if none was computed.
+    pub checksum: u64,
+}
+
+/// Takes a payload apart; its checksum must be right or 0.
+pub fn verify(payload: &[u8]) -> Result<Payload<'_>, Error> {
+    let truncated = Error {
+        at: payload.len() as u64,
+        kind: ErrorKind::Truncated,
+    };
+    let Some((covered, checksum)) = payload.split_last_chunk::<8>() else {
+        return Err(truncated);
+    };
+    let Some((value, version)) = covered.split_last_chunk::<2>() else {
+        return Err(truncated);
+    };
+    if value.is_empty() {
+        return Err(truncated);
+    }
+    let (version, stored) = (u16::from_le_bytes(*version), u64::from_le_bytes(*checksum));
+    let computed = crc64(0, covered);
+    if stored != 0 && stored != computed {
+        let kind = ErrorKind::Checksum { stored, computed };
+        return Err(Error {
+            at: covered.len() as u64,
+            kind,
+        });
+    }
+    Ok(Payload {
+        value,
+        version,
+        checksum: stored,
+    })
+}

@@ -1,0 +1,263 @@
+//! LZF decompression (`lzf_d.c`).
+//!
+//! ```text
+//! 000lllll + l+1 bytes              copy l+1 bytes of the input
+//! lllddddd dddddddd                 copy l+2 bytes of the output, from d+1 bytes back
+//! 111ddddd llllllll dddddddd        the same with l+9 bytes
+//! ```
+//!
+//! A copy of the output may overlap itself; the farthest reaches 8192 bytes back, the longest
+//! gives 264. [`decompress`] fills a slice of the declared length; [`Stream`] gives a long string
+//! in parts and never holds more than a part and the window behind it.
+
+use bytes::Bytes;
+
+use crate::error::ErrorKind;
+
+/// How far back a copy can reach.
+const WINDOW: usize = 8192;
+/// Most bytes one instruction takes from the input: a control byte and 32 literals.
+const INSTRUCTION: usize = 33;
+
+const OUTSIDE: ErrorKind = ErrorKind::Corrupt("LZF copy from before the output");
+const SHORT: ErrorKind = ErrorKind::Corrupt("LZF input ends within an instruction");
+const LENGTH: ErrorKind = ErrorKind::Corrupt("LZF output of another length than declared");
+
+enum Instruction<'a> {
+    Literal(&'a [u8]),
+    Copy { len: usize, back: usize },
+}
+
+/// The instruction that `input` begins with and the rest; `None` if the input is too short.
+#[inline]
+fn instruction(input: &[u8]) -> Option<(Instruction<'_>, &[u8])> {
+    let (&control, rest) = input.split_first()?;
+    if control < 32 {
+        let (literal, rest) = rest.split_at_checked(usize::from(control) + 1)?;
+        return Some((Instruction::Literal(literal), rest));
+    }
+    let short = usize::from(control >> 5);
+    let (len, rest) = match (short, rest.split_first()?) {
+        (7, (&more, rest)) => (usize::from(more) + 9, rest),
+        _ => (short + 2, rest),
+    };
+    let (&low, rest) = rest.split_first()?;
+    let back = (usize::from(control & 31) << 8 | usize::from(low)) + 1;
+    Some((Instruction::Copy { len, back }, rest))
+}
+
+/// Fills `output` exactly from `input`.
+pub(crate) fn decompress(mut input: &[u8], output: &mut [u8]) -> Result<(), ErrorKind> {
+    let mut at = 0;
+    while !input.is_empty() {
+        let (next, rest) = instruction(input).ok_or(SHORT)?;
+        input = rest;
+        match next {
+            Instruction::Literal(literal) => {
+                let place = output.get_mut(at..at + literal.len()).ok_or(LENGTH)?;
+                place.copy_from_slice(literal);
+                at += literal.len();
+            }
+            Instruction::Copy { len, back } => {
+                let from = at.checked_sub(back).ok_or(OUTSIDE)?;
+                if len > output.len() - at {
+                    return Err(LENGTH);
+                }
+                copy_within(output, from, at, len);
+                at += len;
+            }
+        }
+    }
+    if at == output.len() {
+        Ok(())
+    } else {
+        Err(LENGTH)
+    }
+}
+
+/// Repeats what stands from `from` on at `at`, where `from < at` and all is within `output`.
+#[inline]
+fn copy_within(output: &mut [u8], from: usize, mut at: usize, mut len: usize) {
+    // What is written lengthens what can be copied next, so an overlap takes few rounds.
+    while len > 0 {
+        let step = len.min(at - from);
+        output.copy_within(from..from + step, at);
+        at += step;
+        len -= step;
+    }
+}
+
+/// Checks that `input` decompresses to `len` bytes, without doing it.
+pub(crate) fn check(mut input: &[u8], len: usize) -> Result<(), ErrorKind> {
+    let mut at = 0;
+    while !input.is_empty() {
+        let (next, rest) = instruction(input).ok_or(SHORT)?;
+        input = rest;
+        at += match next {
+            Instruction::Literal(literal) => literal.len(),
+            Instruction::Copy { back, .. } if back > at => return Err(OUTSIDE),
+            Instruction::Copy { len, .. } => len,
+        };
+    }
+    if at == len { Ok(()) } else { Err(LENGTH) }
+}
+
+/// A long string that decompresses in parts.
+#[derive(Debug)]
+pub(crate) struct Stream {
+    /// Compressed bytes not yet taken.
+    packed_left: u64,
+    /// Decompressed bytes not yet made.
+    left: u64,
+    /// The end of what was given out (up to [`WINDOW`] bytes), then what was not.
+    output: Vec<u8>,
+    given: usize,
+    part: usize,
+}
+
+/// What a [`Stream`] does with its input.
+#[derive(Debug)]
+pub(crate) enum Step {
+    /// It took this many bytes and has no part yet.
+    Took(usize),
+    /// It took this many bytes, and here is a part.
+    Part(usize, Bytes),
+    /// It takes nothing before this many bytes are there.
+    Need(usize),
+    /// Everything was given.
+    Done,
+}
+
+impl Stream {
+    pub(crate) fn new(packed: usize, len: usize, part: usize) -> Self {
+        let (packed_left, left) = (packed as u64, len as u64);
+        Self {
+            packed_left,
+            left,
+            output: Vec::new(),
+            given: 0,
+            part: part.max(1),
+        }
+    }
+
+    pub(crate) fn step(&mut self, input: &[u8]) -> Result<Step, ErrorKind> {
+        let mine = usize::try_from(self.packed_left).map_or(input.len(), |n| n.min(input.len()));
+        let mut rest = input.get(..mine).unwrap_or_default();
+        while self.output.len() - self.given < self.part {
+            let Some((next, after)) = instruction(rest) else {
+                break;
+            };
+            rest = after;
+            self.run(&next)?;
+        }
+        let took = mine - rest.len();
+        self.packed_left -= took as u64;
+        let ready = self.output.len() - self.given;
+        if ready >= self.part || self.packed_left == 0 && ready > 0 {
+            return Ok(Step::Part(took, self.give(ready.min(self.part))));
+        }
+        if took > 0 {
+            return Ok(Step::Took(took));
+        }
+        match self.packed_left {
+            0 if self.left == 0 => Ok(Step::Done),
+            0 => Err(LENGTH),
+            // Whatever the instruction is, all of it is there or this many bytes more will show.
+            left if input.len() as u64 >= left => Err(SHORT),
+            left => {
+                let whole = usize::try_from(left).map_or(INSTRUCTION, |n| n.min(INSTRUCTION));
+                Ok(Step::Need(whole))
+            }
+        }
+    }
+
+    fn run(&mut self, next: &Instruction<'_>) -> Result<(), ErrorKind> {
+        let at = self.output.len();
+        match next {
+            Instruction::Literal(literal) => self.output.extend_from_slice(literal),
+            Instruction::Copy { len, back } => {
+                let from = at.checked_sub(*back).ok_or(OUTSIDE)?;
+                self.output.resize(at + len, 0);
+                copy_within(&mut self.output, from, at, *len);
+            }
+        }
+        let made = (self.output.len() - at) as u64;
+        self.left = self.left.checked_sub(made).ok_or(LENGTH)?;
+        Ok(())
+    }
+
+    fn give(&mut self, n: usize) -> Bytes {
+        let end = self.given + n;
+        let part = Bytes::copy_from_slice(self.output.get(self.given..end).unwrap_or_default());
+        let keep_from = end.saturating_sub(WINDOW);
+        self.output.drain(..keep_from);
+        self.given = end - keep_from;
+        part
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn plain(input: &[u8], len: usize) -> Result<Vec<u8>, ErrorKind> {
+        let mut output = vec![0; len];
+        decompress(input, &mut output)?;
+        check(input, len)?;
+        Ok(output)
+    }
+
+    #[test]
+    fn literals_and_copies() {
+        assert_eq!(plain(&[2, b'a', b'b', b'c'], 3), Ok(b"abc".to_vec()));
+        assert_eq!(plain(&[0, b'a', 0x20, 0], 4), Ok(b"aaaa".to_vec()));
+        assert_eq!(
+            plain(&[1, b'a', b'b', 0xe0, 0, 1], 11),
+            Ok(b"ababababab\x61".to_vec())
+        );
+    }
+
+    #[test]
+    fn refuses() {
+        for (input, len, why) in [
+            (&[0x20, 0][..], 3, OUTSIDE),
+            (&[0, b'a', 0x20, 1], 4, OUTSIDE),
+            (&[0, b'a', 0x20, 0], 5, LENGTH),
+            (&[0, b'a', 0x20, 0], 3, LENGTH),
+            (&[4, b'a'], 5, SHORT),
+            (&[0, b'a', 0xe0, 0], 10, SHORT),
+        ] {
+            assert_eq!(plain(input, len), Err(why));
+        }
+    }
+
+    #[test]
+    fn parts_are_the_whole() {
+        let mut input = vec![3, b'w', b'x', b'y', b'z'];
+        for _ in 0..500 {
+            input.extend([0xe0, 200, 3, 1, b'!', b'?']);
+        }
+        let len = 4 + 500 * 211;
+        let whole = plain(&input, len).expect("good input");
+        for (part, cut) in [(1, 3), (100, 7), (9000, 33), (1 << 20, 1)] {
+            let mut stream = Stream::new(input.len(), len, part);
+            let (mut at, mut seen, mut end) = (0, Vec::new(), cut);
+            loop {
+                match stream
+                    .step(&input[at..end.min(input.len())])
+                    .expect("good input")
+                {
+                    Step::Took(n) => at += n,
+                    Step::Part(n, bytes) => {
+                        at += n;
+                        assert!(bytes.len() <= part);
+                        seen.extend_from_slice(&bytes);
+                    }
+                    Step::Need(n) => end = end.max(at + n.min(cut.max(n))),
+                    Step::Done => break,
+                }
+            }
+            assert_eq!(seen, whole, "parts of {part}");
+        }
+    }
+}

@@ -1,0 +1,358 @@
+//! Values as elements: kind by encoding.
+
+use bytes::Bytes;
+
+use crate::arena::Arena;
+use crate::container::{self, Entries, Entry, Form, Packed, Shape};
+use crate::error::{ErrorKind, Stop};
+use crate::event::{Event, Score};
+use crate::leaf::double;
+use crate::leaf::reader::{Reader, Text};
+use crate::limits::Limits;
+use crate::types::{Encoding, Kind, Row};
+use crate::window::Window;
+
+pub(crate) mod empty;
+pub(crate) mod plain;
+pub(crate) mod string;
+
+/// A value on its way out, element by element.
+#[derive(Debug)]
+pub(crate) struct Elements {
+    row: &'static Row,
+    stage: Stage,
+}
+
+#[derive(Debug)]
+enum Stage {
+    Start,
+    /// A string too long for one part.
+    Parts(string::Parts),
+    /// Elements written one after the other.
+    Plain {
+        left: u64,
+        min_ms: u64,
+    },
+    /// Entries of one container.
+    Packed {
+        entries: Entries,
+        shape: Shape,
+    },
+    /// Nodes of a list, each a container or an element.
+    Nodes {
+        left: u64,
+        entries: Option<Entries>,
+    },
+}
+
+/// What came of a step.
+#[derive(Debug)]
+pub(crate) enum Given {
+    /// An event, and more to come.
+    Event(Event),
+    /// The value's last event.
+    Last(Event),
+}
+
+/// Where strings are read from and put.
+pub(crate) struct Input<'a> {
+    pub(crate) window: &'a mut Window,
+    pub(crate) arena: &'a mut Arena,
+    pub(crate) limits: &'a Limits,
+}
+
+impl Input<'_> {
+    /// Reads one item off the window.
+    #[inline]
+    fn read<T>(
+        &mut self,
+        read: impl FnOnce(&mut Reader<'_>, u64) -> Result<T, Stop>,
+    ) -> Result<T, Stop> {
+        let mut reader = Reader::new(self.window.rest());
+        let item = read(&mut reader, self.limits.item_bytes_max)?;
+        let used = reader.at();
+        self.window.consume(used);
+        Ok(item)
+    }
+
+    /// A string that was read from the window's place, where it still is.
+    #[inline]
+    fn text(&mut self, text: Text) -> Result<Bytes, Stop> {
+        self.arena.text(self.window, text)
+    }
+
+    /// Reads a container, led by `lead` bytes, off the window.
+    fn container(&mut self, lead: usize, packed: Packed) -> Result<(Entries, u64), Stop> {
+        let mut reader = Reader::new(self.window.rest());
+        reader.take(lead)?;
+        let text = reader.text(self.limits.item_bytes_max)?;
+        let used = reader.at();
+        if matches!(text, Text::Int(_)) {
+            return Err(Stop::corrupt("an integer where a container must stand"));
+        }
+        let blob = self.text(text)?;
+        let count = packed.check(&blob)?;
+        self.window.consume(used);
+        Ok((Entries::new(packed.form, blob), count))
+    }
+}
+
+impl Elements {
+    /// Begins a value of a type that decodes.
+    pub(crate) const fn new(row: &'static Row) -> Self {
+        Self {
+            row,
+            stage: Stage::Start,
+        }
+    }
+
+    pub(crate) fn next(&mut self, input: &mut Input<'_>) -> Result<Given, Stop> {
+        match &mut self.stage {
+            Stage::Start => self.start(input),
+            Stage::Parts(parts) => parts.next(input),
+            Stage::Plain { left: 0, .. } => Ok(Given::Last(Event::ValueEnd)),
+            Stage::Plain { left, min_ms } => {
+                let event = plain::next(self.row, *min_ms, input)?;
+                *left -= 1;
+                Ok(Given::Event(event))
+            }
+            Stage::Packed { entries, shape } => packed_element(entries, *shape, input.arena),
+            Stage::Nodes { left, entries } => {
+                next_in_nodes(self.row.encoding, left, entries, input)
+            }
+        }
+    }
+
+    fn start(&mut self, input: &mut Input<'_>) -> Result<Given, Stop> {
+        if self.row.kind == Kind::String {
+            return self.start_string(input);
+        }
+        let (stage, len) = match self.row.encoding {
+            Encoding::Quicklist | Encoding::Quicklist2 => {
+                let left = input.read(|reader, _| reader.number())?;
+                (
+                    Stage::Nodes {
+                        left,
+                        entries: None,
+                    },
+                    None,
+                )
+            }
+            encoding => match packed_in(self.row.kind, encoding) {
+                Some((lead, packed)) => {
+                    let (entries, count) = input.container(lead, packed)?;
+                    let len = count / packed.shape.entries();
+                    (
+                        Stage::Packed {
+                            entries,
+                            shape: packed.shape,
+                        },
+                        Some(len),
+                    )
+                }
+                None => {
+                    let (min_ms, left) = input.read(|reader, _| plain::head(encoding, reader))?;
+                    (Stage::Plain { left, min_ms }, Some(left))
+                }
+            },
+        };
+        self.stage = stage;
+        Ok(Given::Event(Event::ValueStart {
+            kind: self.row.kind,
+            len,
+        }))
+    }
+
+    #[inline]
+    fn start_string(&mut self, input: &mut Input<'_>) -> Result<Given, Stop> {
+        let mut reader = Reader::new(input.window.rest());
+        let head = reader.string_head(input.limits.string_bytes_max)?;
+        let len = head.len() as u64;
+        let lead = reader.at();
+        if len > input.limits.part_bytes_max {
+            input.window.consume(lead);
+            self.stage = Stage::Parts(string::Parts::new(head, input.limits));
+            return Ok(Given::Event(Event::ValueStart {
+                kind: Kind::String,
+                len: Some(len),
+            }));
+        }
+        reader.take(head.stored())?;
+        let end = reader.at();
+        let whole = input.text(head.at(lead, end))?;
+        input.window.consume(end);
+        Ok(Given::Last(Event::String(whole)))
+    }
+}
+
+/// What is packed in a value, behind how many other bytes; `None` if its elements are not packed.
+fn packed_in(kind: Kind, encoding: Encoding) -> Option<(usize, Packed)> {
+    let shape = match kind {
+        Kind::Zset => Shape::Scored,
+        Kind::Hash => Shape::Pairs,
+        Kind::String
+        | Kind::List
+        | Kind::Set
+        | Kind::Stream
+        | Kind::Module
+        | Kind::Array
+        | Kind::RateLimiter => Shape::Items,
+    };
+    let (lead, form, shape) = match encoding {
+        Encoding::Zipmap => (0, Form::Zipmap, shape),
+        Encoding::Ziplist => (0, Form::Ziplist, shape),
+        Encoding::Intset => (0, Form::Intset, shape),
+        Encoding::Listpack => (0, Form::Listpack, shape),
+        Encoding::ExpiringListpackPreGa => (0, Form::Listpack, Shape::Expiring),
+        Encoding::ExpiringListpack => (8, Form::Listpack, Shape::Expiring),
+        Encoding::Plain
+        | Encoding::TextScores
+        | Encoding::BinaryScores
+        | Encoding::Quicklist
+        | Encoding::Quicklist2
+        | Encoding::ExpiringAbsolute
+        | Encoding::ExpiringTrailing
+        | Encoding::ExpiringRelative
+        | Encoding::Stream(_)
+        | Encoding::ModulePreGa
+        | Encoding::Module
+        | Encoding::Array
+        | Encoding::TemplateListpack
+        | Encoding::TemplateListpackRef
+        | Encoding::TemplateArray
+        | Encoding::TemplateArrayRef
+        | Encoding::Reserved => return None,
+    };
+    Some((lead, Packed { form, shape }))
+}
+
+fn entry_text(entries: &Entries, entry: Entry, arena: &mut Arena) -> Bytes {
+    match entry {
+        Entry::Text { start, end } => entries.slice(start, end),
+        Entry::Int(value) => arena.int(value),
+    }
+}
+
+fn packed_element(entries: &mut Entries, shape: Shape, arena: &mut Arena) -> Result<Given, Stop> {
+    let Some(first) = entries.next()? else {
+        return Ok(Given::Last(Event::ValueEnd));
+    };
+    let first = entry_text(entries, first, arena);
+    let event = match shape {
+        Shape::Items | Shape::StreamNode | Shape::TemplateValues => Event::Item(first),
+        Shape::Scored => Event::Scored {
+            member: first,
+            score: score(entries)?,
+        },
+        Shape::Pairs => {
+            let value = more(entries)?;
+            let value = entry_text(entries, value, arena);
+            Event::Pair {
+                field: first,
+                value,
+                expire_at_ms: None,
+            }
+        }
+        Shape::Expiring => {
+            let value = more(entries)?;
+            let value = entry_text(entries, value, arena);
+            let expire_at_ms = container::expiry(more(entries)?)?;
+            Event::Pair {
+                field: first,
+                value,
+                expire_at_ms,
+            }
+        }
+    };
+    Ok(Given::Event(event))
+}
+
+/// The next entry of an element that has begun.
+fn more(entries: &mut Entries) -> Result<Entry, ErrorKind> {
+    entries.next()?.ok_or(ErrorKind::Corrupt(
+        "a container with an incomplete last element",
+    ))
+}
+
+fn score(entries: &mut Entries) -> Result<Score, Stop> {
+    match more(entries)? {
+        // As the server does: a plain conversion.
+        Entry::Int(value) => Ok(Score(value as f64)),
+        Entry::Text { start, end } => double::text(&entries.slice(start, end)),
+    }
+}
+
+fn next_in_nodes(
+    encoding: Encoding,
+    left: &mut u64,
+    current: &mut Option<Entries>,
+    input: &mut Input<'_>,
+) -> Result<Given, Stop> {
+    loop {
+        if let Some(entries) = current {
+            if let Some(entry) = entries.next()? {
+                return Ok(Given::Event(Event::Item(entry_text(
+                    entries,
+                    entry,
+                    input.arena,
+                ))));
+            }
+            *current = None;
+        }
+        if *left == 0 {
+            return Ok(Given::Last(Event::ValueEnd));
+        }
+        match node(encoding, input)? {
+            Node::Element(item) => {
+                *left -= 1;
+                return Ok(Given::Event(Event::Item(item)));
+            }
+            Node::Entries(entries) => {
+                *left -= 1;
+                *current = Some(entries);
+            }
+        }
+    }
+}
+
+enum Node {
+    Element(Bytes),
+    Entries(Entries),
+}
+
+fn node(encoding: Encoding, input: &mut Input<'_>) -> Result<Node, Stop> {
+    let shape = Shape::Items;
+    if encoding == Encoding::Quicklist {
+        let packed = Packed {
+            form: Form::Ziplist,
+            shape,
+        };
+        return input
+            .container(0, packed)
+            .map(|(entries, _)| Node::Entries(entries));
+    }
+    let mut reader = Reader::new(input.window.rest());
+    match reader.number()? {
+        1 => {
+            let text = reader.text(input.limits.item_bytes_max)?;
+            let used = reader.at();
+            let item = input.text(text)?;
+            if item.is_empty() {
+                return Err(Stop::corrupt("a list node without an element"));
+            }
+            input.window.consume(used);
+            Ok(Node::Element(item))
+        }
+        2 => {
+            let lead = reader.at();
+            let packed = Packed {
+                form: Form::Listpack,
+                shape,
+            };
+            input
+                .container(lead, packed)
+                .map(|(entries, _)| Node::Entries(entries))
+        }
+        _ => Err(Stop::corrupt("a list node of an unknown container")),
+    }
+}
