@@ -108,7 +108,7 @@ pub enum ErrorKind {
         reply: String,
     },
     /// The connection ended.
-    #[error("the source closed the connection before {waited_for}{}", Unfinished(.unfinished))]
+    #[error("the source closed the connection; we waited for {waited_for}{}", Unfinished(.unfinished))]
     Closed {
         /// What should have come.
         waited_for: &'static str,
@@ -116,7 +116,7 @@ pub enum ErrorKind {
         unfinished: String,
     },
     /// Nothing came for too long.
-    #[error("the source was silent for {silent_ms} ms; {waited_for} should have come")]
+    #[error("the source was silent for {silent_ms} ms; we waited for {waited_for}")]
     Timeout {
         /// What should have come.
         waited_for: &'static str,
@@ -188,7 +188,7 @@ impl std::fmt::Display for Unfinished<'_> {
         if self.0.is_empty() {
             Ok(())
         } else {
-            write!(f, ", in the middle of `{}`", self.0)
+            write!(f, " and had got `{}`", self.0)
         }
     }
 }

@@ -113,7 +113,7 @@ impl Input {
 
     /// RESP, but a type that no reply of a handshake has, or a line without an end.
     fn unexpected(&self, whole: bool) -> Result<(), ErrorKind> {
-        if !whole && self.line.len() < JUNK_SHOWN {
+        if !whole && self.line.len() <= JUNK_SHOWN {
             return Ok(());
         }
         let got = quoted(self.line.trim_ascii_end(), JUNK_SHOWN);
@@ -127,7 +127,7 @@ impl Input {
         match self.line.as_slice() {
             // A TLS record of type alert, any version.
             [0x15, 0x03, ..] => Err(ErrorKind::Tls),
-            line if whole || line.len() >= JUNK_SHOWN => Err(not_redis(line)),
+            line if whole || line.len() > JUNK_SHOWN => Err(not_redis(line)),
             _ => Ok(()),
         }
     }

@@ -98,8 +98,8 @@ pub(crate) fn shown(text: &[u8], options: &Options) -> String {
     else {
         return quoted(text, TEXT_SHOWN);
     };
-    let text = match memchr::memmem::find(text, b"with args") {
-        Some(at) => text.get(..at).unwrap_or_default().trim_ascii_end(),
+    let text = match memchr::memmem::find(text, b", with args") {
+        Some(at) => text.get(..at).unwrap_or_default(),
         None => text,
     };
     let mut clean = Vec::with_capacity(text.len());
@@ -177,7 +177,7 @@ mod tests {
             ..Options::default()
         };
         let echo = b"ERR unknown command 'AUTH', with args beginning with: 'bob' 'hunte";
-        assert_eq!(shown(echo, &options), "ERR unknown command 'AUTH',");
+        assert_eq!(shown(echo, &options), "ERR unknown command 'AUTH'");
         assert_eq!(shown(b"ERR hunter2, hunter2!", &options), "ERR ***, ***!");
         assert_eq!(shown(b"ERR hunter2", &Options::default()), "ERR hunter2");
     }
