@@ -119,6 +119,7 @@ impl ReplyScanner {
                     errors: std::mem::take(&mut self.errors),
                 }));
             }
+            self.walker.skip_plain(buf);
         }
         Ok(None)
     }

@@ -142,15 +142,20 @@ impl Tokenizer {
     #[inline]
     pub(crate) fn skip_plain(&mut self, buf: &[u8]) -> bool {
         let at = self.pos;
-        match buf.get(at..) {
-            Some([b'+', b'O', b'K', b'\r', b'\n', ..]) => self.pos = at + 5,
+        let next = match buf.get(at..) {
+            Some([b'+', b'O', b'K', b'\r', b'\n', ..]) => at + 5,
             Some([b':', ..]) => match number(buf, at + 1) {
-                Ok(Some(found)) => self.pos = found.next,
+                Ok(Some(found)) => found.next,
                 Ok(None) | Err(_) => return false,
             },
             Some(_) | None => return false,
+        };
+        // A frame that grows too long here is left to be found, and refused, token by token.
+        let fits = next as u64 <= self.limits.frame_bytes_max;
+        if fits {
+            self.pos = next;
         }
-        true
+        fits
     }
 
     fn head(&mut self, buf: &[u8]) -> Result<Option<Token>, Error> {
