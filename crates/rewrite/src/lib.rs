@@ -1,1 +1,53 @@
-//! Skeleton.
+//! From what a source says to what a target is told.
+//!
+//! - [`StreamRewriter`]: a command of the replication stream -> the same bytes, other commands, or nothing.
+//! - [`SnapshotRewriter`]: the events of an RDB file -> `SET`, `RESTORE`, or commands in chunks.
+//! - [`Filter`]: which keys, dbs and commands pass.
+//! - [`table`] and [`keys_of`]: the commands there are, and which of their arguments are keys.
+//! - [`Abilities`]: what a target can take.
+//!
+//! Pure: no socket, no clock, no file.
+
+#![deny(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    clippy::cast_possible_truncation,
+    clippy::cast_sign_loss
+)]
+#![cfg_attr(
+    test,
+    allow(
+        clippy::unwrap_used,
+        clippy::expect_used,
+        clippy::panic,
+        clippy::indexing_slicing,
+        clippy::cast_possible_truncation,
+        clippy::cast_sign_loss
+    )
+)]
+#![warn(missing_docs)]
+
+mod abilities;
+mod filter;
+mod keys;
+mod number;
+mod outcome;
+mod payload;
+mod stream;
+pub mod table;
+
+pub use abilities::{Abilities, BadVersion, Fork, Version};
+pub use filter::{BadRule, Blocked, Filter, FilterRules};
+pub use keys::keys_of;
+pub use outcome::{DropReason, Error, ErrorKind, Outcome};
+pub use rdb::{Db, Kind};
+pub use stream::{Losses, Publish, StreamOptions, StreamRewriter};
+pub use table::{Command, CommandId, Group, Table};
+
+/// Every key that is ours has this in its name.
+pub const OWN_KEY_MARK: &[u8] = b"understudy";
+
+/// A key under construction: the name of the key to be, in braces, follows, so that both are in one slot.
+pub const TEMPORARY_KEY_PREFIX: &[u8] = b"understudy:tmp:";

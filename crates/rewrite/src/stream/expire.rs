@@ -1,0 +1,106 @@
+//! Times to live: absolute ones only, since a time that counts from now would count from another now at the target.
+
+use resp::encode;
+
+use super::plan::{From, Time, Unit};
+use super::{Done, Work};
+use crate::number::{Decimal, parse_i64};
+use crate::outcome::ErrorKind;
+
+impl Work<'_> {
+    /// The Unix time in milliseconds that a time given in a command means. `None`: no number, or beyond all time.
+    pub(super) fn at_ms(&self, text: &[u8], time: Time) -> Option<i64> {
+        let number = parse_i64(text)?;
+        let number = match time.unit {
+            Unit::Seconds => number.checked_mul(1000)?,
+            Unit::Milliseconds => number,
+        };
+        match time.from {
+            From::Epoch => Some(number),
+            From::Now => number.checked_add(i64::try_from(self.received_at_ms).ok()?),
+        }
+    }
+
+    /// `EXPIRE key s [NX | XX | GT | LT]` and its three relatives. The condition was met at the source.
+    pub(super) fn expire(mut self, time: Time) -> Done {
+        let words = self.words;
+        if time == Time::PXAT && words.len() == 3 {
+            return Done::Forward;
+        }
+        let conditions: [&[u8]; 4] = [b"NX", b"XX", b"GT", b"LT"];
+        let condition = |at| conditions.iter().any(|word| words.is(at, word));
+        // More than one may be given as long as they agree: XX with GT or LT.
+        if words.len() < 3 || words.len() > 5 || !(3..words.len()).all(condition) {
+            return Done::Forward;
+        }
+        let Some(at) = self.at_ms(words.at(2), time) else {
+            return Done::Forward;
+        };
+        self.emit(&[b"PEXPIREAT", words.at(1), Decimal::new(at).text()]);
+        Done::Rewritten(1)
+    }
+
+    /// `HEXPIRE key s [condition] FIELDS n field...` and its three relatives. A condition stays: it may have been met by
+    /// some of the fields only.
+    pub(super) fn field_expire(self, time: Time) -> Result<Done, ErrorKind> {
+        if !self.options.target.hash_field_ttl {
+            return self.lacks("TTLs of hash fields (Redis 7.4, Valkey 9.0)");
+        }
+        let Some(at) = self
+            .at_ms(self.words.at(2), time)
+            .filter(|_| time != Time::PXAT)
+        else {
+            return Ok(Done::Forward);
+        };
+        let at = Decimal::new(at);
+        Ok(self.replace(&[(0, b"HPEXPIREAT"), (2, at.text())], &[]))
+    }
+
+    /// `HSETEX key [FNX | FXX] [EX s | ...] FIELDS n (field value)...`, `HGETEX key [EX s | ...] FIELDS n field...`.
+    pub(super) fn field_options(self) -> Result<Done, ErrorKind> {
+        if !self.options.target.hash_field_ttl {
+            return self.lacks("TTLs of hash fields (Redis 7.4, Valkey 9.0)");
+        }
+        let end = (2..self.words.len()).find(|at| self.words.is(*at, b"FIELDS"));
+        Ok(self.absolute_option(2, end.unwrap_or(2)))
+    }
+
+    /// `MSETEX n (key value)... [NX | XX] [EX s | ...]`.
+    pub(super) fn msetex(self) -> Done {
+        let count = parse_i64(self.words.at(1)).and_then(|count| usize::try_from(count).ok());
+        let end = self.words.len();
+        let from = count
+            .and_then(|count| count.checked_mul(2)?.checked_add(2))
+            .unwrap_or(end);
+        self.absolute_option(from, end)
+    }
+
+    /// Makes the time among the options at `from..end` absolute and takes the conditions off, which were met by all.
+    fn absolute_option(self, from: usize, end: usize) -> Done {
+        let words = self.words;
+        let conditions: [&[u8]; 4] = [b"NX", b"XX", b"FNX", b"FXX"];
+        let without = (from..end).find(|at| conditions.iter().any(|word| words.is(*at, word)));
+        let timed = (from..end).find_map(|at| Some((at, Time::of_option(words.at(at))?)));
+        let at = timed.and_then(|(_, time)| self.at_ms(words.at(timed?.0 + 1), time));
+        let decimal = Decimal::new(at.unwrap_or_default());
+        match (timed, at) {
+            (Some((option, time)), Some(_)) if time != Time::PXAT => self.replace(
+                &[(option, b"PXAT"), (option + 1, decimal.text())],
+                without.as_slice(),
+            ),
+            _ if without.is_some() => self.replace(&[], without.as_slice()),
+            _ => Done::Forward,
+        }
+    }
+
+    /// The same command with some words replaced and some left out.
+    fn replace(self, replaced: &[(usize, &[u8])], without: &[usize]) -> Done {
+        let words = self.words;
+        encode::command_header(self.out, words.len() - without.len());
+        for at in (0..words.len()).filter(|at| !without.contains(at)) {
+            let other = replaced.iter().find(|(place, _)| *place == at);
+            encode::bulk(self.out, other.map_or(words.at(at), |(_, word)| word));
+        }
+        Done::Rewritten(1)
+    }
+}

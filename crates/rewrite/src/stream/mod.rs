@@ -1,0 +1,416 @@
+//! Commands of the source's stream -> commands for the target.
+//!
+//! Most go out as the very bytes that came in: a look at the name, one at the key, a branch. The stream holds only what
+//! succeeded at the source, so conditions are taken off (`SETNX` -> `SET`): the target must do the same, whatever its own
+//! state says. Times become absolute. What is about the server, the connection or the cluster is dropped, and every
+//! drop has a reason with a counter of its own.
+//!
+//! Commands that name a db, when some dbs are filtered out: `MOVE` to one is a `DEL`, `COPY` to one is dropped; from one
+//! to another that passes, and `SWAPDB` of one that passes with one that does not, cannot be said without reading the
+//! source, and are dropped as [`DropReason::FilterMixed`]. `FLUSHALL` becomes `FLUSHDB` of each db that passes.
+//! `FLUSHALL` and `FLUSHDB` have no keys, so that rules about keys do not stop them.
+
+mod dbs;
+mod expire;
+mod plan;
+mod restore;
+mod scripts;
+mod split;
+mod strings;
+
+use bytes::Bytes;
+use memchr::memmem::Finder;
+use resp::Arg;
+
+use crate::Db;
+use crate::abilities::{Abilities, Version};
+use crate::filter::Filter;
+use crate::keys::Words;
+use crate::outcome::{DropReason, Error, ErrorKind, Outcome, printable};
+use crate::table::{CommandId, Table};
+use plan::{Action, KeyPlan, Plan};
+
+/// What is lost on the way to a target that lacks something (functions, TTLs of fields).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Losses {
+    /// Nothing: it is an error.
+    Refuse,
+    /// What the target lacks is left out and counted.
+    Allow,
+}
+
+/// How a stream is rewritten.
+#[derive(Debug, Clone)]
+pub struct StreamOptions {
+    /// What passes.
+    pub filter: Filter,
+    /// What the target can take.
+    pub target: Abilities,
+    /// The source's version, if it is known.
+    pub source_version: Option<Version>,
+    /// Keys with this in their names are ours; those of the source's stream are dropped.
+    pub own_key_mark: Bytes,
+    /// Whether messages to channels are passed on.
+    pub publish: Publish,
+    /// The name of the checkpoint, which lives in db 0; empty if there is none.
+    pub checkpoint_key: Bytes,
+    /// The db in force at the beginning.
+    pub start_db: Db,
+    /// How many dbs the source has (16 unless it was configured otherwise).
+    pub databases: u32,
+    /// What may be lost.
+    pub losses: Losses,
+    /// The commands there are.
+    pub table: Table,
+}
+
+/// What becomes of messages to channels.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Publish {
+    /// They are dropped: subscribers listen at one of the two servers.
+    Drop,
+    /// They are passed on (Sentinel's never are).
+    Forward,
+}
+
+impl StreamOptions {
+    /// The usual options for a target.
+    pub fn new(target: Abilities) -> Self {
+        Self {
+            filter: Filter::default(),
+            target,
+            source_version: None,
+            own_key_mark: Bytes::from_static(crate::OWN_KEY_MARK),
+            publish: Publish::Drop,
+            checkpoint_key: Bytes::new(),
+            start_db: Db(0),
+            databases: 16,
+            losses: Losses::Refuse,
+            table: Table::new(),
+        }
+    }
+}
+
+/// Rewrites one source's stream, command by command, in order.
+#[derive(Debug)]
+pub struct StreamRewriter {
+    options: StreamOptions,
+    plans: Vec<Plan>,
+    own: OwnKeys,
+    has_key_rules: bool,
+    db: Db,
+    db_passes: bool,
+    in_transaction: bool,
+    /// Places of keys, kept for its memory.
+    places: Vec<usize>,
+}
+
+/// What an action makes of a command.
+enum Done {
+    Forward,
+    Rewritten(u32),
+    Dropped(DropReason),
+}
+
+/// What an action works with.
+struct Work<'a> {
+    words: Words<'a>,
+    options: &'a StreamOptions,
+    db: Db,
+    received_at_ms: u64,
+    out: &'a mut Vec<u8>,
+}
+
+impl StreamRewriter {
+    /// A rewriter at the beginning of a stream (or where a checkpoint left it: outside a transaction).
+    pub fn new(options: StreamOptions) -> Self {
+        Self {
+            plans: plan::plans(&options.table, &options.filter, &options.target),
+            own: OwnKeys::new(&options.own_key_mark),
+            has_key_rules: options.filter.has_key_rules(),
+            db: options.start_db,
+            db_passes: options.filter.db(options.start_db),
+            in_transaction: false,
+            places: Vec::new(),
+            options,
+        }
+    }
+
+    /// Looks at one command of the source's stream and says what goes to the target. `received_at_ms` is the source's
+    /// clock: times that count from now count from there. What [`Outcome::Rewritten`] speaks of is appended to `out`; it
+    /// is meant for [`Self::db`], and leaves that db selected. After an error nothing is appended.
+    pub fn command(
+        &mut self,
+        frame: &[u8],
+        args: &[Arg],
+        received_at_ms: u64,
+        out: &mut Vec<u8>,
+    ) -> Result<Outcome, Error> {
+        let words = Words { frame, args };
+        if args.is_empty() {
+            return Ok(Outcome::Dropped(DropReason::Empty));
+        }
+        let name = words.at(0);
+        let (id, plan) = self.plan(name);
+        let fail = |kind| Error {
+            command: printable(name),
+            kind,
+        };
+        match plan.action {
+            Action::Select => return self.select(words).map_err(fail),
+            Action::Multi => return self.multi().map_err(fail),
+            Action::Exec => return self.end_transaction(Outcome::Exec).map_err(fail),
+            Action::Discard => return self.end_transaction(Outcome::Discard).map_err(fail),
+            Action::Drop(reason) => return Ok(Outcome::Dropped(reason)),
+            _ => {}
+        }
+        let blocked = if plan.by_subcommand {
+            plan::subcommand(name, words.at(1), &self.options.filter)
+        } else {
+            plan.blocked
+        };
+        if let Some(reason) = blocked {
+            return Ok(Outcome::Dropped(reason));
+        }
+        if !self.db_passes && plan.in_db {
+            return Ok(Outcome::Dropped(DropReason::FilterDb));
+        }
+        match self.judge(id, plan.keys, words) {
+            Verdict::Pass => {}
+            Verdict::Drop(reason) => return Ok(Outcome::Dropped(reason)),
+            Verdict::Mixed(reason) => {
+                let kept = split::cut_down(words, &self.places, |key| self.passes(key), out);
+                return Ok(match kept {
+                    Some(()) => Outcome::Rewritten {
+                        command: id,
+                        commands: 1,
+                    },
+                    None => Outcome::Dropped(reason),
+                });
+            }
+        }
+        if plan.action == Action::Forward {
+            return Ok(Outcome::Forward { command: id });
+        }
+        let start = out.len();
+        let work = Work {
+            words,
+            options: &self.options,
+            db: self.db,
+            received_at_ms,
+            out,
+        };
+        match work.act(plan.action) {
+            Ok(Done::Forward) => Ok(Outcome::Forward { command: id }),
+            Ok(Done::Rewritten(commands)) => Ok(Outcome::Rewritten {
+                command: id,
+                commands,
+            }),
+            Ok(Done::Dropped(reason)) => Ok(Outcome::Dropped(reason)),
+            Err(kind) => {
+                out.truncate(start);
+                Err(fail(kind))
+            }
+        }
+    }
+
+    /// The db in force.
+    pub fn db(&self) -> Db {
+        self.db
+    }
+
+    /// Whether `MULTI` has come and `EXEC` not yet.
+    pub fn in_transaction(&self) -> bool {
+        self.in_transaction
+    }
+
+    /// The commands known to this rewriter, for the names behind the ids.
+    pub fn table(&self) -> &Table {
+        &self.options.table
+    }
+
+    #[inline]
+    fn plan(&self, name: &[u8]) -> (CommandId, Plan) {
+        let known = self.options.table.find(name);
+        match known.and_then(|id| self.plans.get(usize::from(id.0)).map(|plan| (id, *plan))) {
+            Some(found) => found,
+            None => (CommandId::UNKNOWN, self.unknown(name)),
+        }
+    }
+
+    #[cold]
+    fn unknown(&self, name: &[u8]) -> Plan {
+        let mut plan = plan::unknown(name, &self.options.filter);
+        if name.eq_ignore_ascii_case(b"opinfo") {
+            plan.action = Action::Drop(DropReason::Opinfo);
+        }
+        plan
+    }
+
+    fn select(&mut self, words: Words<'_>) -> Result<Outcome, ErrorKind> {
+        let db = crate::number::parse_db(words.at(1)).ok_or(ErrorKind::BadDb)?;
+        self.db = db;
+        self.db_passes = self.options.filter.db(db);
+        Ok(Outcome::Select(db))
+    }
+
+    fn multi(&mut self) -> Result<Outcome, ErrorKind> {
+        if std::mem::replace(&mut self.in_transaction, true) {
+            return Err(ErrorKind::NestedMulti);
+        }
+        Ok(Outcome::Multi)
+    }
+
+    fn end_transaction(&mut self, outcome: Outcome) -> Result<Outcome, ErrorKind> {
+        if std::mem::replace(&mut self.in_transaction, false) {
+            Ok(outcome)
+        } else {
+            Err(ErrorKind::NoMulti)
+        }
+    }
+
+    /// Whether a key passes the filter and is not ours.
+    fn passes(&self, key: &[u8]) -> bool {
+        !self.own.contains(key) && (!self.has_key_rules || self.options.filter.key(key))
+    }
+
+    fn judge(&mut self, id: CommandId, plan: KeyPlan, words: Words<'_>) -> Verdict {
+        match plan {
+            KeyPlan::None => Verdict::Pass,
+            KeyPlan::First => match words.args.get(1) {
+                Some(key) => self.judge_one(key.of(words.frame)),
+                None => Verdict::Pass,
+            },
+            KeyPlan::Search => self.judge_all(id, words),
+        }
+    }
+
+    #[inline]
+    fn judge_one(&self, key: &[u8]) -> Verdict {
+        if self.own.contains(key) {
+            Verdict::Drop(DropReason::OwnKey)
+        } else if self.has_key_rules && !self.options.filter.key(key) {
+            Verdict::Drop(DropReason::FilterKey)
+        } else {
+            Verdict::Pass
+        }
+    }
+
+    fn judge_all(&mut self, id: CommandId, words: Words<'_>) -> Verdict {
+        self.places.clear();
+        if let Some(command) = self.options.table.command(id) {
+            crate::keys::keys_of(command, words.frame, words.args, &mut self.places);
+        }
+        let (mut own, mut filtered) = (0, 0);
+        for place in &self.places {
+            match self.judge_one(words.at(*place)) {
+                Verdict::Drop(DropReason::OwnKey) => own += 1,
+                Verdict::Drop(_) => filtered += 1,
+                Verdict::Pass | Verdict::Mixed(_) => {}
+            }
+        }
+        let all = self.places.len();
+        match (own, filtered) {
+            (0, 0) => Verdict::Pass,
+            (_, 0) if own == all => Verdict::Drop(DropReason::OwnKey),
+            (_, 0) => Verdict::Mixed(DropReason::OwnKey),
+            _ if own + filtered == all => Verdict::Drop(DropReason::FilterKey),
+            _ => Verdict::Mixed(DropReason::FilterMixed),
+        }
+    }
+}
+
+/// What the rules say about a command's keys.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Verdict {
+    Pass,
+    Drop(DropReason),
+    /// Some pass; the reason is for a command that cannot be cut down to them.
+    Mixed(DropReason),
+}
+
+/// The keys that are ours: checkpoints, fences, leases. A key under construction (`understudy:tmp:`) is not one of them:
+/// it holds a value of somebody else's and will be renamed to that value's own key.
+#[derive(Debug)]
+struct OwnKeys {
+    mark: Finder<'static>,
+    len: usize,
+}
+
+impl OwnKeys {
+    fn new(mark: &[u8]) -> Self {
+        Self {
+            mark: Finder::new(mark).into_owned(),
+            len: mark.len().max(1),
+        }
+    }
+
+    #[inline]
+    fn contains(&self, key: &[u8]) -> bool {
+        key.len() >= self.len && self.search(key)
+    }
+
+    fn search(&self, key: &[u8]) -> bool {
+        if self.mark.needle().is_empty() {
+            return false;
+        }
+        let Some(place) = self.mark.find(key) else {
+            return false;
+        };
+        !key.get(place..)
+            .is_some_and(|rest| rest.starts_with(crate::TEMPORARY_KEY_PREFIX))
+    }
+}
+
+impl Work<'_> {
+    fn act(self, action: Action) -> Result<Done, ErrorKind> {
+        Ok(match action {
+            Action::Rename(name) => self.rename(name),
+            Action::DelFirst => self.del_first(),
+            Action::Set => self.set(),
+            Action::SetExpiring(time) => self.set_expiring(time),
+            Action::Getex => self.getex(),
+            Action::Expire(time) => self.expire(time),
+            Action::FieldExpire(time) => self.field_expire(time)?,
+            Action::FieldOptions => self.field_options()?,
+            Action::Msetex => self.msetex(),
+            Action::Hset => self.hset(),
+            Action::Restore => self.restore()?,
+            Action::Swapdb => self.swapdb(),
+            Action::Move => self.move_key(),
+            Action::Copy => self.copy(),
+            Action::Flushall => self.flushall(),
+            Action::Publish => self.publish(),
+            Action::Script => self.script(),
+            Action::Function => self.function()?,
+            Action::Forward
+            | Action::Select
+            | Action::Multi
+            | Action::Exec
+            | Action::Discard
+            | Action::Drop(_) => Done::Forward,
+        })
+    }
+
+    fn emit(&mut self, argv: &[&[u8]]) {
+        resp::encode::command(self.out, argv);
+    }
+
+    /// The same arguments under another name.
+    fn rename(self, name: &str) -> Done {
+        resp::encode::command_header(self.out, self.words.len());
+        resp::encode::bulk(self.out, name.as_bytes());
+        for arg in self.words.args.iter().skip(1) {
+            resp::encode::bulk(self.out, arg.of(self.words.frame));
+        }
+        Done::Rewritten(1)
+    }
+
+    /// What the target lacks: an error, or left out.
+    fn lacks(&self, what: &'static str) -> Result<Done, ErrorKind> {
+        match self.options.losses {
+            Losses::Refuse => Err(ErrorKind::TargetLacks { what }),
+            Losses::Allow => Ok(Done::Dropped(DropReason::TargetLacks)),
+        }
+    }
+}

@@ -1,0 +1,122 @@
+//! Payloads within commands: `RESTORE`, `RESTORE-ASKING`, `FUNCTION RESTORE`.
+
+use resp::encode;
+
+use super::{Done, Work};
+use crate::number::{Decimal, parse_i64};
+use crate::outcome::{ErrorKind, printable};
+use crate::payload::{self, Unloadable};
+
+/// The options of a `RESTORE`.
+#[derive(Default)]
+struct RestoreOptions<'a> {
+    absolute: bool,
+    /// `IDLETIME s` or `FREQ n`.
+    hint: Option<[&'a [u8]; 2]>,
+}
+
+impl<'a> Work<'a> {
+    /// `RESTORE key ttl payload [REPLACE] [ABSTTL] [IDLETIME s] [FREQ n]`: with an absolute time, over whatever the target
+    /// has, and with a payload that the target's version takes.
+    pub(super) fn restore(mut self) -> Result<Done, ErrorKind> {
+        let words = self.words;
+        let Some(ttl) = parse_i64(words.at(2)).filter(|ttl| *ttl >= 0) else {
+            return Ok(Done::Forward);
+        };
+        let Some(options) = self.restore_options() else {
+            return Ok(Done::Forward);
+        };
+        let expire_at_ms = match i64::try_from(self.received_at_ms) {
+            _ if ttl == 0 || options.absolute => Some(ttl),
+            Ok(now) => ttl.checked_add(now),
+            Err(_) => None,
+        };
+        let Some(expire_at_ms) = expire_at_ms else {
+            return Ok(Done::Forward);
+        };
+        let key = words.at(1);
+        let payload = match payload::fit(words.at(3), &self.options.target) {
+            Ok(payload) => payload,
+            Err(Unloadable { type_id }) => {
+                return Err(ErrorKind::TypeUnknown {
+                    key: printable(key),
+                    type_id,
+                });
+            }
+        };
+        Ok(self.emit_restore(key, expire_at_ms, &payload, options.hint))
+    }
+
+    /// `None`: not a `RESTORE` as any server knows it.
+    fn restore_options(&self) -> Option<RestoreOptions<'a>> {
+        let words = self.words;
+        let mut options = RestoreOptions::default();
+        let mut at = 4;
+        while at < words.len() {
+            if words.is(at, b"ABSTTL") {
+                options.absolute = true;
+            } else if words.is(at, b"IDLETIME") || words.is(at, b"FREQ") {
+                options.hint = Some([words.at(at), words.at(at + 1)]);
+                at += 1;
+            } else if !words.is(at, b"REPLACE") {
+                return None;
+            }
+            at += 1;
+        }
+        (at == words.len() && words.len() >= 4).then_some(options)
+    }
+
+    fn emit_restore(
+        &mut self,
+        key: &[u8],
+        expire_at_ms: i64,
+        payload: &[u8],
+        hint: Option<[&[u8]; 2]>,
+    ) -> Done {
+        let target = &self.options.target;
+        let mut commands = 1;
+        if !target.restore_replace {
+            encode::command(self.out, &[b"DEL", key]);
+            commands += 1;
+        }
+        let hint = hint.filter(|_| target.restore_idle_freq);
+        let in_place = target.restore_absttl && expire_at_ms != 0;
+        let argc = 4
+            + usize::from(target.restore_replace)
+            + usize::from(in_place)
+            + hint.map_or(0, |hint| hint.len());
+        encode::command_header(self.out, argc);
+        let at = Decimal::new(expire_at_ms);
+        let ttl = if in_place { at.text() } else { b"0" };
+        for word in [&b"RESTORE"[..], key, ttl, payload] {
+            encode::bulk(self.out, word);
+        }
+        if target.restore_replace {
+            encode::bulk(self.out, b"REPLACE");
+        }
+        if in_place {
+            encode::bulk(self.out, b"ABSTTL");
+        }
+        for word in hint.into_iter().flatten() {
+            encode::bulk(self.out, word);
+        }
+        if expire_at_ms != 0 && !in_place {
+            encode::command(self.out, &[b"PEXPIREAT", key, at.text()]);
+            commands += 1;
+        }
+        Done::Rewritten(commands)
+    }
+
+    /// `FUNCTION RESTORE payload [FLUSH | APPEND | REPLACE]`.
+    pub(super) fn function_restore(mut self) -> Done {
+        let words = self.words;
+        let policy = if words.is(3, b"FLUSH") {
+            &b"FLUSH"[..]
+        } else {
+            b"REPLACE"
+        };
+        let payload = payload::fit_functions(words.at(2), &self.options.target);
+        self.emit(&[b"FUNCTION", b"RESTORE", &payload, policy]);
+        Done::Rewritten(1)
+    }
+}
