@@ -90,6 +90,17 @@ mod tests {
     use super::link;
 
     #[test]
+    fn seeds_pass() {
+        let seeds = concat!(env!("CARGO_MANIFEST_DIR"), "/fuzz/seeds");
+        let mut count = 0;
+        for seed in std::fs::read_dir(seeds).unwrap() {
+            link(&std::fs::read(seed.unwrap().path()).unwrap());
+            count += 1;
+        }
+        assert!(count >= 9, "the seeds are gone");
+    }
+
+    #[test]
     fn sessions_of_each_form_pass() {
         let id = "b".repeat(40);
         let full = format!("+PONG\r\n+OK\r\n+OK\r\n\n+FULLRESYNC {id} 9\r\n\n");

@@ -85,11 +85,7 @@ fn assert_same(wanted: &str, got: &str, how: &str) {
 /// The script with the link's lines as they are, for the sessions whose title is `chosen`.
 fn play(script: &str, piece: usize, chosen: impl Fn(&str) -> bool) -> String {
     let mut out = String::new();
-    for session in script
-        .split_inclusive('\n')
-        .collect::<Vec<_>>()
-        .split_inclusive_at("===")
-    {
+    for session in sessions(script) {
         let title = session.first().copied().unwrap_or_default();
         if !title.starts_with("===") {
             out.extend(session.iter().copied());
@@ -100,22 +96,16 @@ fn play(script: &str, piece: usize, chosen: impl Fn(&str) -> bool) -> String {
     out
 }
 
-/// Groups lines so that each group but the first begins with a line of this prefix.
-trait SplitAt<'a> {
-    fn split_inclusive_at(&self, prefix: &str) -> Vec<Vec<&'a str>>;
-}
-
-impl<'a> SplitAt<'a> for Vec<&'a str> {
-    fn split_inclusive_at(&self, prefix: &str) -> Vec<Vec<&'a str>> {
-        let mut groups = vec![Vec::new()];
-        for line in self {
-            if line.starts_with(prefix) {
-                groups.push(Vec::new());
-            }
-            groups.last_mut().unwrap().push(*line);
+/// The script's lines, session by session; what comes before the first is a group as well.
+fn sessions(script: &str) -> Vec<Vec<&str>> {
+    let mut groups = vec![Vec::new()];
+    for line in script.split_inclusive('\n') {
+        if line.starts_with("===") {
+            groups.push(Vec::new());
         }
-        groups
+        groups.last_mut().unwrap().push(line);
     }
+    groups
 }
 
 fn play_session(lines: &[&str], piece: usize, out: &mut String) {
