@@ -103,6 +103,12 @@ impl Tokenizer {
         &self.limits
     }
 
+    /// Whether nothing of a frame was looked at, or only so little that nothing is remembered.
+    #[inline]
+    pub(crate) fn is_at_start(&self) -> bool {
+        self.pos == 0 && self.searched == 0
+    }
+
     /// Offset behind the last token; while a string is awaited, that of its first byte.
     pub(crate) fn pos(&self) -> usize {
         self.pos
@@ -129,6 +135,7 @@ impl Tokenizer {
             && let Some([b'+', b'O', b'K', b'\r', b'\n', ..]) = buf.get(at..)
         {
             self.pos = at + 5;
+            self.searched = 0;
             return Ok(Some(Token::Simple(span(at + 1, at + 3))));
         }
         self.wanted = 1;

@@ -57,10 +57,10 @@ impl Walker {
         self.failed = None;
     }
 
-    /// Whether nothing of a reply was read.
+    /// Whether nothing is remembered of a reply in progress.
     #[inline]
     pub(crate) fn is_at_start(&self) -> bool {
-        self.tokens.pos() == 0
+        self.tokens.is_at_start()
     }
 
     /// Offset behind the last token.
