@@ -358,3 +358,76 @@ pub(crate) fn missing_line_end(rest: Option<&[u8]>, end: usize) -> Result<(), Er
         Some(_) => Err(Error::new(end, ErrorKind::MissingCrlf)),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::encode;
+
+    /// Overwrites what the decoder is done with before every further piece: were it to look at any
+    /// of it again, it would fail. So the work is linear in the bytes, however they are cut.
+    #[test]
+    fn no_byte_is_looked_at_twice() {
+        let items = 200_000;
+        let mut stream = Vec::new();
+        encode::command_header(&mut stream, items);
+        for item in 0..items {
+            encode::bulk(&mut stream, format!("item {item}").as_bytes());
+        }
+        let mut decoder = CommandDecoder::new(Limits::default());
+        let mut buf = Vec::new();
+        for piece in stream.chunks(4_096) {
+            buf.extend_from_slice(piece);
+            let done = decoder.poll(&buf).unwrap();
+            assert_eq!(done.is_some(), buf.len() == stream.len());
+            let pos = decoder.pos;
+            assert!(
+                done.is_some() || buf.len() - pos < 32,
+                "the rest of one argument"
+            );
+            buf[..pos].fill(0xff);
+        }
+        assert_eq!(decoder.args().len(), items);
+        assert_eq!(decoder.args()[items - 1].of(&stream), b"item 199999");
+    }
+
+    #[test]
+    fn a_long_line_is_searched_once() {
+        let mut decoder = CommandDecoder::new(Limits::default());
+        let mut buf = Vec::new();
+        for _ in 0..15 {
+            buf.resize(buf.len() + 4_096, b'a');
+            assert_eq!(decoder.poll(&buf), Ok(None));
+            assert_eq!(decoder.pos, buf.len());
+        }
+        // A line feed where it has already searched is not seen; one behind that is.
+        buf[7] = b'\n';
+        assert_eq!(decoder.poll(&buf), Ok(None));
+        buf[7] = b'a';
+        buf.push(b'\n');
+        let frame = Frame {
+            len: 15 * 4_096 + 1,
+            kind: FrameKind::Inline,
+        };
+        assert_eq!(decoder.poll(&buf), Ok(Some(frame)));
+    }
+
+    #[test]
+    fn declared_lengths_allocate_nothing() {
+        let mut decoder = CommandDecoder::new(Limits::default());
+        let before = decoder.args.capacity();
+        assert_eq!(decoder.poll(b"*67108864\r\n$536870912\r\nabc"), Ok(None));
+        assert_eq!(decoder.args.capacity(), before);
+    }
+
+    #[test]
+    fn a_huge_list_of_arguments_is_given_back() {
+        let mut decoder = CommandDecoder::new(Limits::default());
+        let mut stream = Vec::new();
+        encode::command(&mut stream, &vec![&b""[..]; KEPT_ARGS_MAX + 1]);
+        assert!(decoder.poll(&stream).unwrap().is_some());
+        assert!(decoder.args.capacity() > KEPT_ARGS_MAX);
+        assert!(decoder.poll(b"\n").unwrap().is_some());
+        assert!(decoder.args.capacity() <= KEPT_ARGS_MAX);
+    }
+}

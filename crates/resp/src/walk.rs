@@ -262,3 +262,63 @@ impl Walker {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn walk(walker: &mut Walker, buf: &[u8]) -> bool {
+        while let Some(token) = walker.token(buf).unwrap() {
+            if walker.accept(token).unwrap() {
+                return true;
+            }
+        }
+        false
+    }
+
+    /// As for commands: what was read is overwritten, so reading it again would fail.
+    #[test]
+    fn no_byte_is_looked_at_twice() {
+        let mut stream = b"*200000\r\n".to_vec();
+        for item in 0..50_000 {
+            stream.extend_from_slice(
+                format!("$6\r\n{:06}\r\n*1\r\n:{item}\r\n+OK\r\n%?\r\n.\r\n", item).as_bytes(),
+            );
+        }
+        let mut walker = Walker::new(Limits::default());
+        let mut buf = Vec::new();
+        for piece in stream.chunks(4_096) {
+            buf.extend_from_slice(piece);
+            assert_eq!(walk(&mut walker, &buf), buf.len() == stream.len());
+            assert!(buf.len() - walker.pos() < 16, "the rest of one token");
+            let pos = walker.pos();
+            buf[..pos].fill(0xff);
+        }
+        assert_eq!(walker.pos(), stream.len());
+    }
+
+    #[test]
+    fn a_long_line_is_searched_once() {
+        let mut walker = Walker::new(Limits::default());
+        let mut buf = b"-".to_vec();
+        for _ in 0..15 {
+            buf.resize(buf.len() + 4_096, b'a');
+            assert!(!walk(&mut walker, &buf));
+            let end = buf.len();
+            buf[1..end].fill(b'\n');
+        }
+        buf.extend_from_slice(b"\r\n");
+        assert!(walk(&mut walker, &buf));
+    }
+
+    #[test]
+    fn declared_lengths_allocate_nothing() {
+        let mut walker = Walker::new(Limits::default());
+        assert!(!walk(
+            &mut walker,
+            b"*67108864\r\n%67108864\r\n$536870912\r\nabc"
+        ));
+        assert!(walker.levels.capacity() < 16);
+        assert_eq!(walker.levels.len(), 2);
+    }
+}
