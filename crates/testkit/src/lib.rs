@@ -1,1 +1,23 @@
-//! Skeleton.
+//! What the tests of the workspace share: real servers, a client and an oracle that are not ours to trust, a
+//! workload, a proxy that breaks connections, the daemon as a process.
+//!
+//! Nothing is mocked. Servers come from `cargo xtask engines`; a test that misses one fails and says so.
+
+pub mod client;
+pub mod daemon;
+pub mod engines;
+pub mod oracle;
+pub mod port;
+pub mod process;
+pub mod proxy;
+pub mod rdb_writer;
+pub mod rng;
+pub mod server;
+pub mod version;
+
+pub use client::Client;
+pub use daemon::Daemon;
+pub use engines::Engine;
+pub use proxy::Proxy;
+pub use rng::Rng;
+pub use server::{Server, ServerOptions};

@@ -1,0 +1,258 @@
+//! Is the target equal to the source? Compares what clients can see, key by key, in both directions.
+//!
+//! Compared: the keys of every db, type, value (lists in order, sets and hashes without, scores bit by bit), expiry,
+//! expiry of hash fields, streams with their groups, consumers and pending entries, function libraries. Encodings
+//! and LRU/LFU are not. Keys with `understudy` in their name are left out.
+//!
+//! Expiries are compared to the millisecond where both servers have PEXPIRETIME (7.0). An older server only tells the
+//! time that is left; there the time of death is worked out from its TIME before and after, and may differ by as much
+//! as lay between those two plus 2 ms.
+//!
+//! Both servers should be quiet. A key that differs is read again a few times before it counts, so that one which
+//! expires just now is no difference.
+
+mod diff;
+mod read;
+mod stream;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
+use std::time::Duration;
+
+use crate::argv;
+use crate::client::{Client, bytes, items, show_bytes, text};
+use crate::version::Version;
+
+pub use read::{Content, Expiry, KeyState};
+pub use stream::{Group, Pending, StreamState};
+
+/// Keys are read so many at a time.
+const BATCH_KEYS: usize = 128;
+/// A key of ours at the target.
+const OWN: &[u8] = b"understudy";
+
+/// What to compare and how exactly.
+#[derive(Debug, Clone)]
+pub struct OracleOptions {
+    /// How far expiries may lie apart, on top of what a server without PEXPIRETIME makes unsure.
+    pub expiry_tolerance_ms: i64,
+    /// Compare when consumers were last seen and active.
+    pub consumer_times: bool,
+    /// Compare function libraries.
+    pub functions: bool,
+    /// Compare these dbs of the source only; `None`: all.
+    pub dbs: Option<Vec<u32>>,
+    /// How often a key that differs is read again.
+    pub rounds: u32,
+    /// Stop after so many differences.
+    pub differences_max: usize,
+}
+
+impl Default for OracleOptions {
+    fn default() -> Self {
+        Self {
+            expiry_tolerance_ms: 0,
+            consumer_times: false,
+            functions: true,
+            dbs: None,
+            rounds: 4,
+            differences_max: 50,
+        }
+    }
+}
+
+/// One thing that is not the same.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Difference {
+    /// The db, or `None` for what belongs to none.
+    pub db: Option<u32>,
+    /// The key, or a function library's name.
+    pub key: Vec<u8>,
+    /// What differs, with both sides' state.
+    pub what: String,
+}
+
+impl fmt::Display for Difference {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.db {
+            Some(db) => write!(f, "db {db} key {}: {}", show_bytes(&self.key), self.what),
+            None => write!(
+                f,
+                "function library {}: {}",
+                show_bytes(&self.key),
+                self.what
+            ),
+        }
+    }
+}
+
+/// All differences of the two servers, with the default options.
+pub fn compare(source: &str, target: &str) -> Vec<Difference> {
+    compare_with(source, target, &OracleOptions::default())
+}
+
+/// Panics with the differences, if there are any.
+pub fn assert_equal(source: &str, target: &str) {
+    let differences = compare(source, target);
+    let shown: Vec<String> = differences.iter().map(ToString::to_string).collect();
+    assert!(
+        shown.is_empty(),
+        "source and target differ:\n{}",
+        shown.join("\n")
+    );
+}
+
+/// All differences of the two servers.
+pub fn compare_with(source: &str, target: &str, options: &OracleOptions) -> Vec<Difference> {
+    let mut both = Both {
+        source: Side::connect(source),
+        target: Side::connect(target),
+        options,
+    };
+    let mut differences = Vec::new();
+    for db in both.dbs() {
+        let mut keys = both.keys(db);
+        for _ in 0..options.rounds.max(1) {
+            let found = both.compare_keys(db, &keys);
+            keys = found
+                .iter()
+                .map(|difference| difference.key.clone())
+                .collect();
+            if keys.is_empty() {
+                break;
+            }
+            differences.retain(|difference: &Difference| difference.db != Some(db));
+            differences.extend(found);
+            std::thread::sleep(Duration::from_millis(30));
+        }
+        if keys.is_empty() {
+            differences.retain(|difference| difference.db != Some(db));
+        }
+        if differences.len() >= options.differences_max {
+            return differences;
+        }
+    }
+    if options.functions {
+        differences.extend(both.compare_functions());
+    }
+    differences
+}
+
+/// DEBUG DIGEST over all dbs. Keys that match the glob `remove` are deleted first (our own, at the target).
+pub fn digest(client: &mut Client, remove: Option<&str>) -> String {
+    if let Some(glob) = remove {
+        for db in client.keyspace().into_keys() {
+            client.select(db);
+            for key in items(client.command(&argv!["KEYS", glob])) {
+                client.command(&argv!["DEL", bytes(key)]);
+            }
+        }
+    }
+    text(&client.command(&argv!["DEBUG", "DIGEST"]))
+}
+
+/// One server, as the oracle sees it.
+struct Side {
+    client: Client,
+    version: Version,
+}
+
+impl Side {
+    fn connect(address: &str) -> Self {
+        let mut client = Client::connect(address);
+        let version = client.version();
+        Self { client, version }
+    }
+}
+
+struct Both<'a> {
+    source: Side,
+    target: Side,
+    options: &'a OracleOptions,
+}
+
+impl Both<'_> {
+    fn dbs(&mut self) -> BTreeSet<u32> {
+        let mut dbs: BTreeSet<u32> = self.source.client.keyspace().into_keys().collect();
+        dbs.extend(self.target.client.keyspace().into_keys());
+        dbs.retain(|db| {
+            self.options
+                .dbs
+                .as_ref()
+                .is_none_or(|wanted| wanted.contains(db))
+        });
+        dbs
+    }
+
+    fn keys(&mut self, db: u32) -> Vec<Vec<u8>> {
+        let mut keys = BTreeSet::new();
+        for side in [&mut self.source, &mut self.target] {
+            side.client.select(db);
+            keys.extend(side.client.keys());
+        }
+        keys.retain(|key: &Vec<u8>| !key.windows(OWN.len()).any(|part| part == OWN));
+        keys.into_iter().collect()
+    }
+
+    /// At most one difference a key: the first thing that differs.
+    fn compare_keys(&mut self, db: u32, keys: &[Vec<u8>]) -> Vec<Difference> {
+        let mut differences = Vec::new();
+        for batch in keys.chunks(BATCH_KEYS) {
+            let source = read::keys(&mut self.source, batch);
+            let target = read::keys(&mut self.target, batch);
+            for ((key, source), target) in batch.iter().zip(source).zip(target) {
+                if let Some(what) = diff::keys(&source, &target, self.options) {
+                    differences.push(Difference {
+                        db: Some(db),
+                        key: key.clone(),
+                        what,
+                    });
+                }
+            }
+            if differences.len() >= self.options.differences_max {
+                break;
+            }
+        }
+        differences
+    }
+
+    fn compare_functions(&mut self) -> Vec<Difference> {
+        let source = functions(&mut self.source);
+        let target = functions(&mut self.target);
+        let names: BTreeSet<&Vec<u8>> = source.keys().chain(target.keys()).collect();
+        let differs = |name: &Vec<u8>| {
+            let what = match (source.get(name), target.get(name)) {
+                (Some(_), None) => "is missing at the target",
+                (None, Some(_)) => "is only at the target",
+                (source, target) if source == target => return None,
+                _ => "has other code at the target",
+            };
+            Some(Difference {
+                db: None,
+                key: name.clone(),
+                what: what.into(),
+            })
+        };
+        names.into_iter().filter_map(differs).collect()
+    }
+}
+
+/// Code by library name; none where the server knows no functions.
+fn functions(side: &mut Side) -> BTreeMap<Vec<u8>, Vec<u8>> {
+    if !side.version.has_functions() {
+        return BTreeMap::new();
+    }
+    let libraries = items(side.client.command(&argv!["FUNCTION", "LIST", "WITHCODE"]));
+    let libraries = libraries.into_iter().map(|library| {
+        let mut fields = stream::fields(library);
+        let name = fields.remove("library_name").map(bytes).unwrap_or_default();
+        (
+            name,
+            fields.remove("library_code").map(bytes).unwrap_or_default(),
+        )
+    });
+    libraries.collect()
+}
+
+#[cfg(test)]
+mod tests;

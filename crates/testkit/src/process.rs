@@ -1,0 +1,47 @@
+//! Signals, waiting and logs of the processes that tests start.
+
+use std::path::Path;
+use std::process::{Child, ExitStatus};
+use std::time::{Duration, Instant};
+
+pub use rustix::process::Signal;
+
+/// Sends a signal to a process that we started.
+pub fn signal(pid: u32, signal: Signal) {
+    let pid = i32::try_from(pid)
+        .ok()
+        .and_then(rustix::process::Pid::from_raw);
+    let sent = rustix::process::kill_process(pid.expect("a process id"), signal);
+    sent.expect("signal a process of our own");
+}
+
+/// The exit status, or `None` if the process still runs after `limit`.
+pub fn wait(child: &mut Child, limit: Duration) -> Option<ExitStatus> {
+    let from = Instant::now();
+    loop {
+        if let Some(status) = child.try_wait().expect("wait for a process of our own") {
+            return Some(status);
+        }
+        if from.elapsed() > limit {
+            return None;
+        }
+        std::thread::sleep(Duration::from_millis(5));
+    }
+}
+
+/// Tries `done` until it is true; panics with `what` after `limit`.
+pub fn wait_until(what: &str, limit: Duration, mut done: impl FnMut() -> bool) {
+    let from = Instant::now();
+    while !done() {
+        assert!(from.elapsed() < limit, "waited {limit:?} in vain: {what}");
+        std::thread::sleep(Duration::from_millis(10));
+    }
+}
+
+/// The last lines of a file.
+pub fn tail(file: &Path, lines_max: usize) -> String {
+    let text = std::fs::read(file).unwrap_or_default();
+    let text = String::from_utf8_lossy(&text);
+    let lines: Vec<&str> = text.lines().collect();
+    lines[lines.len().saturating_sub(lines_max)..].join("\n")
+}
