@@ -45,8 +45,10 @@
 
 mod ack;
 mod error;
+mod event;
 #[doc(hidden)]
 pub mod fuzzing;
+mod handshake;
 mod id;
 mod input;
 mod link;
@@ -57,6 +59,7 @@ mod stream;
 mod transfer;
 
 pub use error::{Class, Error, ErrorKind};
+pub use event::{Event, Poll};
 pub use id::{InvalidReplId, ReplId, ReplOffset};
-pub use link::{Event, Link, Poll};
+pub use link::Link;
 pub use options::{AckMode, Options, Start, Timeouts};

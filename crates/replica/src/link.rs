@@ -18,8 +18,9 @@ use crate::{
     Error, ErrorKind, Options, ReplId, ReplOffset, Start,
     ack::Acks,
     error::quoted,
-    input::{Input, Line},
-    reply::{Asked, Psync, refusal, shown},
+    event::{Event, Poll},
+    input::Input,
+    reply::{Asked, shown},
     stream::{Fault, Framer},
     transfer::{Progress, Transfer},
 };
@@ -28,20 +29,20 @@ use crate::{
 ///
 /// After an error every call gives that error again or does nothing.
 pub struct Link {
-    options: Options,
-    state: State,
-    input: Input,
+    pub(crate) options: Options,
+    pub(crate) state: State,
+    pub(crate) input: Input,
     /// Commands of the handshake to send. ACKs are made when they are taken.
-    commands: Vec<u8>,
-    acks: Acks,
-    clock: Clock,
-    replid: Option<ReplId>,
-    received: ReplOffset,
+    pub(crate) commands: Vec<u8>,
+    pub(crate) acks: Acks,
+    pub(crate) clock: Clock,
+    pub(crate) replid: Option<ReplId>,
+    pub(crate) received: ReplOffset,
     /// What the framer begins with if the source continues.
-    primed: Bytes,
+    pub(crate) primed: Bytes,
 }
 
-enum State {
+pub(crate) enum State {
     ReceivePingReply,
     ReceiveAuthReply,
     ReceiveCapaReply,
@@ -52,57 +53,8 @@ enum State {
     Failed { error: Error },
 }
 
-/// What [`Link::poll`] gives.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Poll {
-    /// Nothing until more bytes are fed.
-    NeedMore,
-    /// Something; poll again.
-    Event(Event),
-}
-
-/// What a source says, in the order it says it.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Event {
-    /// A snapshot comes, and then the stream from the byte after `offset`. The history is a new
-    /// one, or we are too far behind: nothing can be added to what we had.
-    FullResync {
-        /// The history.
-        replid: ReplId,
-        /// The offset the snapshot stands for.
-        offset: ReplOffset,
-    },
-    /// The stream goes on where we asked.
-    Continue {
-        /// The history's id from here on.
-        replid: ReplId,
-        /// Whether it is another than the one asked with: the source was promoted meanwhile.
-        changed: bool,
-    },
-    /// The snapshot's first byte is next.
-    SnapshotStart {
-        /// Its size, where the source knows it beforehand.
-        len: Option<u64>,
-    },
-    /// Some of its bytes; never empty.
-    Snapshot(Bytes),
-    /// All its bytes have come.
-    SnapshotEnd {
-        /// How many they were.
-        bytes: u64,
-    },
-    /// Some bytes of the command stream, as they came; never empty. They may begin and end in the
-    /// middle of a command.
-    Stream {
-        /// The bytes.
-        bytes: Bytes,
-        /// The offset of the last of them.
-        end: ReplOffset,
-    },
-}
-
 /// What one step of a state comes to.
-enum Step {
+pub(crate) enum Step {
     Again,
     NeedMore,
     Event(Event),
@@ -110,8 +62,8 @@ enum Step {
 
 /// The caller's time. Bytes are fed without one, so they count as heard at the next tick: a caller
 /// that was held up between reading and ticking does not take that for the source's silence.
-struct Clock {
-    now_ms: u64,
+pub(crate) struct Clock {
+    pub(crate) now_ms: u64,
     heard_ms: u64,
     heard: bool,
 }
@@ -314,114 +266,6 @@ impl Link {
         error
     }
 
-    fn reply(&mut self, asked: Asked) -> Result<Step, ErrorKind> {
-        let status = match self.input.line()? {
-            None => return Ok(Step::NeedMore),
-            Some(Line::Status(status)) => status,
-            Some(Line::Error(error)) => match refusal(asked, &error, &self.options) {
-                Some(kind) => return Err(kind),
-                None => Vec::new(),
-            },
-            Some(Line::Header(header)) => {
-                let got = quoted(&[b"$", &*header].concat(), 64);
-                return Err(ErrorKind::Protocol {
-                    expected: "a status or an error",
-                    got,
-                });
-            }
-        };
-        match asked {
-            Asked::Ping if self.options.password.is_some() => self.send_auth(),
-            Asked::Ping | Asked::Auth => self.send_capa(),
-            Asked::Capa if self.options.version.is_some() => self.send_version(),
-            Asked::Capa | Asked::Version => self.send_psync(),
-            Asked::Psync => return self.psync_reply(Psync::parse(&status)?),
-        }
-        Ok(Step::Again)
-    }
-
-    fn send_auth(&mut self) {
-        let username = self.options.username.iter();
-        let argv: Vec<&[u8]> = std::iter::once("AUTH")
-            .chain(username.chain(&self.options.password).map(String::as_str))
-            .map(str::as_bytes)
-            .collect();
-        encode::command(&mut self.commands, &argv);
-        self.state = State::ReceiveAuthReply;
-    }
-
-    fn send_capa(&mut self) {
-        let argv: &[&[u8]] = if self.options.capa_eof {
-            &[b"REPLCONF", b"capa", b"eof", b"capa", b"psync2"]
-        } else {
-            &[b"REPLCONF", b"capa", b"psync2"]
-        };
-        encode::command(&mut self.commands, argv);
-        self.state = State::ReceiveCapaReply;
-    }
-
-    fn send_version(&mut self) {
-        let version = self.options.version.as_deref().unwrap_or_default();
-        encode::command(
-            &mut self.commands,
-            &[b"REPLCONF", b"version", version.as_bytes()],
-        );
-        self.state = State::ReceiveVersionReply;
-    }
-
-    /// Always three words: with a fourth, `FAILOVER`, the source would hand over its role.
-    fn send_psync(&mut self) {
-        let (replid, offset) = match &self.replid {
-            Some(replid) => (
-                replid.to_string(),
-                self.received.0.saturating_add(1).to_string(),
-            ),
-            None => ("?".to_owned(), "-1".to_owned()),
-        };
-        let argv = [
-            self.options.psync_command.as_bytes(),
-            replid.as_bytes(),
-            offset.as_bytes(),
-        ];
-        encode::command(&mut self.commands, &argv);
-        self.state = State::ReceivePsyncReply;
-    }
-
-    fn psync_reply(&mut self, reply: Psync) -> Result<Step, ErrorKind> {
-        match reply {
-            Psync::FullResync { replid, offset } => {
-                self.replid = Some(replid);
-                self.received = offset;
-                self.primed = Bytes::new();
-                self.acks.forget_applied();
-                self.state = State::Transfer {
-                    transfer: Transfer::new(),
-                };
-                Ok(Step::Event(Event::FullResync { replid, offset }))
-            }
-            Psync::Continue { replid } => {
-                let Some(asked) = self.replid else {
-                    let expected = "+FULLRESYNC, as we asked for no offset";
-                    return Err(ErrorKind::Protocol {
-                        expected,
-                        got: "+CONTINUE".to_owned(),
-                    });
-                };
-                let replid = replid.unwrap_or(asked);
-                let framer = Framer::primed(&self.primed)
-                    .map_err(|(fault, left)| stream_error(self.received.before(left), fault))?;
-                self.replid = Some(replid);
-                self.acks.begin(self.clock.now_ms);
-                self.acks.send_now();
-                self.state = State::Connected { framer };
-                Ok(Step::Event(Event::Continue {
-                    replid,
-                    changed: replid != asked,
-                }))
-            }
-        }
-    }
-
     fn transfer(&mut self) -> Result<Step, ErrorKind> {
         let State::Transfer { transfer } = &mut self.state else {
             return Ok(Step::Again);
@@ -476,7 +320,7 @@ impl Link {
 }
 
 /// `base` is the offset before the chunk that the fault was found in.
-fn stream_error(base: ReplOffset, fault: Fault) -> ErrorKind {
+pub(crate) fn stream_error(base: ReplOffset, fault: Fault) -> ErrorKind {
     let begin = base.0.saturating_sub(fault.before);
     ErrorKind::Stream {
         at: ReplOffset(begin.saturating_add(fault.at).saturating_add(1)),
