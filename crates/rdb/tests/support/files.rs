@@ -42,8 +42,15 @@ fn of_row(row: &Row) -> Vec<u8> {
     file.finish()
 }
 
-/// A body, written by `write`.
-fn body(write: impl FnOnce(&mut RdbWriter)) -> RdbWriter {
+/// A body, written by steps.
+fn steps(write: impl FnOnce(&mut RdbWriter)) -> RdbWriter {
+    let mut body = RdbWriter::body();
+    write(&mut body);
+    body
+}
+
+/// A body, written in one go.
+fn body(write: impl for<'a> FnOnce(&'a mut RdbWriter) -> &'a mut RdbWriter) -> RdbWriter {
     let mut body = RdbWriter::body();
     write(&mut body);
     body
@@ -53,8 +60,8 @@ fn bodies(row: &Row) -> Vec<(&'static str, RdbWriter)> {
     match (row.kind, row.encoding) {
         (Kind::String, _) => strings(),
         (_, Encoding::Plain) => plain(row.kind),
-        (_, Encoding::TextScores) => vec![("scores", body(text_scores))],
-        (_, Encoding::BinaryScores) => vec![("scores", body(binary_scores))],
+        (_, Encoding::TextScores) => vec![("scores", steps(text_scores))],
+        (_, Encoding::BinaryScores) => vec![("scores", steps(binary_scores))],
         (_, Encoding::Zipmap) => zipmaps(),
         (_, Encoding::Ziplist) => packed(row.kind, ziplist),
         (_, Encoding::Listpack) => packed(row.kind, listpack),
@@ -66,11 +73,11 @@ fn bodies(row: &Row) -> Vec<(&'static str, RdbWriter)> {
             expiring_listpacks(row.encoding)
         }
         (_, Encoding::Stream(_)) => vec![
-            ("stream", body(|body| stream(row.id, body))),
-            ("empty", body(|body| empty_stream(row.id, body))),
+            ("stream", steps(|body| stream(row.id, body))),
+            ("empty", steps(|body| empty_stream(row.id, body))),
         ],
-        (_, Encoding::Module | Encoding::ModulePreGa) => vec![("module", body(module))],
-        (_, Encoding::Array) => vec![("array", body(array))],
+        (_, Encoding::Module | Encoding::ModulePreGa) => vec![("module", steps(module))],
+        (_, Encoding::Array) => vec![("array", steps(array))],
         (
             _,
             Encoding::TemplateListpack
@@ -78,12 +85,12 @@ fn bodies(row: &Row) -> Vec<(&'static str, RdbWriter)> {
             | Encoding::TemplateArray
             | Encoding::TemplateArrayRef,
         ) => templates(row.encoding),
-        (_, Encoding::Reserved) => vec![("unknown", body(|body| drop(body.byte(1))))],
+        (_, Encoding::Reserved) => vec![("unknown", body(|body| body.byte(1)))],
     }
 }
 
 fn strings() -> Vec<(&'static str, RdbWriter)> {
-    let text = |text: &'static str| body(|body| drop(body.server_text(text)));
+    let text = |text: &'static str| body(|body| body.server_text(text));
     vec![
         ("short", text("value")),
         ("none", text("")),
@@ -95,7 +102,7 @@ fn strings() -> Vec<(&'static str, RdbWriter)> {
             "lzf",
             text("lalalalalalalalalalalalalalalalalalalalalalalalala"),
         ),
-        ("longform", body(|body| drop(body.len_64(4).bytes("four")))),
+        ("longform", body(|body| body.len_64(4).bytes("four"))),
         (
             "two-byte length",
             text(concat!(
@@ -117,8 +124,8 @@ const ITEMS: [&str; 6] = [
 
 fn plain(kind: Kind) -> Vec<(&'static str, RdbWriter)> {
     match kind {
-        Kind::Hash => vec![("hash", body(|body| drop(body.len(3).texts_of(&ITEMS))))],
-        _ => vec![("items", body(|body| drop(body.texts(&ITEMS))))],
+        Kind::Hash => vec![("hash", body(|body| body.len(3).texts_of(&ITEMS)))],
+        _ => vec![("items", body(|body| body.texts(&ITEMS)))],
     }
 }
 
@@ -171,9 +178,9 @@ fn zipmaps() -> Vec<(&'static str, RdbWriter)> {
     let long = [b'v'; 300];
     let pairs: [(&[u8], &[u8]); 3] = [(b"f", b"value"), (b"", b""), (b"long", &long)];
     vec![
-        ("zipmap", body(|body| drop(body.text(zipmap(&pairs, 0))))),
-        ("free", body(|body| drop(body.text(zipmap(&pairs[..2], 3))))),
-        ("lzf", body(|body| drop(body.lzf_text(zipmap(&pairs, 1))))),
+        ("zipmap", body(|body| body.text(zipmap(&pairs, 0)))),
+        ("free", body(|body| body.text(zipmap(&pairs[..2], 3)))),
+        ("lzf", body(|body| body.lzf_text(zipmap(&pairs, 1)))),
     ]
 }
 
@@ -218,9 +225,9 @@ fn packed(kind: Kind, pack: Pack) -> Vec<(&'static str, RdbWriter)> {
     let items = if kind == Kind::Zset { scored } else { items };
     let short: Vec<Item<'_>> = vec!["f".into(), 1.into()];
     vec![
-        ("packed", body(|body| drop(body.text(pack(&items))))),
-        ("short", body(|body| drop(body.text(pack(&short))))),
-        ("lzf", body(|body| drop(body.lzf_text(pack(&items))))),
+        ("packed", body(|body| body.text(pack(&items)))),
+        ("short", body(|body| body.text(pack(&short)))),
+        ("lzf", body(|body| body.lzf_text(pack(&items)))),
     ]
 }
 
@@ -229,9 +236,9 @@ fn intsets() -> Vec<(&'static str, RdbWriter)> {
     let thirty_two = intset(4, &[i64::from(i32::MIN), 5, 70_000]);
     let sixty_four = intset(8, &[i64::MIN, -1, i64::MAX]);
     vec![
-        ("sixteen", body(|body| drop(body.text(sixteen)))),
-        ("thirty-two", body(|body| drop(body.text(thirty_two)))),
-        ("sixty-four", body(|body| drop(body.lzf_text(sixty_four)))),
+        ("sixteen", body(|body| body.text(sixteen))),
+        ("thirty-two", body(|body| body.text(thirty_two))),
+        ("sixty-four", body(|body| body.lzf_text(sixty_four))),
     ]
 }
 
@@ -241,7 +248,7 @@ fn quicklists(encoding: Encoding) -> Vec<(&'static str, RdbWriter)> {
     if encoding == Encoding::Quicklist {
         return vec![(
             "list",
-            body(|body| {
+            steps(|body| {
                 body.len(3)
                     .text(ziplist(&first))
                     .lzf_text(ziplist(&second))
@@ -251,7 +258,7 @@ fn quicklists(encoding: Encoding) -> Vec<(&'static str, RdbWriter)> {
     }
     vec![(
         "list",
-        body(|body| {
+        steps(|body| {
             body.len(5)
                 .len(2)
                 .text(listpack(&first))
@@ -275,7 +282,7 @@ const FIELDS: [(&str, &str, u64); 3] = [
 fn expiring(encoding: Encoding) -> Vec<(&'static str, RdbWriter)> {
     vec![(
         "hash",
-        body(|body| {
+        steps(|body| {
             body.len(FIELDS.len() as u64);
             for (field, value, at_ms) in FIELDS {
                 if encoding == Encoding::ExpiringAbsolute {
@@ -296,7 +303,7 @@ fn expiring_relative() -> Vec<(&'static str, RdbWriter)> {
     vec![
         (
             "hash",
-            body(|body| {
+            steps(|body| {
                 body.bytes(min.to_le_bytes()).len(FIELDS.len() as u64);
                 for (field, value, at_ms) in FIELDS {
                     let above = at_ms.checked_sub(min).map_or(0, |above| above + 1);
@@ -306,7 +313,7 @@ fn expiring_relative() -> Vec<(&'static str, RdbWriter)> {
         ),
         (
             "persistent",
-            body(|body| drop(body.bytes([0; 8]).len(1).len(0).text("f").text("v"))),
+            body(|body| body.bytes([0; 8]).len(1).len(0).text("f").text("v")),
         ),
     ]
 }
@@ -319,7 +326,7 @@ fn expiring_listpacks(encoding: Encoding) -> Vec<(&'static str, RdbWriter)> {
     let min = FIELDS[0].2;
     vec![(
         "hash",
-        body(|body| {
+        steps(|body| {
             if encoding == Encoding::ExpiringListpack {
                 body.bytes(min.to_le_bytes());
             }
@@ -443,28 +450,34 @@ fn templates(encoding: Encoding) -> Vec<(&'static str, RdbWriter)> {
     let names: [Item<'_>; 3] = ["a".into(), "bb".into(), "cc".into()];
     let values: [Item<'_>; 4] = [3.into(), "x".into(), "y".into(), 70.into()];
     let texts = ["x", "y", "70"];
-    let plain_names = |body: &mut RdbWriter| drop(body.len(1).texts(&["a", "bb", "cc"]));
-    let packed_names = |body: &mut RdbWriter| drop(body.len(0).text(listpack(&names)));
-    let rest = |body: &mut RdbWriter| match encoding {
-        Encoding::TemplateArray => drop(body.texts_of(&texts)),
-        _ => drop(body.text(listpack(&values))),
+    let plain_names = |body: &mut RdbWriter| {
+        body.len(1).texts(&["a", "bb", "cc"]);
+    };
+    let packed_names = |body: &mut RdbWriter| {
+        body.len(0).text(listpack(&names));
+    };
+    let rest = |body: &mut RdbWriter| {
+        match encoding {
+            Encoding::TemplateArray => body.texts_of(&texts),
+            _ => body.text(listpack(&values)),
+        };
     };
     match encoding {
-        Encoding::TemplateListpackRef => vec![("hash", body(rest))],
+        Encoding::TemplateListpackRef => vec![("hash", steps(rest))],
         Encoding::TemplateArrayRef => {
-            vec![("hash", body(|body| drop(body.len(3).texts_of(&texts))))]
+            vec![("hash", body(|body| body.len(3).texts_of(&texts)))]
         }
         _ => vec![
             (
                 "packed names",
-                body(|body| {
+                steps(|body| {
                     packed_names(body);
                     rest(body);
                 }),
             ),
             (
                 "plain names",
-                body(|body| {
+                steps(|body| {
                     plain_names(body);
                     rest(body);
                 }),

@@ -1,6 +1,6 @@
 //! Shared by the tests: running the decoder, and the files they run it over.
 
-#![allow(dead_code, reason = "each test uses its part")]
+#![allow(dead_code, unreachable_pub, reason = "each test uses its part")]
 
 pub mod files;
 
