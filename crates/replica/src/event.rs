@@ -4,7 +4,7 @@ use bytes::Bytes;
 
 use crate::{ReplId, ReplOffset};
 
-/// What [`Link::poll`] gives.
+/// What [`Link::poll`](crate::Link::poll) gives.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Poll {
     /// Nothing until more bytes are fed.
