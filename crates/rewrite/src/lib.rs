@@ -34,7 +34,10 @@ mod filter;
 mod keys;
 mod number;
 mod outcome;
+mod own;
 mod payload;
+mod slot;
+mod snapshot;
 mod stream;
 pub mod table;
 
@@ -43,6 +46,11 @@ pub use filter::{BadRule, Blocked, Filter, FilterRules};
 pub use keys::keys_of;
 pub use outcome::{DropReason, Error, ErrorKind, Outcome};
 pub use rdb::{Db, Kind};
+pub use slot::{SLOTS, Slot, hash_tag, slot_of};
+pub use snapshot::{
+    Existing, Expect, Method, Sent, SnapshotCounts, SnapshotError, SnapshotErrorKind,
+    SnapshotOptions, SnapshotRewriter,
+};
 pub use stream::{Losses, Publish, StreamOptions, StreamRewriter};
 pub use table::{Command, CommandId, Group, Table};
 

@@ -19,7 +19,6 @@ mod split;
 mod strings;
 
 use bytes::Bytes;
-use memchr::memmem::Finder;
 use resp::Arg;
 
 use crate::Db;
@@ -27,6 +26,7 @@ use crate::abilities::{Abilities, Version};
 use crate::filter::Filter;
 use crate::keys::Words;
 use crate::outcome::{DropReason, Error, ErrorKind, Outcome, printable};
+use crate::own::OwnKeys;
 use crate::table::{CommandId, Table};
 use plan::{Action, KeyPlan, Plan};
 
@@ -327,39 +327,6 @@ enum Verdict {
     Drop(DropReason),
     /// Some pass; the reason is for a command that cannot be cut down to them.
     Mixed(DropReason),
-}
-
-/// The keys that are ours: checkpoints, fences, leases. A key under construction (`understudy:tmp:`) is not one of them:
-/// it holds a value of somebody else's and will be renamed to that value's own key.
-#[derive(Debug)]
-struct OwnKeys {
-    mark: Finder<'static>,
-    len: usize,
-}
-
-impl OwnKeys {
-    fn new(mark: &[u8]) -> Self {
-        Self {
-            mark: Finder::new(mark).into_owned(),
-            len: mark.len().max(1),
-        }
-    }
-
-    #[inline]
-    fn contains(&self, key: &[u8]) -> bool {
-        key.len() >= self.len && self.search(key)
-    }
-
-    fn search(&self, key: &[u8]) -> bool {
-        if self.mark.needle().is_empty() {
-            return false;
-        }
-        let Some(place) = self.mark.find(key) else {
-            return false;
-        };
-        !key.get(place..)
-            .is_some_and(|rest| rest.starts_with(crate::TEMPORARY_KEY_PREFIX))
-    }
 }
 
 impl Work<'_> {

@@ -1,0 +1,413 @@
+//! Keys of a snapshot -> commands for the target.
+//!
+//! A string is a `SET`. A value of any other kind is a `RESTORE` of its bytes as they stand in the file, if the target
+//! knows the type and the value is small enough; else it is built by commands, in chunks bounded in words and bytes.
+//! What is built by commands is deleted first. Times are absolute. A key whose time has come is left out: the source will
+//! send its `DEL`.
+//!
+//! Where the target's own keys are not to be replaced, a single command says so itself (`SET ... NX`, `RESTORE` without
+//! `REPLACE`); what takes several is built under a temporary name and renamed with `RENAMENX` at the end.
+
+mod build;
+mod restore;
+mod string;
+mod write;
+
+use bytes::Bytes;
+use rdb::{Dialect, Event, KeyHead, Want};
+
+use crate::abilities::Abilities;
+use crate::filter::Filter;
+use crate::outcome::printable;
+use crate::own::OwnKeys;
+use crate::stream::Losses;
+use crate::{Db, Kind};
+use build::Chunk;
+pub use write::{Expect, Method, Sent};
+
+/// What happens to a key that the target already has.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Existing {
+    /// It gets the source's value.
+    Replace,
+    /// It stays; the reply to the command says so ([`Expect`]), and the caller ends with an error.
+    Fail,
+    /// It stays; the reply to the command says so, and the caller counts it.
+    Skip,
+}
+
+/// How a snapshot is rewritten.
+#[derive(Debug, Clone)]
+pub struct SnapshotOptions {
+    /// What the target can take.
+    pub target: Abilities,
+    /// What passes.
+    pub filter: Filter,
+    /// What happens to keys that the target already has.
+    pub existing: Existing,
+    /// The largest value that is sent in one piece by `RESTORE`.
+    pub restore_bytes_max: u64,
+    /// The most words in a command that builds a value (at least 8).
+    pub chunk_items: usize,
+    /// About how many bytes are in a command that builds a value.
+    pub chunk_bytes: usize,
+    /// What may be lost.
+    pub losses: Losses,
+    /// Keys with this in their names are ours; those of the source are left out.
+    pub own_key_mark: Bytes,
+    /// The time, in Unix milliseconds: [`SnapshotRewriter::tick`] moves it on.
+    pub now_ms: u64,
+}
+
+impl SnapshotOptions {
+    /// The usual options for a target. 3,999 words are what ElastiCache Serverless takes; a command of about 64 KiB keeps
+    /// any server busy for well below a millisecond.
+    pub fn new(target: Abilities, now_ms: u64) -> Self {
+        Self {
+            target,
+            filter: Filter::default(),
+            existing: Existing::Replace,
+            restore_bytes_max: 512 << 10,
+            chunk_items: 1024,
+            chunk_bytes: 64 << 10,
+            losses: Losses::Refuse,
+            own_key_mark: Bytes::from_static(crate::OWN_KEY_MARK),
+            now_ms,
+        }
+    }
+}
+
+/// What was left out, by reason.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct SnapshotCounts {
+    /// Keys of ours.
+    pub own_keys: u64,
+    /// Keys in dbs that are filtered out.
+    pub filtered_dbs: u64,
+    /// Keys that are filtered out.
+    pub filtered_keys: u64,
+    /// Keys of kinds that are filtered out.
+    pub filtered_kinds: u64,
+    /// Keys whose time has come.
+    pub expired_keys: u64,
+    /// Fields whose time has come.
+    pub expired_fields: u64,
+    /// TTLs of fields that the target cannot keep.
+    pub field_ttls_lost: u64,
+    /// Metadata of keys that the target cannot keep.
+    pub metadata_lost: u64,
+    /// Libraries of functions that are filtered out, or that the target cannot keep.
+    pub functions_dropped: u64,
+    /// Data that modules keep beside the keys, which no command can carry.
+    pub module_data_dropped: u64,
+}
+
+/// A key that cannot be brought to the target.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SnapshotError {
+    /// The key, escaped and shortened; empty for what is no key's.
+    pub key: String,
+    /// The cause.
+    pub kind: SnapshotErrorKind,
+}
+
+/// Why a key cannot be brought to the target.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum SnapshotErrorKind {
+    /// The target does not know the type, and there is no way to build such a value by commands.
+    TypeUnknown {
+        /// The RDB type byte.
+        type_id: u8,
+        /// What the value is.
+        kind: Kind,
+    },
+    /// The target has no such thing.
+    TargetLacks {
+        /// What it would have to have.
+        what: &'static str,
+    },
+    /// A value that goes in one piece is larger than the target takes.
+    TooLarge {
+        /// Its bytes.
+        bytes: u64,
+        /// What the target takes.
+        max: u64,
+    },
+    /// A string has not the length that was announced for it.
+    WrongLength,
+    /// A part of a value came without its beginning.
+    OutOfOrder,
+}
+
+impl std::fmt::Display for SnapshotError {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        if !self.key.is_empty() {
+            write!(f, "key \"{}\": ", self.key)?;
+        }
+        match &self.kind {
+            SnapshotErrorKind::TypeUnknown { type_id, kind } => write!(
+                f,
+                "a {kind:?} of RDB type {type_id} cannot be brought to this target's version: \
+                 migrate to a newer target, or filter the key out"
+            ),
+            SnapshotErrorKind::TargetLacks { what } => write!(
+                f,
+                "needs {what}, which the target does not have: allow the loss, or filter it out"
+            ),
+            SnapshotErrorKind::TooLarge { bytes, max } => write!(
+                f,
+                "{bytes} bytes go in one piece, and the target takes {max}: raise its proto-max-bulk-len"
+            ),
+            SnapshotErrorKind::WrongLength => write!(f, "not as long as announced"),
+            SnapshotErrorKind::OutOfOrder => write!(f, "a part of a value without its beginning"),
+        }
+    }
+}
+
+impl std::error::Error for SnapshotError {}
+
+/// Rewrites one snapshot, event by event, in order.
+#[derive(Debug)]
+pub struct SnapshotRewriter {
+    options: SnapshotOptions,
+    own: OwnKeys,
+    has_key_rules: bool,
+    dialect: Dialect,
+    selected: Option<Db>,
+    counts: SnapshotCounts,
+    current: Option<Current>,
+    chunk: Chunk,
+}
+
+/// The key whose value is expected or under way.
+#[derive(Debug)]
+struct Current {
+    head: KeyHead,
+    /// How its bytes are to be sent, if they come undecoded.
+    restore: Option<RestoreAs>,
+    value: Progress,
+}
+
+/// A type and version for a payload.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct RestoreAs {
+    type_id: u8,
+    version: u16,
+    cut: Cut,
+}
+
+/// What has to come off a value's bytes so that they are of an older type.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Cut {
+    Nothing,
+    /// Type 26 -> 21: the record of idempotent production, if it is unused.
+    IdempotentTail,
+}
+
+/// How far a value is.
+#[derive(Debug, PartialEq, Eq)]
+enum Progress {
+    Expected,
+    /// A string within a command that is begun; so many bytes are to come.
+    Bulk {
+        left: u64,
+    },
+    /// A string of which parts are appended.
+    Append {
+        name: Bytes,
+        begun: bool,
+    },
+    /// Elements; the name is the key's or a temporary one.
+    Elements {
+        name: Bytes,
+        begun: bool,
+    },
+}
+
+impl SnapshotRewriter {
+    /// A rewriter at the beginning of a snapshot, for a connection in db 0.
+    pub fn new(options: SnapshotOptions) -> Self {
+        Self {
+            own: OwnKeys::new(&options.own_key_mark),
+            has_key_rules: options.filter.has_key_rules(),
+            dialect: Dialect::Shared,
+            selected: Some(Db(0)),
+            counts: SnapshotCounts::default(),
+            current: None,
+            chunk: Chunk::default(),
+            options,
+        }
+    }
+
+    /// What the time is now.
+    pub fn tick(&mut self, now_ms: u64) {
+        self.options.now_ms = now_ms;
+    }
+
+    /// The next command goes over another connection: its db has to be selected again.
+    pub fn reconnected(&mut self) {
+        self.selected = None;
+    }
+
+    /// What was left out so far.
+    pub fn counts(&self) -> &SnapshotCounts {
+        &self.counts
+    }
+
+    /// A key: says in which form its value is wanted. After an error its value is to be skipped, if the caller goes on.
+    pub fn key(&mut self, head: &KeyHead) -> Result<Want, SnapshotError> {
+        self.current = None;
+        if self.is_left_out(head) {
+            return Ok(Want::Skip);
+        }
+        let fail = |kind| SnapshotError {
+            key: printable(&head.key),
+            kind,
+        };
+        let (want, restore) = self.choose(head).map_err(fail)?;
+        let mut head = head.clone();
+        if head.meta.is_some() && !self.takes_metadata() {
+            self.counts.metadata_lost += 1;
+            head.meta = None;
+        }
+        self.current = Some(Current {
+            head,
+            restore,
+            value: Progress::Expected,
+        });
+        Ok(want)
+    }
+
+    fn is_left_out(&mut self, head: &KeyHead) -> bool {
+        let filter = &self.options.filter;
+        let counter = if self.own.contains(&head.key) {
+            &mut self.counts.own_keys
+        } else if !filter.db(head.db) {
+            &mut self.counts.filtered_dbs
+        } else if self.has_key_rules && !filter.key(&head.key) {
+            &mut self.counts.filtered_keys
+        } else if filter.kind(head.kind).is_err() {
+            &mut self.counts.filtered_kinds
+        } else if head.expire_at_ms.is_some_and(|at| self.is_past(at)) {
+            &mut self.counts.expired_keys
+        } else {
+            return false;
+        };
+        *counter += 1;
+        true
+    }
+
+    fn is_past(&self, at_ms: i64) -> bool {
+        i64::try_from(self.options.now_ms).is_ok_and(|now| at_ms <= now)
+    }
+
+    /// An event of the value of the last key, or one that belongs to no key. Commands are appended to `out`, one `sent`
+    /// for each that is complete; a string that does not fit into one event leaves its command open until its end.
+    pub fn event(
+        &mut self,
+        event: Event,
+        out: &mut Vec<u8>,
+        sent: &mut Vec<Sent>,
+    ) -> Result<(), SnapshotError> {
+        match event {
+            Event::String(value) => self.string(&value, out, sent),
+            Event::Raw(body) => self.raw(&body, out, sent),
+            Event::ValueStart {
+                kind: Kind::String,
+                len,
+            } => self.string_start(len, out, sent),
+            Event::ValueStart { .. } => self.elements_start(),
+            Event::StringPart(part) => self.string_part(&part, out, sent),
+            Event::Item(item) => self.element(&[&item], out, sent),
+            Event::Pair {
+                field,
+                value,
+                expire_at_ms,
+            } => self.pair(&field, &value, expire_at_ms, out, sent),
+            Event::Scored { member, score } => self.scored(&member, score, out, sent),
+            Event::ValueEnd => self.end(out, sent),
+            Event::Function { code } => self.function(&code, out, sent),
+            Event::FunctionPreGa {
+                name, engine, code, ..
+            } => {
+                let header = format!(
+                    "#!{} name={}\n",
+                    String::from_utf8_lossy(&engine).to_lowercase(),
+                    String::from_utf8_lossy(&name)
+                );
+                self.function(&[header.as_bytes(), &code].concat(), out, sent)
+            }
+            Event::Aux { name, value } if *name == *b"lua" => {
+                write::script(&value, out, sent);
+                Ok(())
+            }
+            Event::ModuleAux { .. } => {
+                self.counts.module_data_dropped += 1;
+                Ok(())
+            }
+            Event::Start { dialect, .. } => {
+                self.dialect = dialect;
+                Ok(())
+            }
+            // Hints, notes and the end; keys go to `key`.
+            _ => Ok(()),
+        }
+    }
+
+    /// The key whose value this is, with which it ends.
+    fn take(&mut self) -> Result<Current, SnapshotError> {
+        self.current.take().ok_or(SnapshotError {
+            key: String::new(),
+            kind: SnapshotErrorKind::OutOfOrder,
+        })
+    }
+
+    fn error(head: &KeyHead, kind: SnapshotErrorKind) -> SnapshotError {
+        SnapshotError {
+            key: printable(&head.key),
+            kind,
+        }
+    }
+
+    fn out_of_order() -> SnapshotError {
+        SnapshotError {
+            key: String::new(),
+            kind: SnapshotErrorKind::OutOfOrder,
+        }
+    }
+
+    /// `SELECT`, if the connection is in another db.
+    fn select(&mut self, db: Db, out: &mut Vec<u8>, sent: &mut Vec<Sent>) {
+        if self.selected != Some(db) {
+            self.selected = Some(db);
+            write::select(db, out, sent);
+        }
+    }
+
+    fn function(
+        &mut self,
+        code: &[u8],
+        out: &mut Vec<u8>,
+        sent: &mut Vec<Sent>,
+    ) -> Result<(), SnapshotError> {
+        let group = crate::Group::Scripting;
+        if self.options.filter.command("function|load", group).is_err() {
+            self.counts.functions_dropped += 1;
+            return Ok(());
+        }
+        if !self.options.target.functions {
+            if self.options.losses == Losses::Refuse {
+                let what = "functions (Redis 7.0)";
+                let kind = SnapshotErrorKind::TargetLacks { what };
+                return Err(SnapshotError {
+                    key: String::new(),
+                    kind,
+                });
+            }
+            self.counts.functions_dropped += 1;
+            return Ok(());
+        }
+        write::function(code, self.options.existing, out, sent);
+        Ok(())
+    }
+}

@@ -1,0 +1,202 @@
+//! Values sent as they stand in the file: `RESTORE key ttl payload [REPLACE] [ABSTTL] [IDLETIME s | FREQ n]`.
+
+use rdb::{Dialect, KeyHead, Want, dump};
+use resp::encode;
+
+use super::write::{self, Expect, Method, Sent};
+use super::{
+    Current, Cut, Existing, RestoreAs, SnapshotError, SnapshotErrorKind, SnapshotRewriter,
+};
+use crate::Kind;
+use crate::abilities::Fork;
+use crate::number::Decimal;
+use crate::stream::Losses;
+
+/// Key metadata came with RDB 13 of Redis.
+const META_VERSION: u16 = 13;
+
+/// How the record of idempotent production ends a stream of type 26 that never used it: 100 seconds, 100 entries,
+/// no producers, nothing counted.
+const IDEMPOTENT_TAIL: &[u8] = &[0x40, 0x64, 0x40, 0x64, 0, 0, 0];
+
+impl SnapshotRewriter {
+    pub(super) fn takes_metadata(&self) -> bool {
+        let target = &self.options.target;
+        target.fork == Fork::Redis && target.rdb_version_max >= META_VERSION
+    }
+
+    /// In which form a key's value is wanted, and how its bytes are to be sent.
+    pub(super) fn choose(
+        &self,
+        head: &KeyHead,
+    ) -> Result<(Want, Option<RestoreAs>), SnapshotErrorKind> {
+        let with_meta = head.meta.is_some() && self.takes_metadata();
+        if head.meta.is_some() && !with_meta && self.options.losses == Losses::Refuse {
+            let what = "metadata of keys (Redis 8.6)";
+            return Err(SnapshotErrorKind::TargetLacks { what });
+        }
+        if head.kind == Kind::String && !with_meta {
+            return Ok((Want::Elements, None));
+        }
+        let Some(mut restore) = self.restorable(head.type_id) else {
+            if head.encoding.decodes() {
+                return Ok((Want::Elements, None));
+            }
+            let (type_id, kind) = (head.type_id, head.kind);
+            return Err(SnapshotErrorKind::TypeUnknown { type_id, kind });
+        };
+        let mut bytes_max = self
+            .options
+            .restore_bytes_max
+            .min(self.options.target.bulk_bytes_max);
+        if with_meta {
+            restore.version = restore.version.max(META_VERSION);
+            bytes_max = u64::MAX;
+        }
+        Ok((Want::Raw { bytes_max }, Some(restore)))
+    }
+
+    /// The type and version under which the target takes a value of this type.
+    fn restorable(&self, type_id: u8) -> Option<RestoreAs> {
+        let target = &self.options.target;
+        let valkey = self.dialect == Dialect::Valkey;
+        let as_it_is = target.payload_version(type_id, valkey);
+        if let Some(version) = as_it_is {
+            return Some(RestoreAs {
+                type_id,
+                version,
+                cut: Cut::Nothing,
+            });
+        }
+        if type_id == 26 && !valkey {
+            let version = target.payload_version(21, false)?;
+            return Some(RestoreAs {
+                type_id: 21,
+                version,
+                cut: Cut::IdempotentTail,
+            });
+        }
+        None
+    }
+
+    /// A value's bytes.
+    pub(super) fn raw(
+        &mut self,
+        body: &[u8],
+        out: &mut Vec<u8>,
+        sent: &mut Vec<Sent>,
+    ) -> Result<(), SnapshotError> {
+        let current = self.take()?;
+        let (body, restore) = Self::cut(&current, body)?;
+        let head = &current.head;
+        let len = dump::payload_len(head.meta.as_deref(), body);
+        let (bytes, max) = (len as u64, self.options.target.bulk_bytes_max);
+        if bytes > max {
+            return Err(Self::error(
+                head,
+                SnapshotErrorKind::TooLarge { bytes, max },
+            ));
+        }
+        self.select(head.db, out, sent);
+        let at = head.expire_at_ms.unwrap_or_default();
+        let target = &self.options.target;
+        // Without ABSTTL the time takes a second command, which would strike a key that was there before.
+        let in_place = at == 0 || target.restore_absttl;
+        let guarded = self.options.existing != Existing::Replace;
+        let name = if guarded && !in_place {
+            self.build_name(&current)
+        } else {
+            head.key.clone()
+        };
+        let own_name = name == head.key;
+        if !own_name || (!guarded && !target.restore_replace) {
+            write::delete(&name, target.unlink, out);
+            sent.push(Sent::new(head, Method::Restore, Expect::Int));
+        }
+        let replace = !guarded && target.restore_replace;
+        self.restore_head(head, &name, replace, out);
+        encode::bulk_header(out, len);
+        dump::payload(
+            out,
+            head.meta.as_deref(),
+            restore.type_id,
+            body,
+            restore.version,
+        );
+        self.restore_tail(head, replace, out);
+        let expect = if guarded && own_name {
+            Expect::OkOrBusyKey
+        } else {
+            Expect::Ok
+        };
+        let restored = Sent::new(head, Method::Restore, expect);
+        if in_place {
+            sent.push(restored.last());
+        } else {
+            sent.push(restored);
+            self.finish(head, &name, Method::Restore, out, sent);
+        }
+        Ok(())
+    }
+
+    fn cut<'a>(current: &Current, body: &'a [u8]) -> Result<(&'a [u8], RestoreAs), SnapshotError> {
+        let Current { head, restore, .. } = current;
+        let unknown = || {
+            let kind = SnapshotErrorKind::TypeUnknown {
+                type_id: head.type_id,
+                kind: head.kind,
+            };
+            Self::error(head, kind)
+        };
+        let restore = restore.ok_or_else(unknown)?;
+        let body = match restore.cut {
+            Cut::Nothing => body,
+            Cut::IdempotentTail => body.strip_suffix(IDEMPOTENT_TAIL).ok_or_else(unknown)?,
+        };
+        Ok((body, restore))
+    }
+
+    /// Whether the time goes into the `RESTORE` itself.
+    fn timed(&self, head: &KeyHead) -> Option<i64> {
+        let at = head.expire_at_ms.filter(|at| *at != 0);
+        at.filter(|_| self.options.target.restore_absttl)
+    }
+
+    fn restore_head(&self, head: &KeyHead, name: &[u8], replace: bool, out: &mut Vec<u8>) {
+        let timed = self.timed(head);
+        let hints = if self.hint(head).is_some() { 2 } else { 0 };
+        encode::command_header(
+            out,
+            4 + usize::from(replace) + usize::from(timed.is_some()) + hints,
+        );
+        encode::bulk(out, b"RESTORE");
+        encode::bulk(out, name);
+        encode::bulk(out, Decimal::new(timed.unwrap_or_default()).text());
+    }
+
+    fn restore_tail(&self, head: &KeyHead, replace: bool, out: &mut Vec<u8>) {
+        out.extend_from_slice(b"\r\n");
+        if replace {
+            encode::bulk(out, b"REPLACE");
+        }
+        if self.timed(head).is_some() {
+            encode::bulk(out, b"ABSTTL");
+        }
+        if let Some((word, number)) = self.hint(head) {
+            encode::bulk(out, word);
+            encode::bulk(out, Decimal::new(number).text());
+        }
+    }
+
+    /// How long the key was not used, or how often it is.
+    fn hint(&self, head: &KeyHead) -> Option<(&'static [u8], i64)> {
+        if !self.options.target.restore_idle_freq {
+            return None;
+        }
+        if let Some(freq) = head.freq {
+            return Some((b"FREQ", i64::from(freq)));
+        }
+        let idle = i64::try_from(head.idle_seconds?).ok()?;
+        Some((b"IDLETIME", idle))
+    }
+}
