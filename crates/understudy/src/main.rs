@@ -1,3 +1,15 @@
-//! The `understudy` binary.
+//! The `understudy` binary: runs the command line and is the only place that exits.
 
-fn main() {}
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    match std::panic::catch_unwind(understudy::cli::run) {
+        Ok(code) => ExitCode::from(code),
+        Err(_) => {
+            eprintln!(
+                "error: this is a bug in understudy; nothing that was applied is lost, a new start goes on from the target's checkpoint"
+            );
+            ExitCode::from(70)
+        }
+    }
+}

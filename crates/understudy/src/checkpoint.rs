@@ -1,0 +1,149 @@
+//! The position kept in the target, written in the same MULTI/EXEC as the data it covers.
+//!
+//! ```text
+//! key     understudy:checkpoint:<link name>          in database 0
+//! value   v1|<epoch>|<phase>|<replid>|<offset>|<db>|<flags>
+//! ```
+//! `phase` is `snapshot` (keys are being written, there is no position yet), `stream` (everything up to
+//! `offset` is applied, and nothing after it) or `diverged` (a command failed inside an EXEC: the
+//! position is past it, so only a new snapshot can mend the target). `epoch` grows with every owner: who
+//! finds another epoch than its own has been replaced. `db` is the database selected in the stream at
+//! `offset`. `flags` holds `o` when the target was empty at the start, so that every key there is ours
+//! and a new snapshot may remove what is gone at the source.
+
+use std::fmt;
+
+use replica::{ReplId, ReplOffset};
+
+/// Where the target stands.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Phase {
+    /// A snapshot is being written.
+    Snapshot,
+    /// Everything up to here is applied.
+    Stream(Position),
+    /// A command failed after it was committed with its checkpoint.
+    Diverged(Position),
+}
+
+/// A place in a source's history.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Position {
+    pub(crate) replid: ReplId,
+    pub(crate) offset: ReplOffset,
+    /// Database selected in the stream there.
+    pub(crate) db: u32,
+}
+
+/// The value of the checkpoint key.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Checkpoint {
+    pub(crate) epoch: u64,
+    pub(crate) phase: Phase,
+    /// Every key of the target is ours.
+    pub(crate) owned: bool,
+}
+
+/// What every checkpoint's key begins with.
+pub(crate) const KEY_PREFIX: &str = "understudy:checkpoint:";
+
+/// The key of the link called `name`.
+pub(crate) fn key(name: &str) -> String {
+    format!("{KEY_PREFIX}{name}")
+}
+
+impl fmt::Display for Checkpoint {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let flags = if self.owned { "o" } else { "" };
+        let (phase, position) = match &self.phase {
+            Phase::Snapshot => ("snapshot", None),
+            Phase::Stream(position) => ("stream", Some(position)),
+            Phase::Diverged(position) => ("diverged", Some(position)),
+        };
+        write!(f, "v1|{}|{phase}|", self.epoch)?;
+        match position {
+            Some(at) => write!(f, "{}|{}|{}|{flags}", at.replid, at.offset.0, at.db),
+            None => write!(f, "|0|0|{flags}"),
+        }
+    }
+}
+
+impl Checkpoint {
+    /// Reads a value back; the error says what is wrong with it.
+    pub(crate) fn parse(value: &[u8]) -> Result<Self, String> {
+        let text = std::str::from_utf8(value).map_err(|_| "it is not text".to_owned())?;
+        let fields: Vec<&str> = text.split('|').collect();
+        let [version, epoch, phase, replid, offset, db, flags] = fields[..] else {
+            return Err(format!("it has {} fields, not 7", fields.len()));
+        };
+        if version != "v1" {
+            return Err(format!(
+                "its version is {version:?}; this program writes v1"
+            ));
+        }
+        let number = |what: &str, text: &str| {
+            text.parse::<u64>()
+                .map_err(|_| format!("its {what} is {text:?}, not a number"))
+        };
+        let position = || {
+            Ok::<_, String>(Position {
+                replid: replid
+                    .parse()
+                    .map_err(|_| format!("its replid is {replid:?}"))?,
+                offset: ReplOffset(number("offset", offset)?),
+                db: u32::try_from(number("db", db)?).map_err(|_| format!("its db is {db}"))?,
+            })
+        };
+        Ok(Self {
+            epoch: number("epoch", epoch)?,
+            phase: match phase {
+                "snapshot" => Phase::Snapshot,
+                "stream" => Phase::Stream(position()?),
+                "diverged" => Phase::Diverged(position()?),
+                other => return Err(format!("its phase is {other:?}")),
+            },
+            owned: flags.contains('o'),
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn round_trip() {
+        let replid: ReplId = "0123456789abcdef0123456789abcdef01234567".parse().unwrap();
+        let at = Position {
+            replid,
+            offset: ReplOffset(42),
+            db: 3,
+        };
+        for phase in [Phase::Snapshot, Phase::Stream(at), Phase::Diverged(at)] {
+            for owned in [true, false] {
+                let value = Checkpoint {
+                    epoch: 9,
+                    phase: phase.clone(),
+                    owned,
+                };
+                assert_eq!(Checkpoint::parse(value.to_string().as_bytes()), Ok(value));
+            }
+        }
+    }
+
+    #[test]
+    fn what_is_not_ours_is_named() {
+        assert!(Checkpoint::parse(b"\xff").unwrap_err().contains("not text"));
+        assert!(
+            Checkpoint::parse(b"v2|1|stream|x|1|0|")
+                .unwrap_err()
+                .contains("version")
+        );
+        assert!(
+            Checkpoint::parse(b"v1|1|stream|x|1|0|")
+                .unwrap_err()
+                .contains("replid")
+        );
+        assert!(Checkpoint::parse(b"hello").unwrap_err().contains("fields"));
+    }
+}

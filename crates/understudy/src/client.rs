@@ -1,0 +1,219 @@
+//! A plain request/reply client, for all that is not on the hot path.
+
+use bytes::BytesMut;
+use resp::{ErrorCode, Limits, Value, ValueDecoder};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+
+use crate::config::Endpoint;
+use crate::error::{Class, Side, SyncError, io_word};
+use crate::net::{self, Bulk, Stream};
+
+/// A connection that has authenticated.
+pub(crate) struct Client {
+    stream: Stream,
+    buf: BytesMut,
+    decoder: ValueDecoder,
+    side: Side,
+    address: String,
+}
+
+impl Client {
+    /// Connects and authenticates.
+    ///
+    /// # Errors
+    /// Class stop where the server refuses us for good (password, permission, not a Redis).
+    pub(crate) async fn connect(endpoint: &Endpoint, side: Side) -> Result<Self, SyncError> {
+        let bulk = match side {
+            Side::Source => Bulk::Reading,
+            Side::Target | Side::Local => Bulk::Writing,
+        };
+        let stream = net::connect(endpoint, side, bulk).await?;
+        let mut client = Self {
+            stream,
+            buf: BytesMut::with_capacity(16 << 10),
+            decoder: ValueDecoder::new(Limits::default()),
+            side,
+            address: endpoint.address.clone(),
+        };
+        if let Some(password) = &endpoint.password {
+            let mut argv: Vec<&[u8]> = vec![b"AUTH"];
+            argv.extend(endpoint.username.as_ref().map(String::as_bytes));
+            argv.push(password.reveal().as_bytes());
+            client.call(&argv).await?;
+        }
+        client.call(&[b"PING"]).await?;
+        Ok(client)
+    }
+
+    /// Sends one command and waits for its reply; an error reply is an `Err`.
+    pub(crate) async fn call(&mut self, argv: &[&[u8]]) -> Result<Value, SyncError> {
+        match self.ask(argv).await? {
+            Value::Error(error) => Err(self.refused(argv, &error)),
+            value => Ok(value),
+        }
+    }
+
+    /// Sends one command and waits for its reply, whatever it is.
+    pub(crate) async fn ask(&mut self, argv: &[&[u8]]) -> Result<Value, SyncError> {
+        let mut out = Vec::new();
+        resp::encode::command(&mut out, argv);
+        self.stream
+            .write_all(&out)
+            .await
+            .map_err(|error| self.broken(&error))?;
+        self.reply().await
+    }
+
+    async fn reply(&mut self) -> Result<Value, SyncError> {
+        loop {
+            match self.decoder.poll(&mut self.buf) {
+                Ok(Some(value)) => return Ok(value),
+                Ok(None) => {}
+                Err(error) => {
+                    let start: Vec<u8> = self.buf.iter().take(40).copied().collect();
+                    let what = if start.starts_with(&[0x15, 0x03]) {
+                        "the server speaks TLS on this port; set tls = true or use its plain port"
+                            .to_owned()
+                    } else {
+                        format!(
+                            "the answer is not RESP ({error}): \"{}\"; is this a Redis port?",
+                            start.escape_ascii()
+                        )
+                    };
+                    return Err(SyncError::stop(self.side, &self.address, what));
+                }
+            }
+            self.buf.reserve(16 << 10);
+            match self.stream.read_buf(&mut self.buf).await {
+                Ok(0) => {
+                    let what = "the server closed the connection";
+                    return Err(SyncError::reconnect(self.side, &self.address, what));
+                }
+                Ok(_) => {}
+                Err(error) => return Err(self.broken(&error)),
+            }
+        }
+    }
+
+    /// `INFO section` as text.
+    pub(crate) async fn info(&mut self, section: &str) -> Result<Info, SyncError> {
+        let text = match self.call(&[b"INFO", section.as_bytes()]).await? {
+            Value::Bulk(text) | Value::Verbatim { text, .. } => text,
+            other => {
+                let what = format!("INFO answered {other:?}");
+                return Err(SyncError::stop(self.side, &self.address, what));
+            }
+        };
+        Ok(Info(String::from_utf8_lossy(&text).into_owned()))
+    }
+
+    /// Hands over the connection; nothing may be on its way.
+    pub(crate) fn into_stream(self) -> Stream {
+        self.stream
+    }
+
+    fn broken(&self, error: &std::io::Error) -> SyncError {
+        SyncError::reconnect(self.side, &self.address, io_word(error))
+    }
+
+    fn refused(&self, argv: &[&[u8]], error: &resp::ErrorReply) -> SyncError {
+        let name = argv
+            .first()
+            .map(|name| String::from_utf8_lossy(name).into_owned())
+            .unwrap_or_default();
+        let text = String::from_utf8_lossy(&error.text).into_owned();
+        SyncError {
+            side: self.side,
+            address: self.address.clone(),
+            class: class_of(error.code),
+            what: match mend(error.code, self.side) {
+                Some(mend) => format!("{name} was refused: {text}; {mend}"),
+                None => format!("{name} was refused: {text}"),
+            },
+        }
+    }
+}
+
+/// Whether waiting may mend an error reply.
+pub(crate) fn class_of(code: ErrorCode) -> Class {
+    match code {
+        ErrorCode::Loading
+        | ErrorCode::Busy
+        | ErrorCode::MasterDown
+        | ErrorCode::ClusterDown
+        | ErrorCode::TryAgain
+        | ErrorCode::NoReplicas
+        | ErrorCode::Oom
+        | ErrorCode::ReadOnly
+        | ErrorCode::Misconf
+        | ErrorCode::NoMasterLink => Class::Reconnect,
+        _ => Class::Stop,
+    }
+}
+
+/// What the operator can do about an error reply.
+pub(crate) fn mend(code: ErrorCode, side: Side) -> Option<&'static str> {
+    let table = |source, target| match side {
+        Side::Source => source,
+        Side::Target | Side::Local => target,
+    };
+    match code {
+        ErrorCode::NoAuth | ErrorCode::WrongPass => Some(table(
+            "set sync_reader.password (and sync_reader.username for an ACL user)",
+            "set redis_writer.password (and redis_writer.username for an ACL user)",
+        )),
+        ErrorCode::NoPerm => Some(table(
+            "the user needs +ping +psync +replconf +info",
+            "the user needs ~* and all write commands, +select +multi +exec +watch +restore +info",
+        )),
+        ErrorCode::Oom => {
+            Some("the target is out of memory: raise maxmemory or take a larger node")
+        }
+        ErrorCode::ReadOnly => Some("this is a replica: use the address of the primary"),
+        ErrorCode::Denied => {
+            Some("protected mode is on: set a password there, or protected-mode no")
+        }
+        _ => None,
+    }
+}
+
+/// The text of an INFO reply.
+#[derive(Debug)]
+pub(crate) struct Info(String);
+
+impl Info {
+    /// The value of `field`.
+    pub(crate) fn get(&self, field: &str) -> Option<&str> {
+        self.0
+            .lines()
+            .find_map(|line| line.trim_end().strip_prefix(field)?.strip_prefix(':'))
+    }
+
+    /// `(db, keys)` of every database of the keyspace section.
+    pub(crate) fn keyspace(&self) -> Vec<(u32, u64)> {
+        self.0
+            .lines()
+            .filter_map(|line| {
+                let (db, rest) = line.strip_prefix("db")?.split_once(":keys=")?;
+                let keys = rest.split(',').next()?;
+                Some((db.parse().ok()?, keys.parse().ok()?))
+            })
+            .collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn info_fields() {
+        let info = Info(
+            "# Server\r\nredis_version:7.0.15\r\ndb0:keys=3,expires=1\r\ndb11:keys=20\r\n"
+                .to_owned(),
+        );
+        assert_eq!(info.get("redis_version"), Some("7.0.15"));
+        assert_eq!(info.get("redis"), None);
+        assert_eq!(info.keyspace(), vec![(0, 3), (11, 20)]);
+    }
+}

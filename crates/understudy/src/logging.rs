@@ -1,0 +1,117 @@
+//! Log lines: text or JSON on standard error, and JSON lines in `advanced.log_file`.
+
+use std::fs::{self, File};
+use std::io::{self, IsTerminal, Write};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use tracing_subscriber::Layer;
+use tracing_subscriber::filter::LevelFilter;
+use tracing_subscriber::fmt::MakeWriter;
+use tracing_subscriber::layer::SubscriberExt;
+use tracing_subscriber::util::SubscriberInitExt;
+
+use crate::config::LogConfig;
+use crate::progress::Bar;
+
+/// How a log line looks.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+pub(crate) enum Format {
+    /// For people.
+    Text,
+    /// For programs.
+    Json,
+}
+
+/// Sets up logging for the process.
+///
+/// # Errors
+/// The log file cannot be written.
+pub(crate) fn init(config: &LogConfig, format: Format, bar: Bar) -> Result<(), String> {
+    let level: LevelFilter = config.level.parse().unwrap_or(LevelFilter::INFO);
+    let colours = io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none();
+    let console = tracing_subscriber::fmt::layer()
+        .with_writer(AboveBar(bar))
+        .with_target(false);
+    let console = match format {
+        Format::Text => console.with_ansi(colours).boxed(),
+        Format::Json => console.json().flatten_event(true).boxed(),
+    };
+    let file = match &config.file {
+        None => None,
+        Some(path) => {
+            let open = || {
+                if let Some(dir) = path.parent() {
+                    fs::create_dir_all(dir)?;
+                }
+                File::options().create(true).append(true).open(path)
+            };
+            let file = open().map_err(|error| {
+                format!(
+                    "log file {}: {error}; set advanced.dir or advanced.log_file",
+                    path.display()
+                )
+            })?;
+            let writer = Shared(Arc::new(Mutex::new(file)));
+            Some(
+                tracing_subscriber::fmt::layer()
+                    .with_writer(writer)
+                    .json()
+                    .flatten_event(true)
+                    .with_target(false),
+            )
+        }
+    };
+    tracing_subscriber::registry()
+        .with(console.with_filter(level))
+        .with(file.with_filter(level))
+        .try_init()
+        .map_err(|error| error.to_string())
+}
+
+/// One file for all threads.
+#[derive(Clone)]
+struct Shared(Arc<Mutex<File>>);
+
+impl Write for Shared {
+    fn write(&mut self, buf: &[u8]) -> io::Result<usize> {
+        self.0
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .write(buf)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+impl<'a> MakeWriter<'a> for Shared {
+    type Writer = Self;
+
+    fn make_writer(&'a self) -> Self {
+        self.clone()
+    }
+}
+
+/// Standard error, with the progress bar kept below.
+#[derive(Clone)]
+struct AboveBar(Bar);
+
+impl Write for AboveBar {
+    fn write(&mut self, buf: &[u8]) -> io::Result<usize> {
+        self.0.suspended(|| io::stderr().write_all(buf))?;
+        Ok(buf.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        io::stderr().flush()
+    }
+}
+
+impl<'a> MakeWriter<'a> for AboveBar {
+    type Writer = Self;
+
+    fn make_writer(&'a self) -> Self {
+        self.clone()
+    }
+}

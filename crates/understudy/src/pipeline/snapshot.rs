@@ -1,0 +1,394 @@
+//! The snapshot, applied while it still arrives: decoded, rewritten, and pipelined to the target.
+//!
+//! Every write here can be repeated, so the pipeline is as deep as `inflight_bytes` allows, and a lost
+//! connection means beginning again at the first key. Nothing of the stream is applied before the last
+//! reply of the snapshot is in.
+
+use std::collections::{BTreeMap, VecDeque};
+
+use bytes::{Buf, Bytes};
+use rdb::{Decoder, Event, KeyHead, Poll};
+use resp::{Limits, ReplyKind, ReplyScanner};
+use rewrite::{Expect, Method, Sent, SnapshotRewriter};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+
+use super::stream::show;
+use super::sweep::KeySet;
+use crate::checkpoint::KEY_PREFIX;
+use crate::client::{class_of, mend};
+use crate::clock::unix_ms;
+use crate::config::{Config, ExistingKeys};
+use crate::error::{Class, Side, SyncError, io_word};
+use crate::source::spool_error;
+use crate::spool::Feed;
+use crate::status::Status;
+use crate::target::Target;
+
+/// Written to the socket at once.
+const OUT_BYTES: usize = 128 << 10;
+/// The largest value that is sent as one RESTORE: a larger one would hold up the target's other
+/// clients while it is rebuilt, and double its memory for that moment.
+const RESTORE_BYTES_MAX: u64 = 1 << 20;
+
+/// What a snapshot said beside its keys.
+#[derive(Debug)]
+pub(crate) struct Applied {
+    /// Database selected in the stream that follows.
+    pub(crate) stream_db: u32,
+    /// Its keys, where they were asked for.
+    pub(crate) keys: Option<KeySet>,
+}
+
+/// Applies one snapshot over one connection.
+pub(crate) struct SnapshotApplier<'a> {
+    config: &'a Config,
+    status: &'a Status,
+    feed: &'a Feed,
+    decoder: Decoder,
+    rewriter: SnapshotRewriter,
+    read_pos: u64,
+    out: Vec<u8>,
+    written: usize,
+    /// Bytes ever put into `out`, and those whose replies are in.
+    produced: u64,
+    answered: u64,
+    sent: Vec<Sent>,
+    waiting: VecDeque<(Sent, u64)>,
+    scanner: ReplyScanner,
+    done: bool,
+    existing: ExistingKeys,
+    counts: BTreeMap<(&'static str, &'static str), u64>,
+    applied: Applied,
+}
+
+impl<'a> SnapshotApplier<'a> {
+    /// An applier at the snapshot's first byte. `existing` is what is to be done with keys that are
+    /// there; `collect` asks for the set of keys.
+    pub(crate) fn new(
+        config: &'a Config,
+        status: &'a Status,
+        feed: &'a Feed,
+        target: &Target,
+        existing: ExistingKeys,
+        collect: bool,
+    ) -> Self {
+        let options = rewrite::SnapshotOptions {
+            filter: config.filter.clone(),
+            own_key_mark: Bytes::from_static(KEY_PREFIX.as_bytes()),
+            existing: match existing {
+                ExistingKeys::Fail => rewrite::Existing::Fail,
+                ExistingKeys::Replace => rewrite::Existing::Replace,
+                ExistingKeys::Skip => rewrite::Existing::Skip,
+            },
+            restore_bytes_max: RESTORE_BYTES_MAX,
+            ..rewrite::SnapshotOptions::new(target.abilities.clone(), unix_ms())
+        };
+        Self {
+            config,
+            status,
+            feed,
+            decoder: Decoder::new(rdb::Limits::default()),
+            rewriter: SnapshotRewriter::new(options),
+            read_pos: 0,
+            out: Vec::with_capacity(2 * OUT_BYTES),
+            written: 0,
+            produced: 0,
+            answered: 0,
+            sent: Vec::new(),
+            waiting: VecDeque::new(),
+            scanner: ReplyScanner::new(Limits::default()),
+            done: false,
+            counts: BTreeMap::new(),
+            existing,
+            applied: Applied {
+                stream_db: 0,
+                keys: collect.then(KeySet::default),
+            },
+        }
+    }
+
+    /// Applies everything and waits for the last reply. The connection is left in database 0.
+    pub(crate) async fn run(mut self, target: &mut Target) -> Result<Applied, SyncError> {
+        self.status.snapshot_applied.set(0);
+        let (mut reader, mut writer) = tokio::io::split(&mut target.pipe.stream);
+        let replies = &mut target.pipe.replies;
+        loop {
+            self.rewriter.tick(unix_ms());
+            let starved = self.produce()?;
+            if self.done && self.written == self.out.len() && self.waiting.is_empty() {
+                break;
+            }
+            tokio::select! {
+                biased;
+                read = reader.read_buf(replies) => match read {
+                    Ok(0) => return Err(self.lost("the server closed the connection")),
+                    Ok(_) => self.replies(replies)?,
+                    Err(error) => return Err(self.lost(io_word(&error))),
+                },
+                wrote = writer.write(self.out.get(self.written..).unwrap_or_default()), if self.written < self.out.len() => {
+                    self.written += wrote.map_err(|error| self.lost(io_word(&error)))?;
+                    if self.written == self.out.len() {
+                        self.out.clear();
+                        self.written = 0;
+                    }
+                }
+                () = self.feed.changed(), if starved => {}
+            }
+        }
+        self.flush_counts();
+        Ok(self.applied)
+    }
+
+    /// Decodes and rewrites as much as the buffers allow; true when the feed has no more.
+    fn produce(&mut self) -> Result<bool, SyncError> {
+        while !self.done && self.out.len() - self.written < OUT_BYTES && self.has_room() {
+            match self.decoder.poll() {
+                Ok(Poll::Event(event)) => self.event(event)?,
+                Ok(Poll::End) => self.end()?,
+                Ok(Poll::NeedMore) => match self.feed.read(self.read_pos).map_err(spool_error)? {
+                    Some(chunk) => {
+                        self.read_pos += chunk.bytes.len() as u64;
+                        self.decoder.feed(chunk.bytes);
+                        // Memory goes at once; the disk keeps all of it until the end.
+                        self.feed
+                            .with_log(|log| log.release(self.read_pos))
+                            .map_err(spool_error)?;
+                    }
+                    None if self.feed.is_complete() => return Err(self.cut_short()),
+                    None => return Ok(true),
+                },
+                Err(error) => return Err(self.corrupt(&error)),
+            }
+        }
+        Ok(false)
+    }
+
+    /// One command may always be on its way, however large.
+    fn has_room(&self) -> bool {
+        self.produced - self.answered < self.config.target.inflight_bytes as u64
+            || self.waiting.len() <= 1
+    }
+
+    fn event(&mut self, event: Event) -> Result<(), SyncError> {
+        if let Event::Key(head) = &event {
+            return self.key(head);
+        }
+        if let Event::Aux { name, value } = &event {
+            self.aux(name, value);
+        }
+        let before = self.out.len();
+        let rewritten = self.rewriter.event(event, &mut self.out, &mut self.sent);
+        rewritten.map_err(|error| self.refused(error.to_string()))?;
+        self.note_sent(before);
+        Ok(())
+    }
+
+    fn note_sent(&mut self, before: usize) {
+        self.produced += (self.out.len() - before) as u64;
+        let end = self.produced;
+        self.waiting
+            .extend(self.sent.drain(..).map(|sent| (sent, end)));
+    }
+
+    fn key(&mut self, head: &KeyHead) -> Result<(), SyncError> {
+        if let Some(keys) = &mut self.applied.keys {
+            keys.insert(head.db.0, &head.key);
+        }
+        let want = self
+            .rewriter
+            .key(head)
+            .map_err(|error| self.refused(error.to_string()))?;
+        self.decoder.want(want);
+        Ok(())
+    }
+
+    fn aux(&mut self, name: &Bytes, value: &Bytes) {
+        let text = || String::from_utf8_lossy(value).into_owned();
+        match name.as_ref() {
+            b"redis-ver" | b"valkey-ver" => tracing::info!(version = text(), "snapshot written by"),
+            b"repl-stream-db" => self.applied.stream_db = text().parse().unwrap_or(0),
+            _ => {}
+        }
+    }
+
+    fn end(&mut self) -> Result<(), SyncError> {
+        if !self.decoder.leftover().is_empty() {
+            return Err(self.corrupt_word("bytes follow the end of the RDB"));
+        }
+        // The stream's units begin in database 0, where the checkpoint is.
+        let before = self.out.len();
+        resp::encode::command(&mut self.out, &[b"SELECT", b"0"]);
+        self.sent.push(Sent {
+            key: Bytes::new(),
+            db: rewrite::Db(0),
+            kind: rdb::Kind::String,
+            method: Method::Select,
+            expect: Expect::Ok,
+            last_of_key: false,
+        });
+        self.note_sent(before);
+        self.count_left_out();
+        self.done = true;
+        Ok(())
+    }
+
+    fn cut_short(&self) -> SyncError {
+        self.corrupt_word(&format!(
+            "the RDB ends after {} bytes in the middle of an item",
+            self.read_pos
+        ))
+    }
+
+    fn corrupt(&self, error: &rdb::Error) -> SyncError {
+        self.corrupt_word(&error.to_string())
+    }
+
+    fn corrupt_word(&self, what: &str) -> SyncError {
+        let what = format!(
+            "the snapshot is damaged: {what}; nothing after this place was applied; check the source with redis-check-rdb and try again"
+        );
+        SyncError::stop(Side::Source, &self.config.source.endpoint.address, what)
+    }
+
+    fn replies(&mut self, replies: &mut bytes::BytesMut) -> Result<(), SyncError> {
+        loop {
+            let summary = match self.scanner.poll(replies) {
+                Ok(Some(summary)) => summary,
+                Ok(None) => break,
+                Err(error) => return Err(self.refused(format!("its answer is not RESP: {error}"))),
+            };
+            replies.advance(summary.len);
+            let Some((sent, end)) = self.waiting.pop_front() else {
+                return Err(self.lost("an answer came that nobody asked for"));
+            };
+            self.answered = end;
+            self.reply(&sent, &summary.kind)?;
+        }
+        self.status
+            .inflight_bytes
+            .set(self.produced - self.answered);
+        self.status.inflight_commands.set(self.waiting.len() as u64);
+        self.status.snapshot_applied.set(self.decoder.offset());
+        Ok(())
+    }
+
+    fn reply(&mut self, sent: &Sent, kind: &ReplyKind) -> Result<(), SyncError> {
+        if sent.last_of_key {
+            *self
+                .counts
+                .entry((kind_name(sent.kind), method_name(sent.method)))
+                .or_default() += 1;
+            self.status.snapshot_keys_total.add(1);
+        }
+        let exists = match (kind, sent.expect) {
+            (ReplyKind::Error(error), Expect::OkOrBusyKey) => {
+                error.code == resp::ErrorCode::BusyKey
+            }
+            (ReplyKind::Error(error), Expect::BulkOrExists) => {
+                error.text.ends_with(b"already exists")
+            }
+            (ReplyKind::Null, Expect::NilMeansExists)
+            | (ReplyKind::Int(0), Expect::ZeroMeansExists) => true,
+            _ => false,
+        };
+        match kind {
+            _ if exists => self.exists(sent),
+            ReplyKind::Error(error) => Err(self.key_refused(sent, error)),
+            _ => Ok(()),
+        }
+    }
+
+    /// The target has the key already.
+    fn exists(&self, sent: &Sent) -> Result<(), SyncError> {
+        if self.existing == ExistingKeys::Skip {
+            self.status.dropped.add("existing_key", 1);
+            return Ok(());
+        }
+        Err(self.refused(format!(
+            "key \"{}\" (db {}) is there already; set rdb_restore_command_behavior to \"rewrite\" (replace) or \"skip\" (leave)",
+            show(&sent.key),
+            sent.db.0
+        )))
+    }
+
+    fn key_refused(&self, sent: &Sent, error: &resp::ErrorReply) -> SyncError {
+        self.status.target_errors.add(error.code.word(), 1);
+        let mend = mend(error.code, Side::Target)
+            .map(|mend| format!("; {mend}"))
+            .unwrap_or_default();
+        let what = format!(
+            "{} of key \"{}\" (db {}) was refused: {}{mend}",
+            method_name(sent.method),
+            show(&sent.key),
+            sent.db.0,
+            String::from_utf8_lossy(&error.text)
+        );
+        match class_of(error.code) {
+            Class::Stop => self.refused(what),
+            Class::Reconnect | Class::Resync => self.lost(what),
+        }
+    }
+
+    /// Says what of the snapshot has no place at the target.
+    fn count_left_out(&self) {
+        let counts = self.rewriter.counts();
+        let reasons = [
+            ("snapshot_own_key", counts.own_keys),
+            ("snapshot_filter_db", counts.filtered_dbs),
+            ("snapshot_filter_key", counts.filtered_keys),
+            ("snapshot_filter_kind", counts.filtered_kinds),
+            ("snapshot_expired_key", counts.expired_keys),
+            ("snapshot_expired_field", counts.expired_fields),
+            ("snapshot_field_ttl_lost", counts.field_ttls_lost),
+            ("snapshot_metadata_lost", counts.metadata_lost),
+            ("snapshot_function", counts.functions_dropped),
+            ("snapshot_module_data", counts.module_data_dropped),
+        ];
+        for (reason, count) in reasons.into_iter().filter(|(_, count)| *count > 0) {
+            self.status.dropped.add(reason, count);
+        }
+    }
+
+    fn flush_counts(&mut self) {
+        for ((kind, method), count) in std::mem::take(&mut self.counts) {
+            self.status
+                .snapshot_keys
+                .add(&format!("{kind}|{method}"), count);
+        }
+    }
+
+    fn lost(&self, what: impl std::fmt::Display) -> SyncError {
+        SyncError::reconnect(Side::Target, &self.config.target.endpoint.address, what)
+    }
+
+    fn refused(&self, what: String) -> SyncError {
+        SyncError::stop(Side::Target, &self.config.target.endpoint.address, what)
+    }
+}
+
+/// The label of a type in metrics.
+fn kind_name(kind: rdb::Kind) -> &'static str {
+    match kind {
+        rdb::Kind::String => "string",
+        rdb::Kind::List => "list",
+        rdb::Kind::Set => "set",
+        rdb::Kind::Zset => "zset",
+        rdb::Kind::Hash => "hash",
+        rdb::Kind::Stream => "stream",
+        rdb::Kind::Module => "module",
+        rdb::Kind::Array => "array",
+        rdb::Kind::RateLimiter => "rate_limiter",
+    }
+}
+
+/// The label of a way of writing in metrics.
+fn method_name(method: Method) -> &'static str {
+    match method {
+        Method::Set => "set",
+        Method::Restore => "restore",
+        Method::Commands => "rewrite",
+        Method::Select => "select",
+        Method::Function => "function",
+        Method::Script => "script",
+    }
+}

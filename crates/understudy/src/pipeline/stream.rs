@@ -1,0 +1,505 @@
+//! The command stream, applied in units: one in flight, the next one being collected meanwhile.
+
+use std::time::Instant;
+
+use bytes::{Buf, Bytes, BytesMut};
+use replica::ReplOffset;
+use resp::{CommandDecoder, ErrorReply, Limits, ReplyKind, ReplyScanner, Summary};
+use rewrite::{Db, Outcome, StreamRewriter};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+
+use super::unit::{End, Sealed, Unit};
+use crate::backoff::Backoff;
+use crate::checkpoint::{self, Checkpoint, Phase, Position};
+use crate::client::{class_of, mend};
+use crate::clock::unix_ms;
+use crate::config::Config;
+use crate::error::{Class, Side, SyncError, io_word};
+use crate::source::spool_error;
+use crate::spool::Feed;
+use crate::status::Status;
+use crate::target::Target;
+
+/// How a run of the applier ended well.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) enum StreamEnd {
+    /// The feed was closed and everything in it is applied.
+    Drained,
+}
+
+/// Applies one history's stream to one target connection.
+pub(crate) struct StreamApplier<'a> {
+    config: &'a Config,
+    status: &'a Status,
+    feed: &'a Feed,
+    target: Target,
+    key: String,
+    input: Input,
+    rewriter: StreamRewriter,
+    scratch: Vec<u8>,
+    next: Unit,
+    inflight: Option<Inflight>,
+    scanner: ReplyScanner,
+    /// A buffer to use again.
+    spare: Vec<u8>,
+    backoff: Backoff,
+}
+
+/// Frames out of the feed.
+struct Input {
+    decoder: CommandDecoder,
+    /// Position of the next byte to read from the feed.
+    read_pos: u64,
+    /// Position of the next frame.
+    frame_pos: u64,
+    /// The frame in progress and what follows it: either a slice of a chunk, or a copy where a frame
+    /// straddles chunks.
+    current: Bytes,
+    carry: BytesMut,
+    at_ms: u64,
+}
+
+impl Input {
+    fn at(pos: u64) -> Self {
+        Self {
+            decoder: CommandDecoder::new(Limits::default()),
+            read_pos: pos,
+            frame_pos: pos,
+            current: Bytes::new(),
+            carry: BytesMut::new(),
+            at_ms: 0,
+        }
+    }
+
+    /// Takes the next chunk; false when there is none.
+    fn more(&mut self, feed: &Feed) -> std::io::Result<bool> {
+        let Some(chunk) = feed.read(self.read_pos)? else {
+            return Ok(false);
+        };
+        self.read_pos += chunk.bytes.len() as u64;
+        self.at_ms = chunk.at_ms;
+        if self.carry.is_empty() && self.current.is_empty() {
+            self.current = chunk.bytes;
+            return Ok(true);
+        }
+        if !self.current.is_empty() {
+            self.carry.extend_from_slice(&self.current);
+            self.current = Bytes::new();
+        }
+        self.carry.extend_from_slice(&chunk.bytes);
+        Ok(true)
+    }
+
+    fn poll(&mut self) -> Result<Option<resp::Frame>, resp::Error> {
+        let window: &[u8] = if self.carry.is_empty() {
+            &self.current
+        } else {
+            &self.carry
+        };
+        self.decoder.poll(window)
+    }
+
+    fn window(&self) -> &[u8] {
+        if self.carry.is_empty() {
+            &self.current
+        } else {
+            &self.carry
+        }
+    }
+
+    fn advance(&mut self, len: usize) {
+        if self.carry.is_empty() {
+            self.current.advance(len);
+        } else {
+            self.carry.advance(len);
+        }
+        self.frame_pos += len as u64;
+    }
+}
+
+struct Inflight {
+    sealed: Sealed,
+    end: End,
+    sent: Instant,
+    /// Replies seen so far.
+    seen: u32,
+    /// The first command that was not queued.
+    refused: Option<(usize, ErrorReply)>,
+    exec: Option<Summary>,
+}
+
+impl<'a> StreamApplier<'a> {
+    /// An applier that goes on at `position`, which is the target's checkpoint.
+    pub(crate) fn new(
+        config: &'a Config,
+        status: &'a Status,
+        feed: &'a Feed,
+        target: Target,
+        position: Position,
+        source_version: Option<rewrite::Version>,
+    ) -> Self {
+        let key = checkpoint::key(&config.link_name);
+        let options = rewrite::StreamOptions {
+            filter: config.filter.clone(),
+            source_version,
+            own_key_mark: Bytes::from_static(checkpoint::KEY_PREFIX.as_bytes()),
+            checkpoint_key: Bytes::from(key.clone()),
+            start_db: Db(position.db),
+            ..rewrite::StreamOptions::new(target.abilities.clone())
+        };
+        Self {
+            config,
+            status,
+            feed,
+            target,
+            key,
+            input: Input::at(position.offset.0),
+            rewriter: StreamRewriter::new(options),
+            scratch: Vec::new(),
+            next: Unit::default(),
+            inflight: None,
+            scanner: ReplyScanner::new(Limits::default()),
+            spare: Vec::new(),
+            backoff: Backoff::default(),
+        }
+    }
+
+    /// Makes the target's checkpoint say `position`, before anything of the stream is applied.
+    pub(crate) fn announce(&mut self, position: Position) {
+        self.next
+            .set_end(position.offset.0, Db(position.db), unix_ms());
+    }
+
+    /// Runs until the feed is closed and drained, or an error.
+    pub(crate) async fn run(mut self) -> Result<StreamEnd, SyncError> {
+        loop {
+            let starved = self.fill()?;
+            if self.inflight.is_none() && self.next.end().is_some() {
+                self.send().await?;
+                continue;
+            }
+            self.show_lag();
+            if starved && self.feed.is_complete() && self.inflight.is_none() {
+                return Ok(StreamEnd::Drained);
+            }
+            tokio::select! {
+                biased;
+                read = self.target.pipe.stream.read_buf(&mut self.target.pipe.replies) => match read {
+                    Ok(0) => return Err(self.lost("the server closed the connection")),
+                    Ok(_) => self.replies().await?,
+                    Err(error) => return Err(self.lost(io_word(&error))),
+                },
+                () = self.feed.changed(), if starved => {}
+            }
+        }
+    }
+
+    /// Collects commands into the next unit; true when the feed has no more.
+    fn fill(&mut self) -> Result<bool, SyncError> {
+        let target = &self.config.target;
+        loop {
+            let full = self.next.commands() as usize >= target.batch_commands
+                || self.next.bytes() >= target.batch_bytes;
+            if full && !self.rewriter.in_transaction() {
+                return Ok(false);
+            }
+            match self.input.poll() {
+                Ok(Some(frame)) => self.command(frame.len)?,
+                Ok(None) => {
+                    if !self.input.more(self.feed).map_err(spool_error)? {
+                        return Ok(true);
+                    }
+                }
+                Err(error) => return Err(self.not_a_command(&error)),
+            }
+        }
+    }
+
+    fn not_a_command(&self, error: &resp::Error) -> SyncError {
+        let start = self.input.window().get(..40).unwrap_or(self.input.window());
+        let what = format!(
+            "the stream is not RESP at offset {}: {error}: \"{}\"",
+            self.input.frame_pos,
+            start.escape_ascii()
+        );
+        SyncError::stop(Side::Source, &self.config.source.endpoint.address, what)
+    }
+
+    /// Puts the command at the window's start into the unit.
+    fn command(&mut self, len: usize) -> Result<(), SyncError> {
+        let frame = self.input.window().get(..len).unwrap_or_default();
+        let args = self.input.decoder.args();
+        let db = self.rewriter.db();
+        if !args.is_empty() {
+            self.scratch.clear();
+            let outcome = self
+                .rewriter
+                .command(frame, args, self.input.at_ms, &mut self.scratch);
+            match outcome.map_err(|error| self.bad_command(&error))? {
+                Outcome::Forward { command } => {
+                    self.status.commands.hit(usize::from(command.0));
+                    self.next.body(db).extend_from_slice(frame);
+                    self.next.added(1, db);
+                }
+                Outcome::Rewritten { command, commands } => {
+                    self.status.commands.hit(usize::from(command.0));
+                    self.status.rewritten.add(1);
+                    self.next.body(db).extend_from_slice(&self.scratch);
+                    self.next.added(commands, db);
+                }
+                Outcome::Dropped(reason) => self.status.dropped.add(reason.label(), 1),
+                Outcome::Select(_) => {}
+                Outcome::Multi => self.next.begin_transaction(),
+                Outcome::Exec => self.next.end_transaction(),
+                Outcome::Discard => self.next.discard_transaction(),
+            }
+        }
+        self.input.advance(len);
+        self.next
+            .set_end(self.input.frame_pos, self.rewriter.db(), self.input.at_ms);
+        Ok(())
+    }
+
+    fn bad_command(&self, error: &rewrite::Error) -> SyncError {
+        let what = format!("command at offset {}: {error}", self.input.frame_pos);
+        SyncError::stop(Side::Source, &self.config.source.endpoint.address, what)
+    }
+
+    /// Seals the collected unit and writes it.
+    async fn send(&mut self) -> Result<(), SyncError> {
+        let Some(end) = self.next.end() else {
+            return Ok(());
+        };
+        let checkpoint = self.checkpoint_at(end, Phase::Stream);
+        let mut next = Unit::new(std::mem::take(&mut self.spare));
+        let unit = std::mem::take(&mut self.next);
+        let sealed = unit.close(
+            self.key.as_bytes(),
+            checkpoint.to_string().as_bytes(),
+            &mut next,
+        );
+        self.next = next;
+        let inflight = Inflight {
+            sealed,
+            end,
+            sent: Instant::now(),
+            seen: 0,
+            refused: None,
+            exec: None,
+        };
+        self.status
+            .inflight_bytes
+            .set(inflight.sealed.out.len() as u64);
+        self.status
+            .inflight_commands
+            .set(u64::from(inflight.sealed.commands));
+        self.write(inflight).await
+    }
+
+    async fn write(&mut self, inflight: Inflight) -> Result<(), SyncError> {
+        let written = self
+            .target
+            .pipe
+            .stream
+            .write_all(&inflight.sealed.out)
+            .await;
+        written.map_err(|error| self.lost(io_word(&error)))?;
+        self.inflight = Some(inflight);
+        Ok(())
+    }
+
+    fn checkpoint_at(&self, end: End, phase: impl FnOnce(Position) -> Phase) -> Checkpoint {
+        let replid = self.feed.with_log(|log| log.replid());
+        let position = Position {
+            replid,
+            offset: ReplOffset(end.offset),
+            db: end.db.0,
+        };
+        Checkpoint {
+            phase: phase(position),
+            ..self.target.checkpoint.clone()
+        }
+    }
+
+    /// Works off the replies that have come.
+    async fn replies(&mut self) -> Result<(), SyncError> {
+        loop {
+            let summary = match self.scanner.poll(&self.target.pipe.replies) {
+                Ok(Some(summary)) => summary,
+                Ok(None) => return Ok(()),
+                Err(error) => return Err(self.refused(format!("its answer is not RESP: {error}"))),
+            };
+            self.target.pipe.replies.advance(summary.len);
+            let Some(inflight) = &mut self.inflight else {
+                return Err(self.lost("an answer came that nobody asked for"));
+            };
+            let at = inflight.seen;
+            inflight.seen += 1;
+            let exec = inflight.sealed.commands + 1;
+            match (at, summary.kind.clone()) {
+                (0, ReplyKind::Simple) => {}
+                (0, other) => return Err(self.refused(format!("MULTI answered {other:?}"))),
+                (at, ReplyKind::Error(error)) if at < exec => {
+                    inflight.refused.get_or_insert((at as usize - 1, error));
+                }
+                (at, _) if at < exec => {}
+                (at, _) if at == exec => inflight.exec = Some(summary),
+                _ => self.unit_done().await?,
+            }
+        }
+    }
+
+    /// All replies of the unit in flight are in.
+    async fn unit_done(&mut self) -> Result<(), SyncError> {
+        let Some(inflight) = self.inflight.take() else {
+            return Ok(());
+        };
+        let Some(exec) = &inflight.exec else {
+            return Err(self.refused("no answer to EXEC".to_owned()));
+        };
+        match &exec.kind {
+            ReplyKind::Array(count) if *count == inflight.sealed.commands as usize => {
+                match exec.errors.first() {
+                    None => self.confirmed(inflight),
+                    Some((index, error)) => Err(self.diverged(&inflight, *index, error).await),
+                }
+            }
+            ReplyKind::Null => Err(self.lost("the checkpoint was changed by somebody else")),
+            ReplyKind::Error(error) => {
+                let (index, error) = inflight
+                    .refused
+                    .clone()
+                    .map_or((None, error.clone()), |(at, error)| (Some(at), error));
+                self.aborted(inflight, index, &error).await
+            }
+            other => Err(self.refused(format!("EXEC answered {other:?}"))),
+        }
+    }
+
+    fn confirmed(&mut self, inflight: Inflight) -> Result<(), SyncError> {
+        self.backoff = Backoff::default();
+        self.feed
+            .set_applied(inflight.end.offset)
+            .map_err(spool_error)?;
+        self.status.applied_offset.set(inflight.end.offset);
+        self.status.inflight_bytes.set(0);
+        self.status.inflight_commands.set(0);
+        self.target.checkpoint = self.checkpoint_at(inflight.end, Phase::Stream);
+        let age_ms = unix_ms().saturating_sub(inflight.end.received_ms);
+        #[expect(clippy::cast_precision_loss, reason = "a latency for a histogram")]
+        let age = age_ms as f64 / 1e3;
+        let took = inflight.sent.elapsed().as_secs_f64();
+        self.status.batch_seconds.record(took, 1);
+        self.status
+            .apply_latency_seconds
+            .record(age.max(took), u64::from(inflight.sealed.commands));
+        self.spare = inflight.sealed.out;
+        Ok(())
+    }
+
+    /// Nothing of the unit was applied: wait and send it again, or stop.
+    async fn aborted(
+        &mut self,
+        mut inflight: Inflight,
+        index: Option<usize>,
+        error: &ErrorReply,
+    ) -> Result<(), SyncError> {
+        self.status.target_errors.add(error.code.word(), 1);
+        let what = describe(&inflight.sealed, index, error);
+        if class_of(error.code) == Class::Stop {
+            return Err(self.refused(what));
+        }
+        let pause = self.backoff.pause();
+        tracing::warn!(
+            what,
+            retry_in_ms = pause.as_millis() as u64,
+            "the target is not taking writes; waiting"
+        );
+        tokio::time::sleep(pause).await;
+        if error.code == resp::ErrorCode::ReadOnly {
+            // The address may lead to another server by now.
+            return Err(self.lost(what));
+        }
+        inflight.seen = 0;
+        inflight.refused = None;
+        inflight.exec = None;
+        inflight.sent = Instant::now();
+        self.write(inflight).await
+    }
+
+    /// A command failed inside an EXEC that is committed: says so in the checkpoint, and stops.
+    async fn diverged(
+        &mut self,
+        inflight: &Inflight,
+        index: usize,
+        error: &ErrorReply,
+    ) -> SyncError {
+        self.status.target_errors.add(error.code.word(), 1);
+        let what = describe(&inflight.sealed, Some(index), error);
+        let checkpoint = self
+            .checkpoint_at(inflight.end, Phase::Diverged)
+            .to_string();
+        let mut out = Vec::new();
+        resp::encode::command(
+            &mut out,
+            &[b"SET", self.key.as_bytes(), checkpoint.as_bytes()],
+        );
+        let noted = match self.target.pipe.stream.write_all(&out).await {
+            Ok(()) => {
+                let mut reply = [0_u8; 5];
+                let read = self.target.pipe.stream.read_exact(&mut reply).await;
+                read.is_ok() && &reply == b"+OK\r\n"
+            }
+            Err(_) => false,
+        };
+        let then = if noted {
+            "start again: a new snapshot mends the target"
+        } else {
+            "this could not be noted at the target: delete its checkpoint and start again"
+        };
+        self.refused(format!(
+            "{what}; the target differs from the source from here on; {then}"
+        ))
+    }
+
+    fn show_lag(&self) {
+        let oldest = self
+            .inflight
+            .as_ref()
+            .map(|inflight| inflight.end)
+            .or(self.next.end());
+        self.status
+            .oldest_unapplied_ms
+            .set(oldest.map_or(0, |end| end.received_ms));
+    }
+
+    fn lost(&self, what: impl std::fmt::Display) -> SyncError {
+        SyncError::reconnect(Side::Target, &self.config.target.endpoint.address, what)
+    }
+
+    fn refused(&self, what: String) -> SyncError {
+        SyncError::stop(Side::Target, &self.config.target.endpoint.address, what)
+    }
+}
+
+/// Names the command that was refused, its key, and what can be done.
+fn describe(sealed: &Sealed, index: Option<usize>, error: &ErrorReply) -> String {
+    let text = String::from_utf8_lossy(&error.text);
+    let mend = mend(error.code, Side::Target)
+        .map(|mend| format!("; {mend}"))
+        .unwrap_or_default();
+    match index.and_then(|index| sealed.command(index)) {
+        Some(argv) => {
+            let words: Vec<String> = argv.iter().take(2).map(|word| show(word)).collect();
+            format!("{} was refused: {text}{mend}", words.join(" "))
+        }
+        None => format!("a unit was refused: {text}{mend}"),
+    }
+}
+
+/// A word for people: escaped, and cut at 64 bytes.
+pub(super) fn show(word: &[u8]) -> String {
+    let cut = word.get(..64).unwrap_or(word);
+    let dots = if cut.len() < word.len() { "..." } else { "" };
+    format!("{}{dots}", cut.escape_ascii())
+}

@@ -1,0 +1,154 @@
+//! Removing what is gone at the source, after a snapshot was applied over an older copy.
+
+use std::collections::HashSet;
+use std::hash::{BuildHasher, Hasher, RandomState};
+
+use bytes::Bytes;
+use resp::Value;
+
+use crate::checkpoint::KEY_PREFIX;
+use crate::client::Client;
+use crate::config::Config;
+use crate::error::{Side, SyncError};
+
+/// The keys of a snapshot, as 64-bit hashes: eight bytes a key, whatever its length. A collision
+/// keeps one stale key in 2^64 / keys; it never removes a live one.
+#[derive(Debug, Default)]
+pub(crate) struct KeySet {
+    state: RandomState,
+    hashes: HashSet<u64>,
+}
+
+impl KeySet {
+    pub(crate) fn insert(&mut self, db: u32, key: &[u8]) {
+        let hash = self.hash(db, key);
+        self.hashes.insert(hash);
+    }
+
+    fn contains(&self, db: u32, key: &[u8]) -> bool {
+        self.hashes.contains(&self.hash(db, key))
+    }
+
+    fn hash(&self, db: u32, key: &[u8]) -> u64 {
+        let mut hasher = self.state.build_hasher();
+        hasher.write_u32(db);
+        hasher.write(key);
+        hasher.finish()
+    }
+}
+
+/// Removes every key of the target that is not in `keys` (and is neither ours nor filtered away).
+/// Gives the number removed.
+///
+/// # Errors
+/// Stop when the snapshot holds less than `shrunk_percent` of the target's keys: a source that came
+/// back empty must not empty its copy.
+pub(crate) async fn sweep(
+    config: &Config,
+    keys: &KeySet,
+    shrunk_percent: u64,
+) -> Result<u64, SyncError> {
+    let mut client = Client::connect(&config.target.endpoint, Side::Target).await?;
+    let held: u64 = client
+        .info("keyspace")
+        .await?
+        .keyspace()
+        .iter()
+        .map(|(_, keys)| keys)
+        .sum();
+    let offered = keys.hashes.len() as u64;
+    if offered.saturating_mul(100) < held.saturating_sub(1).saturating_mul(shrunk_percent) {
+        let what = format!(
+            "its new snapshot holds {offered} keys, but the target {held}: has the source lost its data? No key was removed at the target; to accept the smaller source, empty the target, delete its checkpoint, and start again"
+        );
+        return Err(SyncError::stop(
+            Side::Source,
+            &config.source.endpoint.address,
+            what,
+        ));
+    }
+    let mut removed = 0;
+    for (db, _) in client.info("keyspace").await?.keyspace() {
+        if !config.filter.db(rewrite::Db(db)) {
+            continue;
+        }
+        client.call(&[b"SELECT", db.to_string().as_bytes()]).await?;
+        removed += sweep_db(config, &mut client, db, keys).await?;
+    }
+    Ok(removed)
+}
+
+async fn sweep_db(
+    config: &Config,
+    client: &mut Client,
+    db: u32,
+    keys: &KeySet,
+) -> Result<u64, SyncError> {
+    let mut cursor = Bytes::from_static(b"0");
+    let mut removed = 0;
+    loop {
+        let (next, found) = scan(config, client, &cursor).await?;
+        let stale: Vec<&[u8]> = found
+            .iter()
+            .map(Bytes::as_ref)
+            .filter(|key| !is_own(key) && config.filter.key(key) && !keys.contains(db, key))
+            .collect();
+        if !stale.is_empty() {
+            let mut argv: Vec<&[u8]> = vec![b"DEL"];
+            argv.extend(&stale);
+            client.call(&argv).await?;
+            removed += stale.len() as u64;
+        }
+        if next.as_ref() == b"0" {
+            return Ok(removed);
+        }
+        cursor = next;
+    }
+}
+
+async fn scan(
+    config: &Config,
+    client: &mut Client,
+    cursor: &[u8],
+) -> Result<(Bytes, Vec<Bytes>), SyncError> {
+    let reply = client.call(&[b"SCAN", cursor, b"COUNT", b"1000"]).await?;
+    if let Value::Array(parts) = reply
+        && let [Value::Bulk(next), Value::Array(keys)] = parts.as_slice()
+    {
+        let keys = keys.iter().filter_map(|key| match key {
+            Value::Bulk(key) => Some(key.clone()),
+            _ => None,
+        });
+        return Ok((next.clone(), keys.collect()));
+    }
+    let what = "SCAN answered something that is not a cursor and keys";
+    Err(SyncError::stop(
+        Side::Target,
+        &config.target.endpoint.address,
+        what,
+    ))
+}
+
+/// Keys that we keep at the target.
+pub(crate) fn is_own(key: &[u8]) -> bool {
+    key.starts_with(KEY_PREFIX.as_bytes()) || key.starts_with(rewrite::TEMPORARY_KEY_PREFIX)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn keys_belong_to_their_database() {
+        let mut keys = KeySet::default();
+        keys.insert(1, b"a");
+        assert!(keys.contains(1, b"a"));
+        assert!(!keys.contains(0, b"a") && !keys.contains(1, b"b"));
+    }
+
+    #[test]
+    fn own_keys() {
+        assert!(is_own(b"understudy:checkpoint:x") && is_own(b"understudy:tmp:{a}"));
+        assert!(!is_own(b"understudy") && !is_own(b"{a}understudy:"));
+    }
+}

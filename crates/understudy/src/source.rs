@@ -1,0 +1,401 @@
+//! The link to the source: a thin shell of sockets and timers around [`replica::Link`].
+//!
+//! One future does only `read, append to the spool, acknowledge`, so that the source's output buffer
+//! never fills because of a slow target. It reconnects by itself as long as a partial resync goes on
+//! where it stopped; a new history ends it.
+
+use std::time::{Duration, Instant};
+
+use bytes::BytesMut;
+use replica::{Event, Link, Poll, ReplId, ReplOffset, Start};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+
+use crate::backoff::Backoff;
+use crate::clock::unix_ms;
+use crate::config::{SourceConfig, SpoolConfig};
+use crate::error::{Class, Side, SyncError, io_word};
+use crate::net::{self, Bulk, Stream};
+use crate::spool::{Feed, Syncer};
+use crate::status::{Phase, Status};
+use crate::supervise::SourceVersion;
+
+/// Space made for one read.
+const READ_BYTES: usize = 256 << 10;
+/// A read is only begun with at least this much space.
+const READ_BYTES_MIN: usize = 64 << 10;
+const TICK: Duration = Duration::from_millis(100);
+const SYNC_EVERY: Duration = Duration::from_secs(1);
+
+/// A connection whose PSYNC was answered.
+pub(crate) struct Conn {
+    stream: Stream,
+    link: Link,
+    buf: BytesMut,
+    epoch: Instant,
+}
+
+/// The answer to PSYNC.
+pub(crate) enum Opened {
+    /// The stream goes on where we were; the history's name may be new.
+    Continue { conn: Conn, replid: ReplId },
+    /// A new history: its snapshot follows, then the stream from `offset` on.
+    Full {
+        conn: Conn,
+        replid: ReplId,
+        offset: ReplOffset,
+    },
+}
+
+/// Connects, shakes hands and asks for the history from `start` on.
+///
+/// # Errors
+/// Class reconnect for what waiting may mend; stop for what it will not.
+pub(crate) async fn open(
+    config: &SourceConfig,
+    version: SourceVersion,
+    start: Start,
+    status: &Status,
+) -> Result<Opened, SyncError> {
+    let stream = net::connect(&config.endpoint, Side::Source, Bulk::Reading).await?;
+    let options = replica::Options {
+        username: config.endpoint.username.clone(),
+        password: config
+            .endpoint
+            .password
+            .as_ref()
+            .map(|secret| secret.reveal().to_owned()),
+        psync_command: config.psync_command.clone(),
+        capa_eof: config.diskless,
+        version: announced_version(version),
+        ack: config.ack,
+        timeouts: replica::Timeouts::default(),
+    };
+    let conn = Conn {
+        stream,
+        link: Link::new(options, start, 0),
+        buf: BytesMut::new(),
+        epoch: Instant::now(),
+    };
+    conn.answer(config, status).await
+}
+
+/// A Valkey from 9 on sends the TTLs of hash fields only to a replica that names a version which knows
+/// them; to all others the announcement would only be noise.
+fn announced_version(source: SourceVersion) -> Option<String> {
+    match (source.fork, source.version) {
+        (Some(rewrite::Fork::Valkey), Some(version)) if version.major >= 9 => {
+            Some(version.to_string())
+        }
+        _ => None,
+    }
+}
+
+impl Conn {
+    fn now_ms(&self) -> u64 {
+        u64::try_from(self.epoch.elapsed().as_millis()).unwrap_or(u64::MAX)
+    }
+
+    /// Drives the handshake until PSYNC is answered.
+    async fn answer(mut self, config: &SourceConfig, status: &Status) -> Result<Opened, SyncError> {
+        let fail = |error: &replica::Error| link_error(error, config);
+        let mut tick = tokio::time::interval(TICK);
+        loop {
+            while let Some(out) = self.link.output() {
+                self.stream
+                    .write_all(&out)
+                    .await
+                    .map_err(|error| broken(&error, config))?;
+            }
+            match self.link.poll().map_err(|error| fail(&error))? {
+                Poll::Event(Event::FullResync { replid, offset }) => {
+                    status.set_phase(Phase::WaitingBgsave);
+                    return Ok(Opened::Full {
+                        conn: self,
+                        replid,
+                        offset,
+                    });
+                }
+                Poll::Event(Event::Continue { replid, .. }) => {
+                    return Ok(Opened::Continue { conn: self, replid });
+                }
+                Poll::Event(other) => {
+                    let what = format!("the link gave {other:?} before PSYNC was answered");
+                    return Err(SyncError::stop(
+                        Side::Source,
+                        &config.endpoint.address,
+                        what,
+                    ));
+                }
+                Poll::NeedMore => {}
+            }
+            tokio::select! {
+                read = self.read() => match read {
+                    Ok(0) => return Err(fail(&self.link.eof())),
+                    Ok(_) => self.feed(),
+                    Err(error) => return Err(broken(&error, config)),
+                },
+                _ = tick.tick() => {
+                    let now = self.now_ms();
+                    self.link.tick(now).map_err(|error| fail(&error))?;
+                }
+            }
+        }
+    }
+
+    async fn read(&mut self) -> std::io::Result<usize> {
+        if self.buf.capacity() - self.buf.len() < READ_BYTES_MIN {
+            self.buf.reserve(READ_BYTES);
+        }
+        self.stream.read_buf(&mut self.buf).await
+    }
+
+    fn feed(&mut self) {
+        self.link.feed(self.buf.split().freeze());
+    }
+}
+
+fn broken(error: &std::io::Error, config: &SourceConfig) -> SyncError {
+    SyncError::reconnect(Side::Source, &config.endpoint.address, io_word(error))
+}
+
+fn link_error(error: &replica::Error, config: &SourceConfig) -> SyncError {
+    let address = &config.endpoint.address;
+    match error.class() {
+        replica::Class::Reconnect => SyncError::reconnect(Side::Source, address, error),
+        replica::Class::Fatal => SyncError::stop(Side::Source, address, error),
+        replica::Class::PsyncRefused => SyncError::stop(
+            Side::Source,
+            address,
+            format!(
+                "{error}; allow PSYNC there (ACL: +psync +replconf +ping), or set sync_reader.psync_command if it is renamed; reading without PSYNC is not in this version"
+            ),
+        ),
+    }
+}
+
+/// Receives one history into its feeds.
+pub(crate) struct Receiver<'a> {
+    pub(crate) config: &'a SourceConfig,
+    pub(crate) version: SourceVersion,
+    pub(crate) spool: &'a SpoolConfig,
+    pub(crate) status: &'a Status,
+    pub(crate) syncer: &'a Syncer,
+    /// The snapshot, where one was asked for.
+    pub(crate) snapshot: Option<&'a Feed>,
+    pub(crate) stream: &'a Feed,
+    pub(crate) conn: Conn,
+}
+
+impl Receiver<'_> {
+    /// Runs until the history ends: `Ok` with a new one, `Err` when the source is lost for good
+    /// (class stop) or the snapshot broke off (class resync).
+    pub(crate) async fn run(mut self) -> Result<Opened, SyncError> {
+        loop {
+            let Err(error) = self.follow().await;
+            if error.class != Class::Reconnect {
+                return Err(error);
+            }
+            if self
+                .snapshot
+                .is_some_and(|snapshot| !snapshot.is_complete())
+            {
+                return Err(SyncError {
+                    class: Class::Resync,
+                    ..error
+                });
+            }
+            tracing::warn!(%error, offset = self.stream.end(), "lost the source, connecting again");
+            self.status.reconnects.add("source", 1);
+            let start = Start::Resume {
+                replid: self.stream.with_log(|log| log.replid()),
+                received: ReplOffset(self.stream.end()),
+                partial: bytes::Bytes::copy_from_slice(self.conn.link.partial()),
+            };
+            match self.reopen(start).await? {
+                Opened::Continue { conn, replid } => {
+                    self.continued(replid)?;
+                    self.conn = conn;
+                }
+                full @ Opened::Full { .. } => return Ok(full),
+            }
+        }
+    }
+
+    /// Tries until the source answers; only what waiting cannot mend ends it.
+    async fn reopen(&self, start: Start) -> Result<Opened, SyncError> {
+        let mut backoff = Backoff::default();
+        loop {
+            match open(self.config, self.version, start.clone(), self.status).await {
+                Err(error) if error.class == Class::Reconnect => {
+                    let pause = backoff.pause();
+                    tracing::warn!(%error, retry_in_ms = pause.as_millis() as u64, "cannot reach the source");
+                    tokio::time::sleep(pause).await;
+                }
+                other => return other,
+            }
+        }
+    }
+
+    fn continued(&self, replid: ReplId) -> Result<(), SyncError> {
+        self.status.partial_resyncs.add(1);
+        tracing::info!(%replid, offset = self.stream.end(), "the source goes on where we stopped");
+        self.stream
+            .with_log(|log| log.rename(replid))
+            .map_err(spool_error)
+    }
+
+    /// Reads until the connection ends.
+    async fn follow(&mut self) -> Result<std::convert::Infallible, SyncError> {
+        let mut tick = tokio::time::interval(TICK);
+        tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        let mut synced = Instant::now();
+        let mut writable = true;
+        loop {
+            self.drain_link()?;
+            writable = writable && self.answer_source().await;
+            let paused = self.stream.unapplied_bytes() > self.spool.max_bytes;
+            tokio::select! {
+                biased;
+                read = self.conn.read(), if !paused => match read {
+                    Ok(0) => return Err(link_error(&self.conn.link.eof(), self.config)),
+                    Ok(_) => {
+                        self.conn.feed();
+                        self.drain_link()?;
+                        // The applier shares this thread: it works off what just came.
+                        tokio::task::yield_now().await;
+                    }
+                    Err(error) => return Err(broken(&error, self.config)),
+                },
+                _ = self.stream.moved() => self.confirm(),
+                _ = tick.tick() => {
+                    self.confirm();
+                    let now = self.conn.now_ms();
+                    self.conn.link.tick(now).map_err(|error| link_error(&error, self.config))?;
+                    self.housekeeping(paused, &mut synced)?;
+                }
+            }
+        }
+    }
+
+    /// Tells the link what the target has confirmed; before the snapshot is in, that is nothing.
+    fn confirm(&mut self) {
+        if self.status.phase() == Phase::Stream {
+            self.conn.link.applied(ReplOffset(self.stream.applied()));
+        }
+    }
+
+    /// Writes ACKs; a source that no longer reads is not lost before it is read to its end.
+    async fn answer_source(&mut self) -> bool {
+        while let Some(out) = self.conn.link.output() {
+            if self.conn.stream.write_all(&out).await.is_err() {
+                return false;
+            }
+        }
+        true
+    }
+
+    fn drain_link(&mut self) -> Result<(), SyncError> {
+        let at_ms = unix_ms();
+        loop {
+            let event = match self
+                .conn
+                .link
+                .poll()
+                .map_err(|error| link_error(&error, self.config))?
+            {
+                Poll::NeedMore => return Ok(()),
+                Poll::Event(event) => event,
+            };
+            match event {
+                Event::Stream { bytes, end } => {
+                    self.stream.append(bytes, at_ms).map_err(spool_error)?;
+                    assert_eq!(
+                        end.0,
+                        self.stream.end(),
+                        "the spool is not at the link's offset"
+                    );
+                    self.status.source_offset.set(end.0);
+                    self.status.spooled_offset.set(end.0);
+                }
+                Event::SnapshotStart { len } => self.snapshot_start(len)?,
+                Event::Snapshot(bytes) => self.snapshot_bytes(bytes, at_ms)?,
+                Event::SnapshotEnd { bytes } => {
+                    tracing::info!(bytes, "snapshot received");
+                    self.status.snapshot_bytes.set(bytes);
+                    if let Some(snapshot) = self.snapshot {
+                        snapshot.close();
+                    }
+                }
+                Event::FullResync { .. } | Event::Continue { .. } => {
+                    let what = "a second answer to PSYNC on one connection";
+                    return Err(SyncError::stop(
+                        Side::Source,
+                        &self.config.endpoint.address,
+                        what,
+                    ));
+                }
+            }
+        }
+    }
+
+    fn snapshot_start(&self, len: Option<u64>) -> Result<(), SyncError> {
+        self.status.set_phase(Phase::Snapshot);
+        self.status.snapshot_bytes.set(len.unwrap_or(0));
+        tracing::info!(
+            bytes = len.unwrap_or(0),
+            diskless = len.is_none(),
+            "snapshot begins"
+        );
+        self.check_room(len.unwrap_or(0))
+    }
+
+    fn snapshot_bytes(&self, bytes: bytes::Bytes, at_ms: u64) -> Result<(), SyncError> {
+        let Some(snapshot) = self.snapshot else {
+            return Ok(());
+        };
+        self.status.snapshot_read.add(bytes.len() as u64);
+        snapshot.append(bytes, at_ms).map_err(spool_error)?;
+        self.check_room(snapshot.end())
+    }
+
+    fn check_room(&self, bytes: u64) -> Result<(), SyncError> {
+        if bytes > self.spool.max_bytes {
+            let what = format!(
+                "the snapshot ({bytes} bytes or more) does not fit spool.max_bytes ({}); raise it",
+                self.spool.max_bytes
+            );
+            return Err(SyncError::local(what));
+        }
+        Ok(())
+    }
+
+    fn housekeeping(&self, paused: bool, synced: &mut Instant) -> Result<(), SyncError> {
+        let file = self.stream.with_log(|log| {
+            log.flush()?;
+            self.status.spool_bytes.set(log.disk_bytes());
+            Ok::<_, std::io::Error>(
+                (synced.elapsed() >= SYNC_EVERY)
+                    .then(|| log.take_unsynced())
+                    .flatten(),
+            )
+        });
+        if let Some(file) = file.map_err(spool_error)? {
+            *synced = Instant::now();
+            self.syncer.sync(file);
+        }
+        if paused {
+            tracing::warn!(
+                unapplied_bytes = self.stream.unapplied_bytes(),
+                limit_bytes = self.spool.max_bytes,
+                "the spool is full: not reading from the source until the target catches up"
+            );
+        }
+        Ok(())
+    }
+}
+
+/// An error of the spool's disk.
+#[expect(clippy::needless_pass_by_value, reason = "for map_err")]
+pub(crate) fn spool_error(error: std::io::Error) -> SyncError {
+    SyncError::local(format!("spool: {error}"))
+}

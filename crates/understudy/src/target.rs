@@ -1,0 +1,279 @@
+//! The target: opening it, finding out what it can do, and owning its checkpoint.
+
+use bytes::BytesMut;
+use resp::Value;
+use rewrite::{Abilities, Fork};
+
+use crate::checkpoint::{self, Checkpoint, Phase};
+use crate::client::{Client, Info};
+use crate::config::TargetConfig;
+use crate::error::{Side, SyncError};
+use crate::net::Stream;
+
+/// A target that is ours: the checkpoint carries our epoch and the connection watches it.
+pub(crate) struct Target {
+    pub(crate) pipe: Pipe,
+    pub(crate) abilities: Abilities,
+    pub(crate) checkpoint: Checkpoint,
+}
+
+/// A connection that is written to and read from at the same time.
+pub(crate) struct Pipe {
+    pub(crate) stream: Stream,
+    pub(crate) replies: BytesMut,
+}
+
+/// What taking the target found.
+pub(crate) enum Found {
+    /// No checkpoint of this link.
+    Nothing,
+    /// A checkpoint an earlier run, or an earlier connection, left.
+    Checkpoint(Checkpoint),
+}
+
+/// A target that was looked at but not yet taken.
+pub(crate) struct Visit<'a> {
+    client: Client,
+    config: &'a TargetConfig,
+    key: String,
+    pub(crate) abilities: Abilities,
+    pub(crate) found: Found,
+}
+
+/// Connects and reads the checkpoint of `link_name`.
+///
+/// # Errors
+/// As [`Client::connect`]; stop for a checkpoint that cannot be read, or a server of no use.
+pub(crate) async fn visit<'a>(
+    config: &'a TargetConfig,
+    link_name: &str,
+) -> Result<Visit<'a>, SyncError> {
+    let mut client = Client::connect(&config.endpoint, Side::Target).await?;
+    let abilities = probe(&mut client, config).await?;
+    let key = checkpoint::key(link_name);
+    let found = watch_and_read(&mut client, config, &key).await?;
+    Ok(Visit {
+        client,
+        config,
+        key,
+        abilities,
+        found,
+    })
+}
+
+async fn watch_and_read(
+    client: &mut Client,
+    config: &TargetConfig,
+    key: &str,
+) -> Result<Found, SyncError> {
+    client.call(&[b"WATCH", key.as_bytes()]).await?;
+    match client.call(&[b"GET", key.as_bytes()]).await? {
+        Value::Null => Ok(Found::Nothing),
+        Value::Bulk(value) => Checkpoint::parse(&value)
+            .map(Found::Checkpoint)
+            .map_err(|why| {
+                let what =
+                    format!("the checkpoint {key} cannot be read: {why}; delete it to begin anew");
+                SyncError::stop(Side::Target, &config.endpoint.address, what)
+            }),
+        other => {
+            let what = format!("GET {key} answered {other:?}");
+            Err(SyncError::stop(
+                Side::Target,
+                &config.endpoint.address,
+                what,
+            ))
+        }
+    }
+}
+
+async fn probe(client: &mut Client, config: &TargetConfig) -> Result<Abilities, SyncError> {
+    let address = &config.endpoint.address;
+    let info = client.info("server").await?;
+    let (fork, version) = version_of(&info).ok_or_else(|| {
+        SyncError::stop(
+            Side::Target,
+            address,
+            "INFO names no redis_version or valkey_version",
+        )
+    })?;
+    let version = version
+        .parse()
+        .map_err(|error| SyncError::stop(Side::Target, address, error))?;
+    if info.get("redis_mode") == Some("sentinel") {
+        let what = "this is a Sentinel; use the address of the master it watches";
+        return Err(SyncError::stop(Side::Target, address, what));
+    }
+    if info.get("redis_mode") == Some("cluster") {
+        let what = "this is a cluster node; cluster targets are not in this version";
+        return Err(SyncError::stop(Side::Target, address, what));
+    }
+    let replication = client.info("replication").await?;
+    if replication.get("role") == Some("slave") {
+        let master = replication.get("master_host").unwrap_or("?");
+        let what = format!("this is a replica (of {master}); use the address of the primary");
+        return Err(SyncError::reconnect(Side::Target, address, what));
+    }
+    let mut abilities = Abilities::from_version(fork, version);
+    if config.bulk_bytes_max == 0 {
+        abilities.restore = false;
+    } else {
+        abilities.bulk_bytes_max = abilities.bulk_bytes_max.min(config.bulk_bytes_max);
+    }
+    Ok(abilities)
+}
+
+/// Family and version out of `INFO server`.
+pub(crate) fn version_of(info: &Info) -> Option<(Fork, &str)> {
+    info.get("valkey_version")
+        .map(|version| (Fork::Valkey, version))
+        .or_else(|| {
+            info.get("redis_version")
+                .map(|version| (Fork::Redis, version))
+        })
+}
+
+impl Visit<'_> {
+    /// Keys per database that are not ours.
+    pub(crate) async fn foreign_keys(&mut self) -> Result<Vec<(u32, u64)>, SyncError> {
+        let mut keyspace = self.client.info("keyspace").await?.keyspace();
+        for (db, keys) in &mut keyspace {
+            if *db == 0 {
+                // Every checkpoint of ours lives in db 0; there are never many.
+                *keys = keys.saturating_sub(self.own_keys().await?);
+            }
+        }
+        keyspace.retain(|(_, keys)| *keys > 0);
+        Ok(keyspace)
+    }
+
+    async fn own_keys(&mut self) -> Result<u64, SyncError> {
+        let mut cursor = b"0".to_vec();
+        let mut found = 0;
+        // A target with many keys is not empty, whatever is ours among them: a few steps suffice.
+        for _ in 0..16 {
+            let reply = self
+                .client
+                .call(&[
+                    b"SCAN",
+                    &cursor,
+                    b"MATCH",
+                    b"understudy:checkpoint:*",
+                    b"COUNT",
+                    b"1000",
+                ])
+                .await?;
+            let Value::Array(parts) = reply else { break };
+            let [next, Value::Array(keys)] = parts.as_slice() else {
+                break;
+            };
+            found += keys.len() as u64;
+            cursor = next
+                .as_bytes()
+                .map_or_else(|| b"0".to_vec(), |next| next.to_vec());
+            if cursor == b"0" {
+                break;
+            }
+        }
+        Ok(found)
+    }
+
+    /// FLUSHALL, for `empty_db_before_sync`.
+    pub(crate) async fn flush(&mut self) -> Result<(), SyncError> {
+        self.client.call(&[b"FLUSHALL"]).await?;
+        self.watch_again().await
+    }
+
+    async fn watch_again(&mut self) -> Result<(), SyncError> {
+        self.client.call(&[b"UNWATCH"]).await?;
+        self.found = watch_and_read(&mut self.client, self.config, &self.key).await?;
+        Ok(())
+    }
+
+    /// Writes `checkpoint` and goes on watching it. Whoever watched it before, with an EXEC still on
+    /// its way, gets nil for that.
+    ///
+    /// `Ok(Err(self))`: somebody changed the checkpoint between our look and our write; look again.
+    pub(crate) async fn take(
+        mut self,
+        checkpoint: Checkpoint,
+    ) -> Result<Result<Target, Self>, SyncError> {
+        let value = checkpoint.to_string();
+        self.client.call(&[b"MULTI"]).await?;
+        self.client
+            .call(&[b"SET", self.key.as_bytes(), value.as_bytes()])
+            .await?;
+        if self.client.call(&[b"EXEC"]).await? == Value::Null {
+            self.found = watch_and_read(&mut self.client, self.config, &self.key).await?;
+            return Ok(Err(self));
+        }
+        self.client.call(&[b"WATCH", self.key.as_bytes()]).await?;
+        Ok(Ok(Target {
+            pipe: Pipe {
+                stream: self.client.into_stream(),
+                replies: BytesMut::with_capacity(64 << 10),
+            },
+            abilities: self.abilities,
+            checkpoint,
+        }))
+    }
+
+    /// The epoch found, or 0.
+    pub(crate) fn epoch(&self) -> u64 {
+        match &self.found {
+            Found::Nothing => 0,
+            Found::Checkpoint(checkpoint) => checkpoint.epoch,
+        }
+    }
+}
+
+/// Takes the target back after a lost connection, raising the epoch.
+///
+/// # Errors
+/// Stop when another daemon has it, or the checkpoint is gone.
+pub(crate) async fn retake(
+    config: &TargetConfig,
+    link_name: &str,
+    ours: &Checkpoint,
+) -> Result<Target, SyncError> {
+    let address = &config.endpoint.address;
+    let mut visit = visit(config, link_name).await?;
+    loop {
+        let found = match &visit.found {
+            Found::Nothing => {
+                let what = "our checkpoint is gone: the target was flushed, or restarted without its data; start again for a new snapshot";
+                return Err(SyncError::stop(Side::Target, address, what));
+            }
+            Found::Checkpoint(found) if found.epoch != ours.epoch => {
+                return Err(fenced(address));
+            }
+            Found::Checkpoint(found) => found.clone(),
+        };
+        let next = Checkpoint {
+            epoch: found.epoch + 1,
+            ..found
+        };
+        match visit.take(next).await? {
+            Ok(target) => return Ok(target),
+            Err(again) => visit = again,
+        }
+    }
+}
+
+/// The word when another daemon has taken the link.
+pub(crate) fn fenced(address: &str) -> SyncError {
+    SyncError::stop(
+        Side::Target,
+        address,
+        "another understudy has taken over this link (its checkpoint carries another epoch); this one stops",
+    )
+}
+
+/// A diverged or missing phase in words, for errors.
+pub(crate) fn phase_word(phase: &Phase) -> &'static str {
+    match phase {
+        Phase::Snapshot => "an unfinished snapshot",
+        Phase::Stream(_) => "a position in the stream",
+        Phase::Diverged(_) => "a divergence",
+    }
+}
