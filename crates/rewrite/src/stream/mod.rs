@@ -189,7 +189,7 @@ impl StreamRewriter {
                 });
             }
         }
-        if plan.action == Action::Forward {
+        if plan.action == Action::Forward || !self.has_form(id, plan.action, words) {
             return Ok(Outcome::Forward { command: id });
         }
         let start = out.len();
@@ -267,6 +267,12 @@ impl StreamRewriter {
         } else {
             Err(ErrorKind::NoMulti)
         }
+    }
+
+    /// Whether a command has as many words as it must: one that has not goes as it came, and the target says what is wrong.
+    fn has_form(&self, id: CommandId, action: Action, words: Words<'_>) -> bool {
+        let known = self.options.table.command(id);
+        action == Action::Publish || known.is_none_or(|command| command.takes(words.len()))
     }
 
     /// Whether a key passes the filter and is not ours.

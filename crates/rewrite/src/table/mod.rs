@@ -29,6 +29,18 @@ pub struct Command {
     pub(crate) shape: Shape,
 }
 
+impl Command {
+    /// Whether the command may have this many words, the name included.
+    pub fn takes(&self, words: usize) -> bool {
+        let arity = usize::from(self.arity.unsigned_abs());
+        if self.arity < 0 {
+            words >= arity
+        } else {
+            words == arity
+        }
+    }
+}
+
 /// The place of a command in a table: small, for counters.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct CommandId(pub u16);

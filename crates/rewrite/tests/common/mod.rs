@@ -36,20 +36,33 @@ pub(crate) fn args(frame: &[u8]) -> Vec<Arg> {
     decoder.args().to_vec()
 }
 
-/// Every command in `bytes` as text, with `;` between.
-pub(crate) fn text(bytes: &[u8]) -> String {
+/// The frames that `bytes` consists of.
+pub(crate) fn frames(bytes: &[u8]) -> Vec<&[u8]> {
     let mut decoder = CommandDecoder::new(Limits::default());
-    let (mut rest, mut commands) = (bytes, Vec::new());
+    let (mut rest, mut frames) = (bytes, Vec::new());
     while !rest.is_empty() {
         let found = decoder
             .poll(rest)
             .expect("valid commands")
             .expect("whole commands");
-        let words = decoder.args().iter().map(|arg| readable(arg.of(rest)));
-        commands.push(words.collect::<Vec<_>>().join(" "));
-        rest = &rest[found.len..];
+        let (frame, after) = rest.split_at(found.len);
+        frames.push(frame);
+        rest = after;
     }
-    commands.join(" ; ")
+    frames
+}
+
+/// Every command in `bytes` as text, with `;` between.
+pub(crate) fn text(bytes: &[u8]) -> String {
+    let command = |frame: &&[u8]| {
+        let words = args(frame).into_iter().map(|arg| readable(arg.of(frame)));
+        words.collect::<Vec<_>>().join(" ")
+    };
+    frames(bytes)
+        .iter()
+        .map(command)
+        .collect::<Vec<_>>()
+        .join(" ; ")
 }
 
 fn readable(word: &[u8]) -> String {
