@@ -6,12 +6,12 @@ use crate::arena::Arena;
 use crate::error::{Error, ErrorKind, Stop};
 use crate::event::{Event, KeyHead, Poll, Want};
 use crate::leaf::magic;
-use crate::leaf::reader::Reader;
+use crate::leaf::reader::{Reader, Text};
 use crate::limits::Limits;
 use crate::opcode::{Long, Opcode};
 use crate::templates::Templates;
 use crate::types::{self, Db, Dialect, RdbVersion, Row};
-use crate::value::{Elements, Given, Input, empty};
+use crate::value::{Elements, Input, empty};
 use crate::walk::{Around, Care, Walk, Walked};
 use crate::window::Window;
 
@@ -51,6 +51,8 @@ pub struct Decoder {
     arena: Arena,
     templates: Templates,
     skipped_empty: u64,
+    /// Whether this is one value without a file around it.
+    alone: bool,
 }
 
 /// What opcodes have said of the next key.
@@ -85,18 +87,16 @@ enum State {
     Giving {
         elements: Elements,
     },
+    /// A payload's type byte comes next.
+    Payload,
+    /// A payload's value is behind.
+    Spent,
     /// The checksum comes next.
     Checksum,
     Ended,
     Failed {
         error: Error,
     },
-}
-
-enum Step {
-    Event(Event),
-    Go,
-    End,
 }
 
 impl Decoder {
@@ -116,7 +116,20 @@ impl Decoder {
             arena: Arena::new(),
             templates: Templates::default(),
             skipped_empty: 0,
+            alone: false,
         }
+    }
+
+    /// A decoder of one value, as it stands in a DUMP payload before the footer: its key is given
+    /// empty, then the value as wanted.
+    pub(crate) fn of_value(value: Bytes, version: RdbVersion, limits: Limits) -> Self {
+        let mut decoder = Self::new(limits);
+        decoder.feed(value);
+        decoder.state = State::Payload;
+        decoder.dialect = Dialect::of_payload(version);
+        decoder.version = version;
+        decoder.alone = true;
+        decoder
     }
 
     /// Takes the next bytes of the file.
@@ -128,9 +141,9 @@ impl Decoder {
     pub fn poll(&mut self) -> Result<Poll, Error> {
         loop {
             match self.step() {
-                Ok(Step::Event(event)) => return Ok(Poll::Event(event)),
-                Ok(Step::Go) => {}
-                Ok(Step::End) => return Ok(Poll::End),
+                Ok(Some(event)) => return Ok(Poll::Event(event)),
+                Ok(None) if matches!(self.state, State::Ended) => return Ok(Poll::End),
+                Ok(None) => {}
                 Err(Stop::Need(bytes)) => {
                     if !self.window.ensure(bytes) {
                         return Ok(Poll::NeedMore);
@@ -196,7 +209,7 @@ impl Decoder {
     }
 
     #[inline]
-    fn step(&mut self) -> Result<Step, Stop> {
+    fn step(&mut self) -> Result<Option<Event>, Stop> {
         match &mut self.state {
             State::Between => self.between(),
             State::Keyed { row } => {
@@ -210,17 +223,15 @@ impl Decoder {
                     limits,
                     ..
                 } = self;
-                match elements.next(&mut Input {
+                let event = elements.next(&mut Input {
                     window,
                     arena,
                     limits,
-                })? {
-                    Given::Event(event) => Ok(Step::Event(event)),
-                    Given::Last(event) => {
-                        self.state = State::Between;
-                        Ok(Step::Event(event))
-                    }
+                })?;
+                if matches!(event, Event::String(_) | Event::ValueEnd) {
+                    self.state = self.after_value();
                 }
+                Ok(Some(event))
             }
             State::Walking { row } => {
                 let row = *row;
@@ -228,30 +239,57 @@ impl Decoder {
             }
             State::Skipping => {
                 self.run_walk()?;
-                self.state = State::Between;
-                Ok(Step::Go)
+                self.state = self.after_value();
+                Ok(None)
             }
             State::Holding { opcode } => {
                 let opcode = *opcode;
                 self.hold_opcode(opcode)
             }
             State::Magic => self.magic(),
+            State::Payload => self.payload(),
+            State::Spent if self.window.is_empty() => {
+                self.state = State::Ended;
+                Ok(None)
+            }
+            State::Spent => Err(Stop::corrupt("bytes left over behind the value")),
             State::Checksum => self.checksum(),
-            State::Ended => Ok(Step::End),
+            State::Ended => Ok(None),
             State::Failed { error } => Err(Stop::Bad(error.kind)),
         }
     }
 
-    fn magic(&mut self) -> Result<Step, Stop> {
+    fn magic(&mut self) -> Result<Option<Event>, Stop> {
         let (dialect, version) = magic::magic(self.window.rest())?;
         self.window.consume(magic::LEN);
         (self.dialect, self.version) = (dialect, version);
         self.state = State::Between;
-        Ok(Step::Event(Event::Start { dialect, version }))
+        Ok(Some(Event::Start { dialect, version }))
+    }
+
+    const fn after_value(&self) -> State {
+        if self.alone {
+            State::Spent
+        } else {
+            State::Between
+        }
+    }
+
+    fn payload(&mut self) -> Result<Option<Event>, Stop> {
+        let byte = Reader::new(self.window.rest()).u8()?;
+        if let Some(row) = types::row(self.dialect, byte) {
+            return self.key(row);
+        }
+        match Opcode::new(self.dialect, byte) {
+            Some(opcode @ Opcode::Long(Long::KeyMeta)) if self.lead.meta.is_none() => {
+                self.opcode(opcode)
+            }
+            _ => Err(Stop::Bad(ErrorKind::UnknownType(byte))),
+        }
     }
 
     #[inline]
-    fn between(&mut self) -> Result<Step, Stop> {
+    fn between(&mut self) -> Result<Option<Event>, Stop> {
         let mut reader = Reader::new(self.window.rest());
         let byte = reader.u8()?;
         if let Some(row) = types::row(self.dialect, byte) {
@@ -263,14 +301,17 @@ impl Decoder {
         }
     }
 
-    fn key(&mut self, row: &'static Row) -> Result<Step, Stop> {
+    fn key(&mut self, row: &'static Row) -> Result<Option<Event>, Stop> {
         let Some(body) = row.body else {
             let (type_id, name) = (row.id, row.name);
             return Err(Stop::Bad(ErrorKind::Unsupported { type_id, name }));
         };
         let mut reader = Reader::new(self.window.rest());
         reader.u8()?;
-        let text = reader.text(self.limits.item_bytes_max)?;
+        let text = match self.alone {
+            true => Text::Plain { start: 0, end: 0 },
+            false => reader.text(self.limits.item_bytes_max)?,
+        };
         let used = reader.at();
         let is_empty = empty::is_empty(row, reader)?;
         let key = self.arena.text(&self.window, text)?;
@@ -282,16 +323,19 @@ impl Decoder {
             freq,
             meta,
         } = std::mem::take(&mut self.lead);
+        if is_empty && self.alone {
+            return Err(Stop::corrupt("a value without elements"));
+        }
         if is_empty {
             self.skipped_empty += 1;
             self.walk.start(body, Care::Skip, u64::MAX);
             self.state = State::Skipping;
-            return Ok(Step::Go);
+            return Ok(None);
         }
         self.want = Want::Elements;
         self.state = State::Keyed { row };
         let (type_id, kind, encoding, db) = (row.id, row.kind, row.encoding, self.db);
-        Ok(Step::Event(Event::Key(KeyHead {
+        Ok(Some(Event::Key(KeyHead {
             db,
             key,
             type_id,
@@ -305,19 +349,19 @@ impl Decoder {
         })))
     }
 
-    fn begin_value(&mut self, row: &'static Row) -> Result<Step, Stop> {
+    fn begin_value(&mut self, row: &'static Row) -> Result<Option<Event>, Stop> {
         let body = row.body.unwrap_or_default();
         let bytes_max = match self.want {
             Want::Elements if row.encoding.decodes() => {
                 self.state = State::Giving {
                     elements: Elements::new(row),
                 };
-                return Ok(Step::Go);
+                return Ok(None);
             }
             Want::Skip => {
                 self.walk.start(body, Care::Skip, u64::MAX);
                 self.state = State::Skipping;
-                return Ok(Step::Go);
+                return Ok(None);
             }
             Want::Raw { bytes_max } if row.encoding.decodes() => {
                 bytes_max.min(self.limits.raw_bytes_max)
@@ -332,7 +376,7 @@ impl Decoder {
         self.window.mark();
         self.walk.start(body, care, bytes_max);
         self.state = State::Walking { row };
-        Ok(Step::Go)
+        Ok(None)
     }
 
     fn run_walk(&mut self) -> Result<Walked, Stop> {
@@ -343,18 +387,18 @@ impl Decoder {
         self.walk.run(&mut self.window, around)
     }
 
-    fn walk_value(&mut self, row: &'static Row) -> Result<Step, Stop> {
+    fn walk_value(&mut self, row: &'static Row) -> Result<Option<Event>, Stop> {
         match self.run_walk()? {
             Walked::Whole => {
-                self.state = State::Between;
-                Ok(Step::Event(Event::Raw(self.window.take_marked())))
+                self.state = self.after_value();
+                Ok(Some(Event::Raw(self.window.take_marked())))
             }
             Walked::TooLarge if row.encoding.decodes() => {
                 self.window.rewind();
                 self.state = State::Giving {
                     elements: Elements::new(row),
                 };
-                Ok(Step::Go)
+                Ok(None)
             }
             Walked::TooLarge => Err(self.too_large("value without elements")),
         }
@@ -366,27 +410,31 @@ impl Decoder {
         Stop::Bad(ErrorKind::Limit { what, got, max })
     }
 
-    fn hold_opcode(&mut self, opcode: Long) -> Result<Step, Stop> {
+    fn hold_opcode(&mut self, opcode: Long) -> Result<Option<Event>, Stop> {
         if self.run_walk()? == Walked::TooLarge {
             return Err(self.too_large("opcode body"));
         }
         let raw = self.window.take_marked();
-        self.state = State::Between;
+        self.state = if self.alone {
+            State::Payload
+        } else {
+            State::Between
+        };
         let event = opcode.read(&raw, &mut self.arena, &self.limits);
         let Some(event) = event.map_err(Stop::in_full)? else {
             self.lead.meta = Some(raw);
-            return Ok(Step::Go);
+            return Ok(None);
         };
         if let Event::HashTemplate { id, fields } = &event {
             self.templates.add(*id, fields.len() as u64)?;
         }
-        Ok(Step::Event(event))
+        Ok(Some(event))
     }
 
-    fn opcode(&mut self, opcode: Opcode) -> Result<Step, Stop> {
+    fn opcode(&mut self, opcode: Opcode) -> Result<Option<Event>, Stop> {
         let mut reader = Reader::new(self.window.rest());
         reader.u8()?;
-        let mut step = Step::Go;
+        let mut event = None;
         match opcode {
             Opcode::ExpireMs => {
                 self.lead.expire_at_ms = Some(i64::from_le_bytes(reader.array()?));
@@ -400,16 +448,16 @@ impl Decoder {
             Opcode::Ignored => drop(reader.number()?),
             Opcode::SelectDb => {
                 self.db = db(reader.number()?, self.limits.db_max)?;
-                step = Step::Event(Event::SelectDb(self.db));
+                event = Some(Event::SelectDb(self.db));
             }
             Opcode::ResizeDb => {
                 let (keys, expires) = (reader.number()?, reader.number()?);
-                step = Step::Event(Event::ResizeDb { keys, expires });
+                event = Some(Event::ResizeDb { keys, expires });
             }
             Opcode::SlotInfo => {
                 let (slot, keys) = (reader.number()?, reader.number()?);
                 let expires = reader.number()?;
-                step = Step::Event(Event::SlotInfo {
+                event = Some(Event::SlotInfo {
                     slot,
                     keys,
                     expires,
@@ -425,10 +473,10 @@ impl Decoder {
             self.walk
                 .start(opcode.body(), Care::Stored, self.limits.raw_bytes_max);
         }
-        Ok(step)
+        Ok(event)
     }
 
-    fn checksum(&mut self) -> Result<Step, Stop> {
+    fn checksum(&mut self) -> Result<Option<Event>, Stop> {
         let mut stored = 0;
         // Versions before 5 end with the opcode.
         if self.version.0 >= 5 {
@@ -441,7 +489,7 @@ impl Decoder {
             self.window.consume(bytes.len());
         }
         self.state = State::Ended;
-        Ok(Step::Event(Event::End { checksum: stored }))
+        Ok(Some(Event::End { checksum: stored }))
     }
 }
 

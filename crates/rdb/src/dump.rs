@@ -7,8 +7,13 @@
 //! The version is what the reader checks first, and it never relates it to the type byte: a
 //! payload may carry any version its reader knows.
 
+use bytes::Bytes;
+
 use crate::checksum::crc64;
+use crate::decode::Decoder;
 use crate::error::{Error, ErrorKind};
+use crate::limits::Limits;
+use crate::types::RdbVersion;
 
 const KEY_META: u8 = 243;
 /// Version and checksum.
@@ -75,4 +80,14 @@ pub fn verify(payload: &[u8]) -> Result<Payload<'_>, Error> {
         version,
         checksum: stored,
     })
+}
+
+/// A decoder of a payload's value, once its checksum is found right. It gives one
+/// [`Event::Key`](crate::Event::Key) with an empty key, then the value as wanted, then
+/// [`Poll::End`](crate::Poll::End). Types that the forks number differently are told apart by the
+/// version. Unlike in a file, an empty collection is an error here, as for RESTORE.
+pub fn decoder(payload: &Bytes, limits: Limits) -> Result<Decoder, Error> {
+    let Payload { value, version, .. } = verify(payload)?;
+    let value = payload.slice(..value.len());
+    Ok(Decoder::of_value(value, RdbVersion(version), limits))
 }

@@ -93,6 +93,11 @@ impl Window {
         self.head_at + self.pos as u64
     }
 
+    /// Whether all that was fed is consumed.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.queued == 0 && self.pos == self.head.len()
+    }
+
     /// Bytes fed and not consumed, and bytes kept since the mark.
     pub(crate) fn buffered(&self) -> usize {
         let kept = self

@@ -45,15 +45,6 @@ enum Stage {
     },
 }
 
-/// What came of a step.
-#[derive(Debug)]
-pub(crate) enum Given {
-    /// An event, and more to come.
-    Event(Event),
-    /// The value's last event.
-    Last(Event),
-}
-
 /// Where strings are read from and put.
 pub(crate) struct Input<'a> {
     pub(crate) window: &'a mut Window,
@@ -106,15 +97,16 @@ impl Elements {
         }
     }
 
-    pub(crate) fn next(&mut self, input: &mut Input<'_>) -> Result<Given, Stop> {
+    /// The next event; [`Event::String`] and [`Event::ValueEnd`] are the last.
+    pub(crate) fn next(&mut self, input: &mut Input<'_>) -> Result<Event, Stop> {
         match &mut self.stage {
             Stage::Start => self.start(input),
             Stage::Parts(parts) => parts.next(input),
-            Stage::Plain { left: 0, .. } => Ok(Given::Last(Event::ValueEnd)),
+            Stage::Plain { left: 0, .. } => Ok(Event::ValueEnd),
             Stage::Plain { left, min_ms } => {
                 let event = plain::next(self.row, *min_ms, input)?;
                 *left -= 1;
-                Ok(Given::Event(event))
+                Ok(event)
             }
             Stage::Packed { entries, shape } => packed_element(entries, *shape, input.arena),
             Stage::Nodes { left, entries } => {
@@ -123,7 +115,7 @@ impl Elements {
         }
     }
 
-    fn start(&mut self, input: &mut Input<'_>) -> Result<Given, Stop> {
+    fn start(&mut self, input: &mut Input<'_>) -> Result<Event, Stop> {
         if self.row.kind == Kind::String {
             return self.start_string(input);
         }
@@ -157,14 +149,14 @@ impl Elements {
             },
         };
         self.stage = stage;
-        Ok(Given::Event(Event::ValueStart {
+        Ok(Event::ValueStart {
             kind: self.row.kind,
             len,
-        }))
+        })
     }
 
     #[inline]
-    fn start_string(&mut self, input: &mut Input<'_>) -> Result<Given, Stop> {
+    fn start_string(&mut self, input: &mut Input<'_>) -> Result<Event, Stop> {
         let mut reader = Reader::new(input.window.rest());
         let head = reader.string_head(input.limits.string_bytes_max)?;
         let len = head.len() as u64;
@@ -172,16 +164,16 @@ impl Elements {
         if len > input.limits.part_bytes_max {
             input.window.consume(lead);
             self.stage = Stage::Parts(string::Parts::new(head, input.limits));
-            return Ok(Given::Event(Event::ValueStart {
+            return Ok(Event::ValueStart {
                 kind: Kind::String,
                 len: Some(len),
-            }));
+            });
         }
         reader.take(head.stored())?;
         let end = reader.at();
         let whole = input.text(head.at(lead, end))?;
         input.window.consume(end);
-        Ok(Given::Last(Event::String(whole)))
+        Ok(Event::String(whole))
     }
 }
 
@@ -233,9 +225,9 @@ fn entry_text(entries: &Entries, entry: Entry, arena: &mut Arena) -> Bytes {
     }
 }
 
-fn packed_element(entries: &mut Entries, shape: Shape, arena: &mut Arena) -> Result<Given, Stop> {
+fn packed_element(entries: &mut Entries, shape: Shape, arena: &mut Arena) -> Result<Event, Stop> {
     let Some(first) = entries.next()? else {
-        return Ok(Given::Last(Event::ValueEnd));
+        return Ok(Event::ValueEnd);
     };
     let first = entry_text(entries, first, arena);
     let event = match shape {
@@ -264,7 +256,7 @@ fn packed_element(entries: &mut Entries, shape: Shape, arena: &mut Arena) -> Res
             }
         }
     };
-    Ok(Given::Event(event))
+    Ok(event)
 }
 
 /// The next entry of an element that has begun.
@@ -287,25 +279,21 @@ fn next_in_nodes(
     left: &mut u64,
     current: &mut Option<Entries>,
     input: &mut Input<'_>,
-) -> Result<Given, Stop> {
+) -> Result<Event, Stop> {
     loop {
         if let Some(entries) = current {
             if let Some(entry) = entries.next()? {
-                return Ok(Given::Event(Event::Item(entry_text(
-                    entries,
-                    entry,
-                    input.arena,
-                ))));
+                return Ok(Event::Item(entry_text(entries, entry, input.arena)));
             }
             *current = None;
         }
         if *left == 0 {
-            return Ok(Given::Last(Event::ValueEnd));
+            return Ok(Event::ValueEnd);
         }
         match node(encoding, input)? {
             Node::Element(item) => {
                 *left -= 1;
-                return Ok(Given::Event(Event::Item(item)));
+                return Ok(Event::Item(item));
             }
             Node::Entries(entries) => {
                 *left -= 1;

@@ -5,7 +5,7 @@ use crate::event::Event;
 use crate::leaf::lzf;
 use crate::leaf::reader::StringHead;
 use crate::limits::Limits;
-use crate::value::{Given, Input};
+use crate::value::Input;
 
 /// A string longer than a part. All parts but the last have the same size, however the input
 /// was cut.
@@ -26,9 +26,9 @@ impl Parts {
         }
     }
 
-    pub(crate) fn next(&mut self, input: &mut Input<'_>) -> Result<Given, Stop> {
+    pub(crate) fn next(&mut self, input: &mut Input<'_>) -> Result<Event, Stop> {
         match self {
-            Self::Plain { left: 0 } => Ok(Given::Last(Event::ValueEnd)),
+            Self::Plain { left: 0 } => Ok(Event::ValueEnd),
             Self::Plain { left } => {
                 let len = part(input.limits).min(*left);
                 if input.window.rest().len() < len {
@@ -37,16 +37,16 @@ impl Parts {
                 let bytes = input.window.slice(0, len);
                 input.window.consume(len);
                 *left -= len;
-                Ok(Given::Event(Event::StringPart(bytes)))
+                Ok(Event::StringPart(bytes))
             }
             Self::Lzf(stream) => loop {
                 match stream.step(input.window.rest())? {
                     lzf::Step::Took(n) => input.window.consume(n),
                     lzf::Step::Need(n) => return Err(Stop::Need(n)),
-                    lzf::Step::Done => return Ok(Given::Last(Event::ValueEnd)),
+                    lzf::Step::Done => return Ok(Event::ValueEnd),
                     lzf::Step::Part(n, bytes) => {
                         input.window.consume(n);
-                        return Ok(Given::Event(Event::StringPart(bytes)));
+                        return Ok(Event::StringPart(bytes));
                     }
                 }
             },
