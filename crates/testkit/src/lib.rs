@@ -14,6 +14,7 @@ pub mod rdb_writer;
 pub mod rng;
 pub mod server;
 pub mod version;
+pub mod workload;
 
 pub use client::Client;
 pub use daemon::Daemon;
@@ -21,3 +22,4 @@ pub use engines::Engine;
 pub use proxy::Proxy;
 pub use rng::Rng;
 pub use server::{Server, ServerOptions};
+pub use workload::{Counters, Ledger, Writer};

@@ -220,16 +220,39 @@ fn entries(source: &StreamState, target: &StreamState) -> Option<String> {
 
 fn groups(source: &Group, target: &Group, options: &OracleOptions) -> Option<String> {
     fact("last id", &source.last_id, &target.last_id)
-        .or_else(|| told("entries read", &source.entries_read, &target.entries_read))
+        .or_else(|| {
+            told("entries read", &source.entries_read, &target.entries_read)
+                .filter(|_| options.entries_read)
+        })
         .or_else(|| maps("pending entry", &source.pending, &target.pending, pending))
         .or_else(|| {
-            maps("consumer", &source.consumers, &target.consumers, |a, b| {
+            let (source, target) = (consumers(source, options), consumers(target, options));
+            maps("consumer", &source, &target, |a, b| {
                 let times = options
                     .consumer_times
                     .then(|| told("seen", &a.0, &b.0).or_else(|| told("active", &a.1, &b.1)));
                 times.flatten()
             })
         })
+}
+
+fn consumers<'a>(
+    group: &'a Group,
+    options: &OracleOptions,
+) -> BTreeMap<&'a [u8], &'a (Option<i64>, Option<i64>)> {
+    let busy = |name: &[u8]| {
+        group
+            .pending
+            .values()
+            .any(|pending| pending.consumer == name)
+    };
+    let consumers = group
+        .consumers
+        .iter()
+        .map(|(name, times)| (name.as_slice(), times));
+    consumers
+        .filter(|(name, _)| options.idle_consumers || busy(name))
+        .collect()
 }
 
 fn pending(source: &Pending, target: &Pending) -> Option<String> {
