@@ -25,6 +25,8 @@ pub struct Report {
     pub words: BTreeMap<String, u64>,
     /// How often each error code was answered.
     pub errors: BTreeMap<String, u64>,
+    /// The last error of each command word.
+    pub last_errors: BTreeMap<String, String>,
     /// How often the connection was made anew.
     pub reconnects: u64,
 }
@@ -145,15 +147,16 @@ impl Job {
         let (results, error) = client.pipeline(batch);
         for (argv, result) in batch.iter().zip(results) {
             report.commands += 1;
+            let word = String::from_utf8_lossy(&argv[0]).into_owned();
             match result {
                 Ok(reply) => {
-                    let word = String::from_utf8_lossy(&argv[0]).into_owned();
                     *report.words.entry(word).or_default() += 1;
                     generator.saw(argv, reply);
                 }
                 Err(text) => {
                     let code = text.split(' ').next().unwrap_or_default().to_owned();
                     *report.errors.entry(code).or_default() += 1;
+                    report.last_errors.insert(word, text);
                 }
             }
         }
