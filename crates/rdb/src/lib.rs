@@ -38,6 +38,7 @@ mod decode;
 pub mod dump;
 mod error;
 mod event;
+pub mod fuzzing;
 mod grammar;
 mod leaf;
 mod limits;

@@ -1,0 +1,253 @@
+//! Bodies of the fuzz targets: what must hold for any input whatsoever.
+//!
+//! The targets in `fuzz/` are one line each; the tests here run the same bodies over small seeds
+//! and over every change of a byte in them.
+
+use bytes::Bytes;
+
+use crate::container::{Entries, Form, Packed, Shape};
+use crate::decode::Decoder;
+use crate::dump;
+use crate::error::{Error, ErrorKind};
+use crate::event::{Event, Poll, Want};
+use crate::leaf::lzf;
+use crate::limits::Limits;
+
+/// Small enough for short inputs to meet every one of them.
+const LIMITS: Limits = Limits {
+    string_bytes_max: 1 << 20,
+    item_bytes_max: 1 << 16,
+    raw_bytes_max: 1 << 18,
+    part_bytes_max: 7,
+    db_max: 1 << 16,
+    template_id_max: 64,
+    validate_raw: true,
+};
+
+const WANTS: [Want; 4] = [
+    Want::Elements,
+    Want::Raw {
+        bytes_max: u64::MAX,
+    },
+    Want::Raw { bytes_max: 20 },
+    Want::Skip,
+];
+
+/// A file: cut or not, it gives the same; it never holds more than it was fed.
+pub fn file(data: &[u8]) {
+    for want in WANTS {
+        let whole = decode(Decoder::new(LIMITS), data, usize::MAX, want);
+        for piece in [1, 5] {
+            let cut = decode(Decoder::new(LIMITS), data, piece, want);
+            assert_eq!(cut, whole, "{want:?} in pieces of {piece}");
+        }
+    }
+}
+
+/// A payload: what decodes into elements is passed on whole as well, and survives that.
+pub fn payload(data: &[u8]) {
+    let Some((&version, value)) = data.split_last() else {
+        return;
+    };
+    let sealed = sealed(value, version);
+    let Ok(found) = dump::verify(&sealed) else {
+        return;
+    };
+    assert_eq!(found.value, value);
+    let run = |want| {
+        let decoder = dump::decoder(&sealed, LIMITS).ok()?;
+        Some(decode(decoder, &[], usize::MAX, want))
+    };
+    let (Some((elements, end)), Some((raw, raw_end))) = (
+        run(Want::Elements),
+        run(Want::Raw {
+            bytes_max: u64::MAX,
+        }),
+    ) else {
+        return;
+    };
+    if end == Ok(Poll::End) {
+        assert_eq!(raw_end, Ok(Poll::End), "{elements:?} but not {raw:?}");
+    }
+    if let ([Event::Key(head), Event::Raw(body)], Ok(Poll::End)) = (raw.as_slice(), raw_end) {
+        let mut again = Vec::new();
+        let version = u16::from(version);
+        dump::payload(
+            &mut again,
+            head.meta.as_deref(),
+            head.type_id,
+            body,
+            version,
+        );
+        assert_eq!(again, sealed, "the body is the value");
+    }
+}
+
+fn sealed(value: &[u8], version: u8) -> Bytes {
+    let mut out = value.to_vec();
+    out.extend(u16::from(version).to_le_bytes());
+    out.extend(crate::crc64(0, &out).to_le_bytes());
+    Bytes::from(out)
+}
+
+type Decoded = (Vec<Event>, Result<Poll, Error>);
+
+fn decode(mut decoder: Decoder, data: &[u8], piece: usize, want: Want) -> Decoded {
+    let mut pieces = data.chunks(piece.min(data.len()).max(1));
+    let mut events = Vec::new();
+    loop {
+        assert!(decoder.buffered() <= data.len() + 64 || data.is_empty());
+        match decoder.poll() {
+            Ok(Poll::Event(event)) => {
+                if let Event::Key(_) = event {
+                    decoder.want(want);
+                }
+                events.push(event);
+            }
+            Ok(Poll::NeedMore) => match pieces.next() {
+                Some(piece) => decoder.feed(Bytes::copy_from_slice(piece)),
+                None => return (events, Ok(Poll::NeedMore)),
+            },
+            end => {
+                if let Err(error) = &end {
+                    assert_eq!(decoder.poll(), Err(error.clone()), "an error stays");
+                }
+                return (events, end);
+            }
+        }
+    }
+}
+
+/// A listpack: if it passes, its entries are those that were checked.
+pub fn listpack(data: &[u8]) {
+    for shape in [Shape::Items, Shape::Scored, Shape::Expiring] {
+        packed(Form::Listpack, shape, data);
+    }
+}
+
+/// A ziplist; and the two old containers, by its first byte.
+pub fn ziplist(data: &[u8]) {
+    packed(Form::Ziplist, Shape::Items, data);
+    packed(Form::Ziplist, Shape::Scored, data);
+    packed(Form::Zipmap, Shape::Pairs, data);
+    packed(Form::Intset, Shape::Items, data);
+}
+
+fn packed(form: Form, shape: Shape, data: &[u8]) {
+    let Ok(count) = (Packed { form, shape }).check(data) else {
+        return;
+    };
+    let mut entries = Entries::new(form, Bytes::copy_from_slice(data));
+    let mut seen = 0;
+    while let Ok(Some(_)) = entries.next() {
+        seen += 1;
+        assert!(seen <= count, "more entries than were checked");
+    }
+    assert_eq!(seen, count, "fewer entries than were checked");
+}
+
+/// LZF: at once, in parts and not at all, the verdict and the output are the same.
+pub fn lzf(data: &[u8]) {
+    let Some((len, input)) = data.split_first_chunk::<2>() else {
+        return;
+    };
+    let len = usize::from(u16::from_le_bytes(*len));
+    let mut whole = vec![0; len];
+    let verdict = lzf::decompress(input, &mut whole);
+    assert_eq!(lzf::check(input, len).is_ok(), verdict.is_ok());
+    for (part, piece) in [(1, 1), (1000, 40), (usize::MAX, usize::MAX)] {
+        let output = in_parts(input, len, part, piece);
+        assert_eq!(output.is_ok(), verdict.is_ok());
+        if let Ok(output) = output {
+            assert_eq!(output, whole);
+        }
+    }
+}
+
+fn in_parts(input: &[u8], len: usize, part: usize, piece: usize) -> Result<Vec<u8>, ErrorKind> {
+    let mut stream = lzf::Stream::new(input.len(), len, part);
+    let (mut at, mut end, mut output) = (0, piece.min(input.len()), Vec::new());
+    loop {
+        match stream.step(input.get(at..end).unwrap_or_default())? {
+            lzf::Step::Took(n) => at += n,
+            lzf::Step::Part(n, bytes) => {
+                at += n;
+                output.extend_from_slice(&bytes);
+            }
+            lzf::Step::Need(n) => {
+                assert!(
+                    at + n > end && at + n <= input.len(),
+                    "asks for what can come"
+                );
+                end = end.saturating_add(piece).min(input.len());
+            }
+            lzf::Step::Done => return Ok(output),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    /// Runs a body over a seed, its prefixes, and changes of each of its bytes.
+    fn exercise(body: fn(&[u8]), seed: &[u8]) {
+        body(seed);
+        for at in 0..seed.len() {
+            body(&seed[..at]);
+            for change in [1, 2, 0x80, 0xff] {
+                let mut bytes = seed.to_vec();
+                bytes[at] ^= change;
+                body(&bytes);
+            }
+        }
+    }
+
+    #[test]
+    fn file() {
+        exercise(super::file, b"REDIS0011\xfe\x00\xfc\x01\x00\x00\x00\x00\x00\x00\x00\x00\x01k\x0avalue of 1\
+            \x04\x01h\x01\x01f\xc0\x05\x02\x01s\x02\x01a\x01b\x05\x01z\x01\x01m\x00\x00\x00\x00\x00\x00\xf0\x3f\
+            \xff\x00\x00\x00\x00\x00\x00\x00\x00");
+    }
+
+    #[test]
+    fn payload() {
+        exercise(
+            super::payload,
+            b"\x10\x0c\x0c\x00\x00\x00\x02\x00\x81f\x02\x05\x01\xff\x0a",
+        );
+        exercise(
+            super::payload,
+            b"\x12\x02\x01\x05plain\x02\x09\x09\x00\x00\x00\x01\x00\x05\x01\xff\x0a",
+        );
+        exercise(
+            super::payload,
+            b"\xf3\x01\x00\x01\x00\x00\x02\x05\x00\x00\x01v\x0d",
+        );
+    }
+
+    #[test]
+    fn containers() {
+        exercise(
+            super::listpack,
+            b"\x0d\x00\x00\x00\x03\x00\x81f\x02\x05\x01\x07\x01\xff",
+        );
+        exercise(
+            super::listpack,
+            b"\x0c\x00\x00\x00\x02\x00\x81f\x02\x05\x01\xff",
+        );
+        exercise(
+            super::ziplist,
+            b"\x0f\x00\x00\x00\x0d\x00\x00\x00\x02\x00\x00\x01f\x03\xf5\xff",
+        );
+        exercise(super::ziplist, b"\x01\x01f\x02\x01vv\x00\xff");
+        exercise(
+            super::ziplist,
+            b"\x02\x00\x00\x00\x02\x00\x00\x00\x01\x00\x02\x00",
+        );
+    }
+
+    #[test]
+    fn lzf() {
+        exercise(super::lzf, b"\x0b\x00\x01ab\xe0\x00\x01");
+        exercise(super::lzf, b"\x04\x00\x00a\x20\x00");
+    }
+}
