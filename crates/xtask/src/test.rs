@@ -136,7 +136,7 @@ fn tests(quick: bool) -> Result<Tally, String> {
         .map_err(|error| format!("cargo test: {error}"))?;
     let mut tally = Tally::default();
     if let Some(output) = child.stdout.take() {
-        tally = show_and_count(BufReader::new(output));
+        tally = show_and_count(BufReader::new(output), &mut std::io::stdout());
     }
     let status = child
         .wait()
@@ -148,12 +148,12 @@ fn tests(quick: bool) -> Result<Tally, String> {
     Ok(tally)
 }
 
-fn show_and_count(mut output: impl BufRead) -> Tally {
+fn show_and_count(mut output: impl BufRead, shown: &mut dyn Write) -> Tally {
     let mut tally = Tally::default();
     let mut line = Vec::new();
     while output.read_until(b'\n', &mut line).is_ok_and(|len| len > 0) {
         // Who closed our output may still want the exit code.
-        let _ = std::io::stdout().write_all(&line);
+        let _ = shown.write_all(&line);
         if let Some(more) = Tally::parse(String::from_utf8_lossy(&line).trim_end()) {
             tally.add(more);
         }
@@ -177,7 +177,9 @@ mod tests {
             test result: ok. 12 passed; 0 failed; 1 ignored; 0 measured; 0 filtered out; finished in 0.01s\n\
             the test result: ok. 5 passed; 0 failed\n\xff\n\
             test result: FAILED. 3 passed; 2 failed; 0 ignored; 0 measured; 0 filtered out; finished in 1s\n";
-        let tally = show_and_count(&output[..]);
+        let mut shown = Vec::new();
+        let tally = show_and_count(&output[..], &mut shown);
+        assert_eq!(shown, output);
         assert_eq!(
             tally,
             Tally {
