@@ -182,6 +182,14 @@ impl Abilities {
             self.rdb_version_max.min(11)
         })
     }
+
+    /// The type and version under which the target takes a stream of this type, if it takes any.
+    pub(crate) fn stream_as(&self, type_id: u8) -> Option<(u8, u16)> {
+        let mut older = crate::streams::TYPES
+            .into_iter()
+            .filter(|older| *older <= type_id);
+        older.find_map(|older| Some((older, self.payload_version(older, false)?)))
+    }
 }
 
 const fn rdb_version_max(fork: Fork, version: Version) -> u16 {

@@ -39,6 +39,7 @@ mod payload;
 mod slot;
 mod snapshot;
 mod stream;
+mod streams;
 pub mod table;
 
 pub use abilities::{Abilities, BadVersion, Fork, Version};

@@ -6,6 +6,7 @@
 use std::borrow::Cow;
 
 use crate::abilities::{Abilities, Fork};
+use crate::streams;
 
 const FOOTER_BYTES: usize = 10;
 const KEY_META: u8 = 0xf3;
@@ -32,7 +33,11 @@ pub(crate) fn fit<'a>(payload: &'a [u8], target: &Abilities) -> Result<Cow<'a, [
     } else {
         target.payload_version(type_id, valkey)
     };
-    let version = version.ok_or(Unloadable { type_id })?;
+    let Some(version) = version else {
+        return parts
+            .older_stream(type_id, target)
+            .ok_or(Unloadable { type_id });
+    };
     Ok(parts.stamped(payload, takes(target, parts.version), version))
 }
 
@@ -76,20 +81,37 @@ impl<'a> Parts<'a> {
         })
     }
 
+    /// The payload of a stream in an older layout that the target takes, if nothing is lost by it.
+    fn older_stream(&self, type_id: u8, target: &Abilities) -> Option<Cow<'a, [u8]>> {
+        if !streams::TYPES.contains(&type_id) || !self.is_sound() {
+            return None;
+        }
+        let (older, version) = target.stream_as(type_id)?;
+        let body = streams::older(self.body.get(1..)?, type_id, older, true).ok()?;
+        let mut out = Vec::with_capacity(body.len() + 1 + FOOTER_BYTES);
+        rdb::dump::payload(&mut out, None, older, &body, version);
+        Some(Cow::Owned(out))
+    }
+
+    /// Whether the checksum is right, or not there.
+    fn is_sound(&self) -> bool {
+        let body = rdb::crc64(0, self.body);
+        self.checksum == 0 || self.checksum == rdb::crc64(body, &self.version.to_le_bytes())
+    }
+
     /// The payload with this version, or as it is if the target takes that.
     fn stamped(&self, payload: &'a [u8], taken: bool, version: u16) -> Cow<'a, [u8]> {
         if taken && self.checksum != 0 {
             return Cow::Borrowed(payload);
         }
-        let crc = |crc, version: u16| rdb::crc64(crc, &version.to_le_bytes());
-        let body = rdb::crc64(0, self.body);
-        if self.checksum != 0 && self.checksum != crc(body, self.version) {
+        if !self.is_sound() {
             return Cow::Borrowed(payload);
         }
         let mut out = Vec::with_capacity(payload.len());
         out.extend_from_slice(self.body);
         out.extend_from_slice(&version.to_le_bytes());
-        out.extend_from_slice(&crc(body, version).to_le_bytes());
+        let checksum = rdb::crc64(0, &out);
+        out.extend_from_slice(&checksum.to_le_bytes());
         Cow::Owned(out)
     }
 }

@@ -176,6 +176,8 @@ pub struct SnapshotRewriter {
     selected: Option<Db>,
     counts: SnapshotCounts,
     current: Option<Current>,
+    /// The key failed: what is still to come of its value is passed over.
+    abandoned: bool,
     chunk: Chunk,
 }
 
@@ -193,15 +195,6 @@ struct Current {
 struct RestoreAs {
     type_id: u8,
     version: u16,
-    cut: Cut,
-}
-
-/// What has to come off a value's bytes so that they are of an older type.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Cut {
-    Nothing,
-    /// Type 26 -> 21: the record of idempotent production, if it is unused.
-    IdempotentTail,
 }
 
 /// How far a value is.
@@ -234,6 +227,7 @@ impl SnapshotRewriter {
             selected: Some(Db(0)),
             counts: SnapshotCounts::default(),
             current: None,
+            abandoned: false,
             chunk: Chunk::default(),
             options,
         }
@@ -257,6 +251,7 @@ impl SnapshotRewriter {
     /// A key: says in which form its value is wanted. After an error its value is to be skipped, if the caller goes on.
     pub fn key(&mut self, head: &KeyHead) -> Result<Want, SnapshotError> {
         self.current = None;
+        self.abandoned = false;
         if self.is_left_out(head) {
             return Ok(Want::Skip);
         }
@@ -303,7 +298,25 @@ impl SnapshotRewriter {
 
     /// An event of the value of the last key, or one that belongs to no key. Commands are appended to `out`, one `sent`
     /// for each that is complete; a string that does not fit into one event leaves its command open until its end.
+    ///
+    /// After an error the key is abandoned: what else comes of its value is passed over. Commands for it may have gone out.
     pub fn event(
+        &mut self,
+        event: Event,
+        out: &mut Vec<u8>,
+        sent: &mut Vec<Sent>,
+    ) -> Result<(), SnapshotError> {
+        if self.abandoned && is_of_a_value(&event) {
+            return Ok(());
+        }
+        let result = self.write(event, out, sent);
+        self.abandoned = result
+            .as_ref()
+            .is_err_and(|error| error.kind != SnapshotErrorKind::OutOfOrder);
+        result
+    }
+
+    fn write(
         &mut self,
         event: Event,
         out: &mut Vec<u8>,
@@ -410,4 +423,18 @@ impl SnapshotRewriter {
         write::function(code, self.options.existing, out, sent);
         Ok(())
     }
+}
+
+fn is_of_a_value(event: &Event) -> bool {
+    matches!(
+        event,
+        Event::String(_)
+            | Event::Raw(_)
+            | Event::ValueStart { .. }
+            | Event::StringPart(_)
+            | Event::Item(_)
+            | Event::Pair { .. }
+            | Event::Scored { .. }
+            | Event::ValueEnd
+    )
 }

@@ -1,23 +1,20 @@
 //! Values sent as they stand in the file: `RESTORE key ttl payload [REPLACE] [ABSTTL] [IDLETIME s | FREQ n]`.
 
+use std::borrow::Cow;
+
 use rdb::{Dialect, KeyHead, Want, dump};
 use resp::encode;
 
 use super::write::{self, Expect, Method, Sent};
-use super::{
-    Current, Cut, Existing, RestoreAs, SnapshotError, SnapshotErrorKind, SnapshotRewriter,
-};
+use super::{Current, Existing, RestoreAs, SnapshotError, SnapshotErrorKind, SnapshotRewriter};
 use crate::Kind;
 use crate::abilities::Fork;
 use crate::number::Decimal;
 use crate::stream::Losses;
+use crate::streams::{self, NotOlder};
 
 /// Key metadata came with RDB 13 of Redis.
 const META_VERSION: u16 = 13;
-
-/// How the record of idempotent production ends a stream of type 26 that never used it: 100 seconds, 100 entries,
-/// no producers, nothing counted.
-const IDEMPOTENT_TAIL: &[u8] = &[0x40, 0x64, 0x40, 0x64, 0, 0, 0];
 
 impl SnapshotRewriter {
     pub(super) fn takes_metadata(&self) -> bool {
@@ -45,10 +42,7 @@ impl SnapshotRewriter {
             let (type_id, kind) = (head.type_id, head.kind);
             return Err(SnapshotErrorKind::TypeUnknown { type_id, kind });
         };
-        let mut bytes_max = self
-            .options
-            .restore_bytes_max
-            .min(self.options.target.bulk_bytes_max);
+        let mut bytes_max = self.body_bytes_max();
         if with_meta {
             restore.version = restore.version.max(META_VERSION);
             bytes_max = u64::MAX;
@@ -56,27 +50,24 @@ impl SnapshotRewriter {
         Ok((Want::Raw { bytes_max }, Some(restore)))
     }
 
+    /// The largest body that is sent in one piece, where it could also be sent otherwise.
+    fn body_bytes_max(&self) -> u64 {
+        // The type byte and the footer go with it.
+        let room = self.options.target.bulk_bytes_max.saturating_sub(11);
+        self.options.restore_bytes_max.min(room)
+    }
+
     /// The type and version under which the target takes a value of this type.
     fn restorable(&self, type_id: u8) -> Option<RestoreAs> {
         let target = &self.options.target;
         let valkey = self.dialect == Dialect::Valkey;
-        let as_it_is = target.payload_version(type_id, valkey);
-        if let Some(version) = as_it_is {
-            return Some(RestoreAs {
-                type_id,
-                version,
-                cut: Cut::Nothing,
-            });
-        }
-        if type_id == 26 && !valkey {
-            let version = target.payload_version(21, false)?;
-            return Some(RestoreAs {
-                type_id: 21,
-                version,
-                cut: Cut::IdempotentTail,
-            });
-        }
-        None
+        let as_it_is = target
+            .payload_version(type_id, valkey)
+            .map(|version| (type_id, version));
+        let is_stream = streams::TYPES.contains(&type_id);
+        let (type_id, version) =
+            as_it_is.or_else(|| target.stream_as(type_id).filter(|_| is_stream))?;
+        Some(RestoreAs { type_id, version })
     }
 
     /// A value's bytes.
@@ -87,9 +78,9 @@ impl SnapshotRewriter {
         sent: &mut Vec<Sent>,
     ) -> Result<(), SnapshotError> {
         let current = self.take()?;
-        let (body, restore) = Self::cut(&current, body)?;
+        let (body, restore) = self.bytes_of(&current, body)?;
         let head = &current.head;
-        let len = dump::payload_len(head.meta.as_deref(), body);
+        let len = dump::payload_len(head.meta.as_deref(), &body);
         let (bytes, max) = (len as u64, self.options.target.bulk_bytes_max);
         if bytes > max {
             return Err(Self::error(
@@ -120,7 +111,7 @@ impl SnapshotRewriter {
             out,
             head.meta.as_deref(),
             restore.type_id,
-            body,
+            &body,
             restore.version,
         );
         self.restore_tail(head, replace, out);
@@ -139,21 +130,32 @@ impl SnapshotRewriter {
         Ok(())
     }
 
-    fn cut<'a>(current: &Current, body: &'a [u8]) -> Result<(&'a [u8], RestoreAs), SnapshotError> {
+    /// The bytes to send: as they are, or a stream's in an older layout.
+    fn bytes_of<'a>(
+        &self,
+        current: &Current,
+        body: &'a [u8],
+    ) -> Result<(Cow<'a, [u8]>, RestoreAs), SnapshotError> {
         let Current { head, restore, .. } = current;
-        let unknown = || {
-            let kind = SnapshotErrorKind::TypeUnknown {
-                type_id: head.type_id,
-                kind: head.kind,
-            };
-            Self::error(head, kind)
-        };
-        let restore = restore.ok_or_else(unknown)?;
-        let body = match restore.cut {
-            Cut::Nothing => body,
-            Cut::IdempotentTail => body.strip_suffix(IDEMPOTENT_TAIL).ok_or_else(unknown)?,
-        };
-        Ok((body, restore))
+        let restore = restore.ok_or_else(Self::out_of_order)?;
+        if restore.type_id == head.type_id {
+            return Ok((Cow::Borrowed(body), restore));
+        }
+        let keep = self.options.losses == Losses::Refuse;
+        match streams::older(body, head.type_id, restore.type_id, keep) {
+            Ok(body) => Ok((Cow::Owned(body), restore)),
+            Err(NotOlder::Malformed) => {
+                let kind = SnapshotErrorKind::TypeUnknown {
+                    type_id: head.type_id,
+                    kind: head.kind,
+                };
+                Err(Self::error(head, kind))
+            }
+            Err(why @ (NotOlder::Idempotence | NotOlder::Returned)) => Err(Self::error(
+                head,
+                SnapshotErrorKind::TargetLacks { what: why.what() },
+            )),
+        }
     }
 
     /// Whether the time goes into the `RESTORE` itself.

@@ -79,7 +79,7 @@ impl SnapshotRewriter {
 
     /// The end of a string that came in parts.
     pub(super) fn string_end(
-        &mut self,
+        &self,
         current: &Current,
         out: &mut Vec<u8>,
         sent: &mut Vec<Sent>,
