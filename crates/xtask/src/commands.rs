@@ -17,7 +17,7 @@ const TABLE: &str = "crates/rewrite/src/table/generated.rs";
 const GOLDEN: &str = "crates/rewrite/tests/getkeys.golden";
 
 /// Runs the task. `args` are the paths of the servers; the working directory is the workspace's root.
-pub fn run(args: &[String]) -> Result<(), String> {
+pub(crate) fn run(args: &[String]) -> Result<(), String> {
     if args.is_empty() {
         return Err("usage: cargo xtask commands SERVER... (paths of server executables)".into());
     }
