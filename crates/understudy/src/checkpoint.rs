@@ -9,7 +9,8 @@
 //! position is past it, so only a new snapshot can mend the target). `epoch` grows with every owner: who
 //! finds another epoch than its own has been replaced. `db` is the database selected in the stream at
 //! `offset`. `flags` holds `o` when the target was empty at the start, so that every key there is ours
-//! and a new snapshot may remove what is gone at the source.
+//! and a new snapshot may remove what is gone at the source; `l` while keys of the snapshot may have a lease
+//! (see `pipeline::lease`).
 
 use std::fmt;
 
@@ -42,6 +43,8 @@ pub(crate) struct Checkpoint {
     pub(crate) phase: Phase,
     /// Every key of the target is ours.
     pub(crate) owned: bool,
+    /// Keys of the snapshot may still have a lease instead of their own expiry.
+    pub(crate) leased: bool,
 }
 
 /// What every checkpoint's key begins with.
@@ -54,7 +57,12 @@ pub(crate) fn key(name: &str) -> String {
 
 impl fmt::Display for Checkpoint {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let flags = if self.owned { "o" } else { "" };
+        let flags = match (self.owned, self.leased) {
+            (false, false) => "",
+            (false, true) => "l",
+            (true, false) => "o",
+            (true, true) => "ol",
+        };
         let (phase, position) = match &self.phase {
             Phase::Snapshot => ("snapshot", None),
             Phase::Stream(position) => ("stream", Some(position)),
@@ -103,6 +111,7 @@ impl Checkpoint {
                 other => return Err(format!("its phase is {other:?}")),
             },
             owned: flags.contains('o'),
+            leased: flags.contains('l'),
         })
     }
 }
@@ -121,12 +130,16 @@ mod tests {
         };
         for phase in [Phase::Snapshot, Phase::Stream(at), Phase::Diverged(at)] {
             for owned in [true, false] {
-                let value = Checkpoint {
-                    epoch: 9,
-                    phase: phase.clone(),
-                    owned,
-                };
-                assert_eq!(Checkpoint::parse(value.to_string().as_bytes()), Ok(value));
+                for leased in [true, false] {
+                    let phase = phase.clone();
+                    let value = Checkpoint {
+                        epoch: 9,
+                        phase,
+                        owned,
+                        leased,
+                    };
+                    assert_eq!(Checkpoint::parse(value.to_string().as_bytes()), Ok(value));
+                }
             }
         }
     }

@@ -133,7 +133,7 @@ impl App {
         let read = commands + keys + status.dropped.total();
         json!({
             "start_time": status.started_ms.get(),
-            "consistent": status.phase() == Phase::Stream && status.lag_bytes() == 0,
+            "consistent": status.is_ready(u64::MAX) && status.lag_bytes() == 0,
             "total_entries_count": { "read_count": read, "write_count": commands + keys },
             "per_cmd_entries_count": per_command,
             "reader": self.reader_json(),
@@ -185,6 +185,7 @@ impl App {
             "source_offset": status.source_offset.get(),
             "spooled_offset": status.spooled_offset.get(),
             "applied_offset": status.applied_offset.get(),
+            "leases_open": status.leases_open.get() > 0,
             "lag_bytes": status.lag_bytes(),
             "lag_seconds": std::time::Duration::from_millis(status.lag_ms()).as_secs_f64(),
             "snapshot_keys": status.snapshot_keys_total.get(),

@@ -4,6 +4,8 @@
 //! receiver reconnects to the source by itself, and the applier to the target; it ends when the source
 //! begins a new history, when the target has fallen back behind what is kept here, or for good.
 
+use std::cell::Cell;
+
 use bytes::Bytes;
 use replica::{ReplId, ReplOffset, Start};
 
@@ -12,7 +14,7 @@ use crate::checkpoint::{Checkpoint, Phase, Position};
 use crate::client::Client;
 use crate::config::{Config, ExistingKeys};
 use crate::error::{Class, Side, SyncError};
-use crate::pipeline::{SnapshotApplier, StreamApplier, sweep};
+use crate::pipeline::{Leases, SnapshotApplier, StreamApplier, settle_all, sweep};
 use crate::source::{self, Conn, Opened, Receiver, spool_error};
 use crate::spool::{self, Feed, Keep, Log, Syncer};
 use crate::status::{self, Status};
@@ -28,7 +30,7 @@ const SHRUNK_PERCENT: u64 = 50;
 ///
 /// # Errors
 /// What ended it; [`SyncError::exit_code`] is the process's.
-pub async fn run(config: &Config, status: &Status, stop: &Stop) -> Result<(), SyncError> {
+pub(crate) async fn run(config: &Config, status: &Status, stop: &Stop) -> Result<(), SyncError> {
     let dir = &config.spool.dir;
     let _lock = spool::lock(dir)
         .map_err(|error| SyncError::local(format!("spool directory {}: {error}", dir.display())))?;
@@ -109,7 +111,7 @@ enum Next {
     /// Asked to stop, or there was no more to do.
     Done,
     /// The source began a new history; its answer is at hand.
-    NewHistory(Opened),
+    NewHistory(Box<Opened>),
     /// Look at the target again and choose anew.
     Again,
 }
@@ -142,7 +144,7 @@ impl Supervisor<'_> {
             let next = match opened_now {
                 None => return Ok(()),
                 Some(Opened::Continue { conn, replid }) => {
-                    self.stream(visit, conn, replid, log).await?
+                    Box::pin(self.stream(visit, conn, replid, log)).await?
                 }
                 Some(Opened::Full {
                     conn,
@@ -150,12 +152,12 @@ impl Supervisor<'_> {
                     offset,
                 }) => {
                     drop(log);
-                    self.full(visit, conn, replid, offset).await?
+                    Box::pin(self.full(visit, conn, replid, offset)).await?
                 }
             };
             match next {
                 Next::Done => return Ok(()),
-                Next::NewHistory(answer) => opened = Some(answer),
+                Next::NewHistory(answer) => opened = Some(*answer),
                 Next::Again => tokio::time::sleep(backoff.pause()).await,
             }
         }
@@ -252,8 +254,9 @@ impl Supervisor<'_> {
         feed.set_applied(position.offset.0).map_err(spool_error)?;
         self.show_position(&feed, position);
         let receiver = self.receiver(conn, None, &feed);
-        let applier = self.apply_stream(target, &feed, position, false);
-        self.session(receiver.run(), applier, &feed).await
+        let leases = target.checkpoint.leased.then(Leases::unknown);
+        let applier = self.apply_stream(target, &feed, position, false, leases);
+        Box::pin(self.session(receiver.run(), applier, &feed)).await
     }
 
     fn show_position(&self, feed: &Feed, position: Position) {
@@ -299,6 +302,7 @@ impl Supervisor<'_> {
                 epoch,
                 phase: Phase::Snapshot,
                 owned: manner.owned,
+                leased: true,
             })
         })
         .await?;
@@ -318,7 +322,7 @@ impl Supervisor<'_> {
         self.status.source_offset.set(offset.0);
         let receiver = self.receiver(conn, Some(&snapshot), &stream);
         let applier = async {
-            let (target, position) = self
+            let (target, position, leases) = self
                 .apply_snapshot(target, &snapshot, manner, replid, offset)
                 .await?;
             if !self.config.source.sync_aof {
@@ -328,9 +332,10 @@ impl Supervisor<'_> {
             if !self.config.source.sync_aof {
                 stream.close();
             }
-            self.apply_stream(target, &stream, position, true).await
+            self.apply_stream(target, &stream, position, true, leases)
+                .await
         };
-        self.session(receiver.run(), applier, &stream).await
+        Box::pin(self.session(receiver.run(), applier, &stream)).await
     }
 
     /// How a snapshot is to be written, given what the target holds.
@@ -401,7 +406,7 @@ impl Supervisor<'_> {
         manner: Manner,
         replid: ReplId,
         offset: ReplOffset,
-    ) -> Result<(Target, Position), SyncError> {
+    ) -> Result<(Target, Position, Option<Leases>), SyncError> {
         let mut existing = manner.existing;
         let applied = loop {
             let applier = SnapshotApplier::new(
@@ -439,7 +444,8 @@ impl Supervisor<'_> {
             db: applied.stream_db,
         };
         target.checkpoint.phase = Phase::Stream(position);
-        Ok((target, position))
+        let leases = applied.leases.filter(|leases| !leases.is_empty());
+        Ok((target, position, leases))
     }
 
     async fn sweep(&self, keys: &crate::pipeline::KeySet) -> Result<(), SyncError> {
@@ -450,13 +456,48 @@ impl Supervisor<'_> {
         Ok(())
     }
 
-    /// Applies the stream from `position` on, over as many connections as it takes.
+    /// Applies the stream, and meanwhile ends the leases of the snapshot.
     async fn apply_stream(
+        &self,
+        target: Target,
+        feed: &Feed,
+        position: Position,
+        announce: bool,
+        leases: Option<Leases>,
+    ) -> Result<(), SyncError> {
+        let leased = Cell::new(leases.is_some());
+        self.status.leases_open.set(u64::from(leased.get()));
+        let settled = async {
+            if let Some(leases) = leases {
+                settle_all(self.config, feed, leases).await;
+            }
+            leased.set(false);
+            self.status.leases_open.set(0);
+        };
+        let stream = self.apply_units(target, feed, position, announce, &leased);
+        let mut settled = std::pin::pin!(settled);
+        let mut stream = std::pin::pin!(stream);
+        tokio::select! {
+            biased;
+            result = &mut stream => {
+                // What is left when the stream ends well is ended at once.
+                if result.is_ok() && leased.get() {
+                    settled.await;
+                }
+                result
+            }
+            () = &mut settled => stream.await,
+        }
+    }
+
+    /// Applies the stream from `position` on, over as many connections as it takes.
+    async fn apply_units(
         &self,
         mut target: Target,
         feed: &Feed,
         mut position: Position,
         mut announce: bool,
+        leased: &Cell<bool>,
     ) -> Result<(), SyncError> {
         loop {
             let ours = target.checkpoint.clone();
@@ -467,6 +508,7 @@ impl Supervisor<'_> {
                 target,
                 position,
                 self.source_version.version,
+                leased,
             );
             if announce {
                 applier.announce(position);
@@ -535,7 +577,7 @@ impl Supervisor<'_> {
             tokio::select! {
                 biased;
                 () = self.stop.requested() => Ended::Asked,
-                received = receiver => Ended::Received(received),
+                received = receiver => Ended::Received(received.map(Box::new)),
                 applied = &mut applier => Ended::Applied(applied),
             }
         };
@@ -591,7 +633,7 @@ impl Supervisor<'_> {
 
 enum Ended {
     Asked,
-    Received(Result<Opened, SyncError>),
+    Received(Result<Box<Opened>, SyncError>),
     Applied(Result<(), SyncError>),
 }
 

@@ -217,14 +217,6 @@ impl Visit<'_> {
             checkpoint,
         }))
     }
-
-    /// The epoch found, or 0.
-    pub(crate) fn epoch(&self) -> u64 {
-        match &self.found {
-            Found::Nothing => 0,
-            Found::Checkpoint(checkpoint) => checkpoint.epoch,
-        }
-    }
 }
 
 /// Takes the target back after a lost connection, raising the epoch.

@@ -12,6 +12,7 @@ use resp::{Limits, ReplyKind, ReplyScanner};
 use rewrite::{Expect, Method, Sent, SnapshotRewriter};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
+use super::lease::Leases;
 use super::stream::show;
 use super::sweep::KeySet;
 use crate::checkpoint::KEY_PREFIX;
@@ -37,6 +38,8 @@ pub(crate) struct Applied {
     pub(crate) stream_db: u32,
     /// Its keys, where they were asked for.
     pub(crate) keys: Option<KeySet>,
+    /// Keys whose expiry was moved, where a stream follows.
+    pub(crate) leases: Option<Leases>,
 }
 
 /// Applies one snapshot over one connection.
@@ -72,6 +75,8 @@ impl<'a> SnapshotApplier<'a> {
         existing: ExistingKeys,
         collect: bool,
     ) -> Self {
+        // Without a stream to follow there is nothing that an expiry could come too early for.
+        let leases = config.source.sync_aof.then(Leases::default);
         let options = rewrite::SnapshotOptions {
             filter: config.filter.clone(),
             own_key_mark: Bytes::from_static(KEY_PREFIX.as_bytes()),
@@ -103,6 +108,7 @@ impl<'a> SnapshotApplier<'a> {
             applied: Applied {
                 stream_db: 0,
                 keys: collect.then(KeySet::default),
+                leases,
             },
         }
     }
@@ -194,10 +200,18 @@ impl<'a> SnapshotApplier<'a> {
         if let Some(keys) = &mut self.applied.keys {
             keys.insert(head.db.0, &head.key);
         }
-        let want = self
-            .rewriter
-            .key(head)
-            .map_err(|error| self.refused(error.to_string()))?;
+        let lease = match (&mut self.applied.leases, head.expire_at_ms) {
+            (Some(leases), Some(at_ms)) => Some(leases.grant(head.db.0, &head.key, at_ms)),
+            _ => None,
+        };
+        let want = match lease.filter(|lease| Some(*lease) != head.expire_at_ms) {
+            None => self.rewriter.key(head),
+            Some(lease) => self.rewriter.key(&KeyHead {
+                expire_at_ms: Some(lease),
+                ..head.clone()
+            }),
+        };
+        let want = want.map_err(|error| self.refused(error.to_string()))?;
         self.decoder.want(want);
         Ok(())
     }

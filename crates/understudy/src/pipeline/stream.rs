@@ -1,5 +1,6 @@
 //! The command stream, applied in units: one in flight, the next one being collected meanwhile.
 
+use std::cell::Cell;
 use std::time::Instant;
 
 use bytes::{Buf, Bytes, BytesMut};
@@ -42,6 +43,8 @@ pub(crate) struct StreamApplier<'a> {
     scanner: ReplyScanner,
     /// A buffer to use again.
     spare: Vec<u8>,
+    /// Whether leases are open, for the checkpoint.
+    leased: &'a Cell<bool>,
     backoff: Backoff,
 }
 
@@ -137,6 +140,7 @@ impl<'a> StreamApplier<'a> {
         target: Target,
         position: Position,
         source_version: Option<rewrite::Version>,
+        leased: &'a Cell<bool>,
     ) -> Self {
         let key = checkpoint::key(&config.link_name);
         let options = rewrite::StreamOptions {
@@ -160,6 +164,7 @@ impl<'a> StreamApplier<'a> {
             inflight: None,
             scanner: ReplyScanner::new(Limits::default()),
             spare: Vec::new(),
+            leased,
             backoff: Backoff::default(),
         }
     }
@@ -317,6 +322,7 @@ impl<'a> StreamApplier<'a> {
         };
         Checkpoint {
             phase: phase(position),
+            leased: self.leased.get(),
             ..self.target.checkpoint.clone()
         }
     }

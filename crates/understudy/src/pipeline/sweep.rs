@@ -67,43 +67,49 @@ pub(crate) async fn sweep(
             what,
         ));
     }
-    let mut removed = 0;
+    let mut stale: Vec<(u32, Bytes)> = Vec::new();
+    each_key(config, &mut client, |db, key| {
+        if config.filter.key(key) && !keys.contains(db, key) {
+            stale.push((db, key.clone()));
+        }
+    })
+    .await?;
+    let mut selected = None;
+    for (db, key) in &stale {
+        if selected != Some(db) {
+            client.call(&[b"SELECT", db.to_string().as_bytes()]).await?;
+            selected = Some(db);
+        }
+        client.call(&[b"DEL", key]).await?;
+    }
+    Ok(stale.len() as u64)
+}
+
+/// Calls `f` with every key of the target that is not ours, in the databases that pass the filter.
+pub(super) async fn each_key(
+    config: &Config,
+    client: &mut Client,
+    mut f: impl FnMut(u32, &Bytes),
+) -> Result<(), SyncError> {
     for (db, _) in client.info("keyspace").await?.keyspace() {
         if !config.filter.db(rewrite::Db(db)) {
             continue;
         }
         client.call(&[b"SELECT", db.to_string().as_bytes()]).await?;
-        removed += sweep_db(config, &mut client, db, keys).await?;
-    }
-    Ok(removed)
-}
-
-async fn sweep_db(
-    config: &Config,
-    client: &mut Client,
-    db: u32,
-    keys: &KeySet,
-) -> Result<u64, SyncError> {
-    let mut cursor = Bytes::from_static(b"0");
-    let mut removed = 0;
-    loop {
-        let (next, found) = scan(config, client, &cursor).await?;
-        let stale: Vec<&[u8]> = found
-            .iter()
-            .map(Bytes::as_ref)
-            .filter(|key| !is_own(key) && config.filter.key(key) && !keys.contains(db, key))
-            .collect();
-        if !stale.is_empty() {
-            let mut argv: Vec<&[u8]> = vec![b"DEL"];
-            argv.extend(&stale);
-            client.call(&argv).await?;
-            removed += stale.len() as u64;
+        let mut cursor = Bytes::from_static(b"0");
+        loop {
+            let (next, found) = scan(config, client, &cursor).await?;
+            found
+                .iter()
+                .filter(|key| !is_own(key))
+                .for_each(|key| f(db, key));
+            if next.as_ref() == b"0" {
+                break;
+            }
+            cursor = next;
         }
-        if next.as_ref() == b"0" {
-            return Ok(removed);
-        }
-        cursor = next;
     }
+    Ok(())
 }
 
 async fn scan(

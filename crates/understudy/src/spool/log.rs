@@ -365,7 +365,7 @@ impl Log {
     }
 
     fn drop_tail_before(&mut self, pos: u64) -> bool {
-        if !self.tail.front().is_some_and(|chunk| chunk.end() <= pos) {
+        if self.tail.front().is_none_or(|chunk| chunk.end() > pos) {
             return false;
         }
         if let Some(chunk) = self.tail.pop_front() {

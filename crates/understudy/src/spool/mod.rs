@@ -97,10 +97,6 @@ impl Feed {
     pub(crate) fn with_log<T>(&self, f: impl FnOnce(&mut Log) -> T) -> T {
         f(&mut self.log.borrow_mut())
     }
-
-    pub(crate) fn into_log(self) -> Log {
-        self.log.into_inner()
-    }
 }
 
 /// Syncs files to the platter on a thread of its own, so that no fsync is in the latency of a write.
