@@ -1,1 +1,0 @@
-//! End-to-end tests of Understudy against real servers live in `tests/`.

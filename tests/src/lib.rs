@@ -1,0 +1,97 @@
+//! End-to-end tests of Understudy against real servers live in `tests/`, one file by subject; this is what they share.
+//!
+//! A test starts servers, describes a [`Link`], starts a daemon on it, does harm, and asks the oracles at the end:
+//! is every key equal, is every counter exact, how many full syncs did the source have to serve?
+//!
+//! `UNDERSTUDY_SEED` repeats a run's random moments; `UNDERSTUDY_KILLS`, `UNDERSTUDY_CUTS` and
+//! `UNDERSTUDY_STOP_SECONDS` make the long proofs of the short tests.
+
+mod fake;
+mod link;
+mod run;
+
+use std::time::Duration;
+
+use testkit::process::wait_until;
+use testkit::{Daemon, Engine, Rng, Server, ServerOptions};
+
+pub use fake::Fake;
+pub use link::Link;
+pub use run::{Ended, run, run_file};
+
+/// How long anything may take that takes a moment on an idle machine.
+pub const LIMIT: Duration = Duration::from_secs(60);
+
+/// An engine as a source whose backlog outlasts every test.
+pub fn source_of(engine: &str) -> Server {
+    Server::start(
+        &Engine::of(engine),
+        ServerOptions::args("--repl-backlog-size 128mb"),
+    )
+}
+
+/// A number from the environment, or the default of a short run.
+pub fn from_env(name: &str, default: u64) -> u64 {
+    let number = match std::env::var(name) {
+        Ok(text) => text
+            .parse()
+            .unwrap_or_else(|_| panic!("{name}={text} is no number")),
+        Err(_) => default,
+    };
+    println!("{name}={number}");
+    number
+}
+
+/// A generator whose seed is printed.
+pub fn rng() -> Rng {
+    Rng::new(Rng::seed_from_env())
+}
+
+/// A field of the daemon's own part of the status JSON.
+pub fn own(daemon: &Daemon, field: &str) -> Option<u64> {
+    daemon.status()?["understudy"][field].as_u64()
+}
+
+/// The phase that the status JSON names; empty while nobody answers.
+pub fn phase(daemon: &Daemon) -> String {
+    let status = daemon.status().unwrap_or_default();
+    status["understudy"]["phase"]
+        .as_str()
+        .unwrap_or_default()
+        .into()
+}
+
+/// Waits until the snapshot is applied and the stream is followed.
+pub fn wait_stream(daemon: &mut Daemon) {
+    daemon.wait_for("the stream phase", LIMIT, |daemon| {
+        phase(daemon) == "stream"
+    });
+}
+
+/// The offset that the source has written to its replicas.
+pub fn written(source: &Server) -> u64 {
+    source
+        .client()
+        .info_number("replication", "master_repl_offset")
+        .try_into()
+        .expect("an offset is not negative")
+}
+
+/// Waits until everything that the source has written so far is confirmed by the target.
+pub fn catch_up(daemon: &mut Daemon, source: &Server) {
+    let goal = written(source);
+    daemon.wait_for(&format!("applied offset {goal}"), LIMIT, |daemon| {
+        own(daemon, "applied_offset").is_some_and(|applied| applied >= goal)
+    });
+}
+
+/// Full syncs that the source has served.
+pub fn full_syncs(source: &Server) -> i64 {
+    source.client().info_number("stats", "sync_full")
+}
+
+/// Waits until a workload has gone on by `more`.
+pub fn wait_more(what: &str, more: u64, count: impl Fn() -> u64) {
+    let goal = count() + more;
+    wait_until(what, LIMIT, || count() >= goal);
+}
