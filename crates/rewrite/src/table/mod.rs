@@ -252,18 +252,36 @@ const fn index() -> [u16; BUCKETS] {
     buckets
 }
 
-/// A bucket for a name. Upper and lower case letters hash alike; what else falls together is told apart by comparing.
+/// A bucket for a name, by its length and its first and last eight bytes (which overlap in a short one). Upper and lower
+/// case letters hash alike; what else falls together is told apart by comparing.
+#[inline]
 const fn hash(name: &[u8]) -> usize {
-    let mut state = 0u32;
-    let mut rest = name;
-    while let [byte, after @ ..] = rest {
-        state = (state ^ (*byte | 0x20) as u32)
-            .wrapping_mul(0x9e37_79b1)
-            .rotate_left(13);
-        rest = after;
-    }
-    (state as usize) & (BUCKETS - 1)
+    let (head, tail) = match (name.first_chunk::<8>(), name.last_chunk::<8>()) {
+        (Some(head), Some(tail)) => (u64::from_le_bytes(*head), u64::from_le_bytes(*tail)),
+        _ => match (name.first_chunk::<4>(), name.last_chunk::<4>()) {
+            (Some(head), Some(tail)) => (
+                u32::from_le_bytes(*head) as u64,
+                u32::from_le_bytes(*tail) as u64,
+            ),
+            _ => match name {
+                [first, second, last] => (*first as u64, (*second as u64) << 8 | *last as u64),
+                [first, last] => (*first as u64, *last as u64),
+                [only] => (*only as u64, 0),
+                _ => (0, 0),
+            },
+        },
+    };
+    let (head, tail) = (head | LOWER, tail | LOWER);
+    let mixed = (head ^ tail.rotate_left(23) ^ name.len() as u64).wrapping_mul(SPREAD);
+    ((mixed ^ mixed >> 32).wrapping_mul(SPREAD) >> HASH_SHIFT) as usize
 }
+
+/// Makes letters lower case.
+const LOWER: u64 = 0x2020_2020_2020_2020;
+/// An odd number whose bits look random (2^64 divided by the golden ratio).
+const SPREAD: u64 = 0x9e37_79b9_7f4a_7c15;
+/// What is left are the bits of a bucket.
+const HASH_SHIFT: u32 = 64 - BUCKETS.trailing_zeros();
 
 /// The built-in command of this name, in whatever case it is written.
 pub fn lookup(name: &[u8]) -> Option<&'static Command> {
