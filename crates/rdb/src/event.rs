@@ -93,8 +93,8 @@ pub enum Event {
         name: Bytes,
         /// Its engine.
         engine: Bytes,
-        /// What it says of itself.
-        description: Option<Bytes>,
+        /// What it says of itself; boxed, so that an event moves in registers and not by a call.
+        description: Option<Box<Bytes>>,
         /// Its source, without a header line.
         code: Bytes,
     },
@@ -253,6 +253,11 @@ mod tests {
         assert_eq!(Score(f64::INFINITY).to_string(), "inf");
         assert_eq!(Score(f64::NEG_INFINITY).to_string(), "-inf");
         assert_ne!(Score(0.0), Score(-0.0));
+    }
+
+    #[test]
+    fn events_are_small_enough_to_be_moved_cheaply() {
+        assert!(size_of::<Poll>() <= 128, "{} bytes", size_of::<Poll>());
     }
 
     #[test]

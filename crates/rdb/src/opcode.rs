@@ -123,7 +123,7 @@ impl Body<'_> {
         let (name, engine) = (self.text()?, self.text()?);
         let description = match self.reader.number()? {
             0 => None,
-            _ => Some(self.text()?),
+            _ => Some(Box::new(self.text()?)),
         };
         Ok(Event::FunctionPreGa {
             name,

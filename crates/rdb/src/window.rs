@@ -34,6 +34,9 @@ pub(crate) struct Window {
     queued: usize,
     mark: Option<usize>,
     held: Vec<Bytes>,
+    /// The end of what is held, where it came in small chunks.
+    held_loose: BytesMut,
+    /// Bytes in `held` and `held_loose`.
     held_len: usize,
     sum: Running,
     /// Everything before this offset is in the sum (going back does not take it out again).
@@ -51,6 +54,7 @@ impl Window {
             queued: 0,
             mark: None,
             held: Vec::new(),
+            held_loose: BytesMut::new(),
             held_len: 0,
             sum: Running::new(),
             summed: 0,
@@ -179,16 +183,29 @@ impl Window {
     fn give_up_head(&mut self) {
         self.sum_up();
         if let Some(mark) = self.mark {
-            let piece = self.head.slice(mark..self.pos);
-            if !piece.is_empty() {
-                self.held_len += piece.len();
-                self.held.push(piece);
-            }
+            self.hold(self.head.slice(mark..self.pos));
             self.mark = Some(0);
         }
         self.head_at += self.pos as u64;
         self.head = self.head.slice(self.pos..);
         self.pos = 0;
+    }
+
+    fn hold(&mut self, piece: Bytes) {
+        self.held_len += piece.len();
+        if piece.len() < LOOSE_CHUNK {
+            self.held_loose.extend_from_slice(&piece);
+        } else {
+            self.settle_held();
+            self.held.push(piece);
+        }
+    }
+
+    /// Moves the loose end into the held pieces.
+    fn settle_held(&mut self) {
+        if !self.held_loose.is_empty() {
+            self.held.push(self.held_loose.split().freeze());
+        }
     }
 
     fn sum_up(&mut self) {
@@ -223,6 +240,7 @@ impl Window {
             return Bytes::new();
         };
         let last = self.head.slice(mark..self.pos);
+        self.settle_held();
         if self.held.is_empty() {
             return last;
         }
@@ -238,6 +256,7 @@ impl Window {
     /// Goes back to the mark, and the mark is gone.
     pub(crate) fn rewind(&mut self) {
         let Some(mark) = self.mark.take() else { return };
+        self.settle_held();
         if self.held.is_empty() {
             self.pos = mark;
             return;
@@ -272,5 +291,88 @@ impl Window {
         self.head_at += left.len() as u64;
         self.summed = self.head_at;
         left
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn fed(chunks: &[&'static [u8]]) -> Window {
+        let mut window = Window::new();
+        chunks
+            .iter()
+            .for_each(|chunk| window.feed(Bytes::from_static(chunk)));
+        window
+    }
+
+    #[test]
+    fn joins_exactly_what_is_needed() {
+        let mut window = fed(&[b"abc", b"defgh"]);
+        assert!(window.ensure(2));
+        assert_eq!(window.rest(), b"abc", "the chunk as it came");
+        window.consume(1);
+        assert!(window.ensure(4));
+        assert_eq!(window.rest(), b"bcde");
+        window.consume(4);
+        assert!(window.ensure(1));
+        assert_eq!(window.rest(), b"fgh", "what follows was not copied");
+        assert_eq!((window.offset(), window.buffered()), (5, 3));
+        assert!(!window.ensure(4));
+    }
+
+    #[test]
+    fn takes_or_goes_back_to_what_is_marked() {
+        for take in [true, false] {
+            let mut window = fed(&[b"ab", b"cd", b"ef"]);
+            assert!(window.ensure(1));
+            window.consume(1);
+            window.mark();
+            window.consume(1);
+            assert!(window.ensure(3));
+            window.consume(3);
+            assert_eq!((window.marked_len(), window.buffered()), (4, 5));
+            if take {
+                assert_eq!(window.take_marked(), "bcde");
+                assert_eq!((window.offset(), window.leftover()), (5, Bytes::from("f")));
+            } else {
+                window.rewind();
+                assert_eq!((window.offset(), window.buffered()), (1, 5));
+                assert!(window.ensure(5));
+                assert_eq!(window.rest(), b"bcdef");
+            }
+        }
+    }
+
+    #[test]
+    fn sums_once_what_is_read_twice() {
+        let mut window = fed(&[b"1234", b"56789"]);
+        assert!(window.ensure(1));
+        window.mark();
+        window.consume(4);
+        assert!(window.ensure(1));
+        window.consume(2);
+        window.rewind();
+        assert!(window.ensure(9));
+        window.consume(9);
+        assert_eq!(window.checksum(), 0xe9c6_d914_c4b8_d9ca);
+    }
+
+    #[test]
+    fn single_bytes_are_joined_while_they_wait_and_while_they_are_held() {
+        let mut window = Window::new();
+        for byte in 0..=255_u8 {
+            window.feed(Bytes::copy_from_slice(&[byte]));
+        }
+        assert!(window.queue.len() <= 2, "{} entries", window.queue.len());
+        assert!(window.ensure(1));
+        window.mark();
+        for byte in 0..=255_u8 {
+            assert!(window.ensure(1));
+            assert_eq!(window.rest().first(), Some(&byte));
+            window.consume(1);
+        }
+        assert!(window.held.len() <= 2, "{} pieces", window.held.len());
+        assert_eq!(window.take_marked().len(), 256);
     }
 }
