@@ -77,8 +77,11 @@ impl Counters {
         let acknowledged = Arc::new(AtomicU64::new(0));
         let mut client = Client::connect(address);
         let streams = client.version().redis(5, 0);
+        let name = format!("counters-{}-{seed:x}", std::process::id());
+        client.command(&argv!["CLIENT", "SETNAME", name]);
         let job = Job {
             address: address.into(),
+            name,
             ledger: Ledger {
                 counts: Default::default(),
                 streams,
@@ -290,6 +293,8 @@ fn reader(client: &mut Client) -> impl FnMut(u32, Argv) -> Value {
 
 struct Job {
     address: String,
+    /// The connections' name, by which an old one is found and ended.
+    name: String,
     ledger: Ledger,
     rng: Rng,
     stopped: Arc<AtomicBool>,
@@ -329,18 +334,34 @@ impl Job {
         match Client::try_connect(&self.address) {
             Ok(new) => {
                 *client = new;
-                self.reload(client)
+                self.end_old_connections(client) && self.reload(client)
             }
             Err(_) => false,
         }
     }
 
-    /// Takes the counts from the source; false if it is gone.
+    /// Commands of a broken connection may still lie in the source's buffers (or a proxy's), and would be run after
+    /// the counts are read. False if the source is gone.
+    fn end_old_connections(&self, client: &mut Client) -> bool {
+        let list = match client.try_command(&argv!["CLIENT", "LIST"]) {
+            Ok(list) => text(&list),
+            Err(_) => return false,
+        };
+        let name = format!(" name={} ", self.name);
+        let old = list.lines().filter(|line| line.contains(&name));
+        let ids = old.filter_map(|line| line.strip_prefix("id=")?.split(' ').next());
+        let mut commands: Vec<Argv> = ids.map(|id| argv!["CLIENT", "KILL", "ID", id]).collect();
+        commands.push(argv!["CLIENT", "SETNAME", self.name]);
+        client.pipeline(&commands).1.is_none()
+    }
+
+    /// Takes the counts from the source; false if it is gone or cannot tell.
     fn reload(&mut self, client: &mut Client) -> bool {
         let mut gone = false;
         let mut read = |db: u32, argv: Argv| {
             let (mut results, error) = client.pipeline(&[argv!["SELECT", db], argv]);
-            gone |= error.is_some();
+            // A server that is still loading refuses, and knows no counts yet.
+            gone |= error.is_some() || results.iter().any(Result::is_err);
             results.pop().and_then(Result::ok).unwrap_or(Value::Nil)
         };
         let mut counts = self.ledger.counts;

@@ -5,6 +5,7 @@
 //! what it was made from: while the recipe stays the same, a second run does nothing.
 
 mod debian;
+mod mirror;
 mod pip;
 mod place;
 mod recipes;
