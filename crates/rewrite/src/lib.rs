@@ -52,7 +52,7 @@ pub use snapshot::{
     Existing, Expect, Method, Sent, SnapshotCounts, SnapshotError, SnapshotErrorKind,
     SnapshotOptions, SnapshotRewriter,
 };
-pub use stream::{Losses, Publish, StreamOptions, StreamRewriter};
+pub use stream::{Granted, LeaseRule, Losses, Publish, StreamOptions, StreamRewriter};
 pub use table::{Command, CommandId, Group, Table};
 
 /// Every key that is ours has this in its name.

@@ -2,12 +2,13 @@
 //!
 //! ```text
 //! key     understudy:checkpoint:<link name>          in database 0
-//! value   v1|<epoch>|<phase>|<replid>|<offset>|<db>|<flags>
+//! value   v1|<epoch>|<owner>|<phase>|<replid>|<offset>|<db>|<flags>
 //! ```
 //! `phase` is `snapshot` (keys are being written, there is no position yet), `stream` (everything up to
 //! `offset` is applied, and nothing after it) or `diverged` (a command failed inside an EXEC: the
-//! position is past it, so only a new snapshot can mend the target). `epoch` grows with every owner: who
-//! finds another epoch than its own has been replaced. `db` is the database selected in the stream at
+//! position is past it, so only a new snapshot can mend the target). `epoch` grows whenever the link
+//! is taken, `owner` names the process that took it: who finds another owner with a higher epoch has been
+//! replaced. `db` is the database selected in the stream at
 //! `offset`. `flags` holds `o` when the target was empty at the start, so that every key there is ours
 //! and a new snapshot may remove what is gone at the source; `l` while keys of the snapshot may have a lease
 //! (see `pipeline::lease`).
@@ -40,6 +41,7 @@ pub(crate) struct Position {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Checkpoint {
     pub(crate) epoch: u64,
+    pub(crate) owner: u64,
     pub(crate) phase: Phase,
     /// Every key of the target is ours.
     pub(crate) owned: bool,
@@ -68,7 +70,7 @@ impl fmt::Display for Checkpoint {
             Phase::Stream(position) => ("stream", Some(position)),
             Phase::Diverged(position) => ("diverged", Some(position)),
         };
-        write!(f, "v1|{}|{phase}|", self.epoch)?;
+        write!(f, "v1|{}|{:016x}|{phase}|", self.epoch, self.owner)?;
         match position {
             Some(at) => write!(f, "{}|{}|{}|{flags}", at.replid, at.offset.0, at.db),
             None => write!(f, "|0|0|{flags}"),
@@ -81,8 +83,8 @@ impl Checkpoint {
     pub(crate) fn parse(value: &[u8]) -> Result<Self, String> {
         let text = std::str::from_utf8(value).map_err(|_| "it is not text".to_owned())?;
         let fields: Vec<&str> = text.split('|').collect();
-        let [version, epoch, phase, replid, offset, db, flags] = fields[..] else {
-            return Err(format!("it has {} fields, not 7", fields.len()));
+        let [version, epoch, owner, phase, replid, offset, db, flags] = fields[..] else {
+            return Err(format!("it has {} fields, not 8", fields.len()));
         };
         if version != "v1" {
             return Err(format!(
@@ -104,6 +106,7 @@ impl Checkpoint {
         };
         Ok(Self {
             epoch: number("epoch", epoch)?,
+            owner: u64::from_str_radix(owner, 16).map_err(|_| format!("its owner is {owner:?}"))?,
             phase: match phase {
                 "snapshot" => Phase::Snapshot,
                 "stream" => Phase::Stream(position()?),
@@ -134,6 +137,7 @@ mod tests {
                     let phase = phase.clone();
                     let value = Checkpoint {
                         epoch: 9,
+                        owner: u64::MAX - 1,
                         phase,
                         owned,
                         leased,
@@ -148,12 +152,12 @@ mod tests {
     fn what_is_not_ours_is_named() {
         assert!(Checkpoint::parse(b"\xff").unwrap_err().contains("not text"));
         assert!(
-            Checkpoint::parse(b"v2|1|stream|x|1|0|")
+            Checkpoint::parse(b"v2|1|2|stream|x|1|0|")
                 .unwrap_err()
                 .contains("version")
         );
         assert!(
-            Checkpoint::parse(b"v1|1|stream|x|1|0|")
+            Checkpoint::parse(b"v1|1|2|stream|x|1|0|")
                 .unwrap_err()
                 .contains("replid")
         );

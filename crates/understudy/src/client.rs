@@ -53,6 +53,26 @@ impl Client {
         }
     }
 
+    /// Sends all commands at once; gives their replies, whatever they are.
+    pub(crate) async fn ask_all(
+        &mut self,
+        commands: &[Vec<&[u8]>],
+    ) -> Result<Vec<Value>, SyncError> {
+        let mut out = Vec::new();
+        for argv in commands {
+            resp::encode::command(&mut out, argv);
+        }
+        self.stream
+            .write_all(&out)
+            .await
+            .map_err(|error| self.broken(&error))?;
+        let mut replies = Vec::with_capacity(commands.len());
+        for _ in commands {
+            replies.push(self.reply().await?);
+        }
+        Ok(replies)
+    }
+
     /// Sends one command and waits for its reply, whatever it is.
     pub(crate) async fn ask(&mut self, argv: &[&[u8]]) -> Result<Value, SyncError> {
         let mut out = Vec::new();

@@ -4,8 +4,6 @@
 //! receiver reconnects to the source by itself, and the applier to the target; it ends when the source
 //! begins a new history, when the target has fallen back behind what is kept here, or for good.
 
-use std::cell::Cell;
-
 use bytes::Bytes;
 use replica::{ReplId, ReplOffset, Start};
 
@@ -14,7 +12,7 @@ use crate::checkpoint::{Checkpoint, Phase, Position};
 use crate::client::Client;
 use crate::config::{Config, ExistingKeys};
 use crate::error::{Class, Side, SyncError};
-use crate::pipeline::{Leases, SnapshotApplier, StreamApplier, settle_all, sweep};
+use crate::pipeline::{Leases, SnapshotApplier, StreamApplier, settle, settle_forever, sweep};
 use crate::source::{self, Conn, Opened, Receiver, spool_error};
 use crate::spool::{self, Feed, Keep, Log, Syncer};
 use crate::status::{self, Status};
@@ -41,6 +39,8 @@ pub(crate) async fn run(config: &Config, status: &Status, stop: &Stop) -> Result
         stop,
         syncer: Syncer::spawn().map_err(spool_error)?,
         source_version: source_version(config, stop).await?,
+        leases: Leases::default(),
+        owner: std::hash::BuildHasher::hash_one(&std::hash::RandomState::new(), std::process::id()),
     };
     let result = supervisor.sessions().await;
     status.set_phase(status::Phase::Stopped);
@@ -122,6 +122,9 @@ struct Supervisor<'a> {
     stop: &'a Stop,
     syncer: Syncer,
     source_version: SourceVersion,
+    leases: Leases,
+    /// Names this process in checkpoints.
+    owner: u64,
 }
 
 impl Supervisor<'_> {
@@ -141,10 +144,10 @@ impl Supervisor<'_> {
                 Some(opened) => Some(opened),
                 None => first_contact(self.stop, || self.open(start.clone())).await?,
             };
-            let next = match opened_now {
+            let session = match opened_now {
                 None => return Ok(()),
                 Some(Opened::Continue { conn, replid }) => {
-                    Box::pin(self.stream(visit, conn, replid, log)).await?
+                    Box::pin(self.stream(visit, conn, replid, log)).await
                 }
                 Some(Opened::Full {
                     conn,
@@ -152,8 +155,16 @@ impl Supervisor<'_> {
                     offset,
                 }) => {
                     drop(log);
-                    Box::pin(self.full(visit, conn, replid, offset)).await?
+                    Box::pin(self.full(visit, conn, replid, offset)).await
                 }
+            };
+            // A connection that broke while the session was set up is no more than a hiccup.
+            let next = match session {
+                Err(error) if error.class == Class::Reconnect => {
+                    tracing::warn!(%error, "beginning again");
+                    Next::Again
+                }
+                session => session?,
             };
             match next {
                 Next::Done => return Ok(()),
@@ -238,13 +249,19 @@ impl Supervisor<'_> {
         self.status.partial_resyncs.add(1);
         log.rename(replid).map_err(spool_error)?;
         let target = take(visit, |found| match found {
-            Found::Checkpoint(found) => Ok(found.clone()),
+            Found::Checkpoint(found) => Ok(Checkpoint {
+                owner: self.owner,
+                ..found.clone()
+            }),
             Found::Nothing => Err(target::fenced(&self.config.target.endpoint.address)),
         })
         .await?;
         let Phase::Stream(position) = target.checkpoint.phase else {
             return Ok(Next::Again);
         };
+        if target.checkpoint.leased {
+            self.leases.suspect();
+        }
         tracing::info!(
             offset = position.offset.0,
             db = position.db,
@@ -254,8 +271,7 @@ impl Supervisor<'_> {
         feed.set_applied(position.offset.0).map_err(spool_error)?;
         self.show_position(&feed, position);
         let receiver = self.receiver(conn, None, &feed);
-        let leases = target.checkpoint.leased.then(Leases::unknown);
-        let applier = self.apply_stream(target, &feed, position, false, leases);
+        let applier = self.apply_stream(target, &feed, position, false);
         Box::pin(self.session(receiver.run(), applier, &feed)).await
     }
 
@@ -300,6 +316,7 @@ impl Supervisor<'_> {
             };
             Ok(Checkpoint {
                 epoch,
+                owner: self.owner,
                 phase: Phase::Snapshot,
                 owned: manner.owned,
                 leased: true,
@@ -322,7 +339,7 @@ impl Supervisor<'_> {
         self.status.source_offset.set(offset.0);
         let receiver = self.receiver(conn, Some(&snapshot), &stream);
         let applier = async {
-            let (target, position, leases) = self
+            let (target, position) = self
                 .apply_snapshot(target, &snapshot, manner, replid, offset)
                 .await?;
             if !self.config.source.sync_aof {
@@ -332,8 +349,7 @@ impl Supervisor<'_> {
             if !self.config.source.sync_aof {
                 stream.close();
             }
-            self.apply_stream(target, &stream, position, true, leases)
-                .await
+            self.apply_stream(target, &stream, position, true).await
         };
         Box::pin(self.session(receiver.run(), applier, &stream)).await
     }
@@ -406,9 +422,10 @@ impl Supervisor<'_> {
         manner: Manner,
         replid: ReplId,
         offset: ReplOffset,
-    ) -> Result<(Target, Position, Option<Leases>), SyncError> {
+    ) -> Result<(Target, Position), SyncError> {
         let mut existing = manner.existing;
         let applied = loop {
+            self.leases.clear();
             let applier = SnapshotApplier::new(
                 self.config,
                 self.status,
@@ -416,6 +433,7 @@ impl Supervisor<'_> {
                 &target,
                 existing,
                 manner.sweep,
+                &self.leases,
             );
             match applier.run(&mut target).await {
                 Ok(applied) => break applied,
@@ -444,8 +462,7 @@ impl Supervisor<'_> {
             db: applied.stream_db,
         };
         target.checkpoint.phase = Phase::Stream(position);
-        let leases = applied.leases.filter(|leases| !leases.is_empty());
-        Ok((target, position, leases))
+        Ok((target, position))
     }
 
     async fn sweep(&self, keys: &crate::pipeline::KeySet) -> Result<(), SyncError> {
@@ -456,38 +473,22 @@ impl Supervisor<'_> {
         Ok(())
     }
 
-    /// Applies the stream, and meanwhile ends the leases of the snapshot.
+    /// Applies the stream, and ends leases as it passes them.
     async fn apply_stream(
         &self,
         target: Target,
         feed: &Feed,
         position: Position,
         announce: bool,
-        leases: Option<Leases>,
     ) -> Result<(), SyncError> {
-        let leased = Cell::new(leases.is_some());
-        self.status.leases_open.set(u64::from(leased.get()));
-        let settled = async {
-            if let Some(leases) = leases {
-                settle_all(self.config, feed, leases).await;
-            }
-            leased.set(false);
-            self.status.leases_open.set(0);
-        };
-        let stream = self.apply_units(target, feed, position, announce, &leased);
-        let mut settled = std::pin::pin!(settled);
-        let mut stream = std::pin::pin!(stream);
+        let settling = settle_forever(self.config, self.status, feed, &self.leases);
         tokio::select! {
             biased;
-            result = &mut stream => {
-                // What is left when the stream ends well is ended at once.
-                if result.is_ok() && leased.get() {
-                    settled.await;
-                }
-                result
-            }
-            () = &mut settled => stream.await,
+            result = self.apply_units(target, feed, position, announce) => result?,
+            never = settling => match never {},
         }
+        // The stream has ended well: nothing more can save a key.
+        settle(self.config, feed, &self.leases).await
     }
 
     /// Applies the stream from `position` on, over as many connections as it takes.
@@ -497,7 +498,6 @@ impl Supervisor<'_> {
         feed: &Feed,
         mut position: Position,
         mut announce: bool,
-        leased: &Cell<bool>,
     ) -> Result<(), SyncError> {
         loop {
             let ours = target.checkpoint.clone();
@@ -508,7 +508,7 @@ impl Supervisor<'_> {
                 target,
                 position,
                 self.source_version.version,
-                leased,
+                &self.leases,
             );
             if announce {
                 applier.announce(position);
@@ -542,6 +542,9 @@ impl Supervisor<'_> {
                 offset = position.offset.0,
                 "the target is back; going on from its checkpoint"
             );
+            if target.checkpoint.leased {
+                self.leases.suspect();
+            }
             feed.rewind(position.offset.0);
             self.status.applied_offset.set(position.offset.0);
         }

@@ -236,13 +236,15 @@ pub(crate) async fn retake(
                 let what = "our checkpoint is gone: the target was flushed, or restarted without its data; start again for a new snapshot";
                 return Err(SyncError::stop(Side::Target, address, what));
             }
-            Found::Checkpoint(found) if found.epoch != ours.epoch => {
+            // An older epoch is our own past: the target has fallen back.
+            Found::Checkpoint(found) if found.owner != ours.owner && found.epoch > ours.epoch => {
                 return Err(fenced(address));
             }
             Found::Checkpoint(found) => found.clone(),
         };
         let next = Checkpoint {
-            epoch: found.epoch + 1,
+            epoch: found.epoch.max(ours.epoch) + 1,
+            owner: ours.owner,
             ..found
         };
         match visit.take(next).await? {

@@ -1,9 +1,10 @@
 //! Times to live: absolute ones only, since a time that counts from now would count from another now at the target.
 
+use bytes::Bytes;
 use resp::encode;
 
 use super::plan::{From, Time, Unit};
-use super::{Done, Work};
+use super::{Done, Granted, Work};
 use crate::number::{Decimal, parse_i64};
 use crate::outcome::ErrorKind;
 
@@ -21,10 +22,26 @@ impl Work<'_> {
         }
     }
 
+    /// The time to write for the key's expiry: its own, or a later one while the target is behind.
+    pub(super) fn leased(&mut self, key: &[u8], at_ms: i64) -> i64 {
+        match self.lease {
+            Some(rule) if at_ms < rule.before_ms => {
+                let key = Bytes::copy_from_slice(key);
+                self.granted.push(Granted {
+                    db: self.db,
+                    key,
+                    at_ms,
+                });
+                at_ms.saturating_add(rule.add_ms)
+            }
+            _ => at_ms,
+        }
+    }
+
     /// `EXPIRE key s [NX | XX | GT | LT]` and its three relatives. The condition was met at the source.
     pub(super) fn expire(mut self, time: Time) -> Done {
         let words = self.words;
-        if time == Time::PXAT && words.len() == 3 {
+        if time == Time::PXAT && words.len() == 3 && self.lease.is_none() {
             return Done::Forward;
         }
         let conditions: [&[u8]; 4] = [b"NX", b"XX", b"GT", b"LT"];
@@ -36,6 +53,7 @@ impl Work<'_> {
         let Some(at) = self.at_ms(words.at(2), time) else {
             return Done::Forward;
         };
+        let at = self.leased(words.at(1), at);
         self.emit(&[b"PEXPIREAT", words.at(1), Decimal::new(at).text()]);
         Done::Rewritten(1)
     }

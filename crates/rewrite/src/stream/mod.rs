@@ -103,6 +103,29 @@ pub struct StreamRewriter {
     in_transaction: bool,
     /// Places of keys, kept for its memory.
     places: Vec<usize>,
+    lease: Option<LeaseRule>,
+    granted: Vec<Granted>,
+}
+
+/// Moves expiries that would come too early at the target: set it while the target is behind its source, where a key
+/// may run out before the command that would have saved it is applied.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct LeaseRule {
+    /// Expiries before this Unix time in milliseconds are moved,
+    pub before_ms: i64,
+    /// by so much.
+    pub add_ms: i64,
+}
+
+/// An expiry that was moved.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Granted {
+    /// The key's db.
+    pub db: Db,
+    /// The key.
+    pub key: Bytes,
+    /// Its own expiry, in Unix milliseconds.
+    pub at_ms: i64,
 }
 
 /// What an action makes of a command.
@@ -119,6 +142,8 @@ struct Work<'a> {
     db: Db,
     received_at_ms: u64,
     out: &'a mut Vec<u8>,
+    lease: Option<LeaseRule>,
+    granted: &'a mut Vec<Granted>,
 }
 
 impl StreamRewriter {
@@ -132,6 +157,8 @@ impl StreamRewriter {
             db_passes: options.filter.db(options.start_db),
             in_transaction: false,
             places: Vec::new(),
+            lease: None,
+            granted: Vec::new(),
             options,
         }
     }
@@ -199,6 +226,8 @@ impl StreamRewriter {
             db: self.db,
             received_at_ms,
             out,
+            lease: self.lease,
+            granted: &mut self.granted,
         };
         match work.act(plan.action) {
             Ok(Done::Forward) => Ok(Outcome::Forward { command: id }),
@@ -212,6 +241,16 @@ impl StreamRewriter {
                 Err(fail(kind))
             }
         }
+    }
+
+    /// Expiries are moved by this rule from now on, or are left as they are.
+    pub fn set_lease(&mut self, lease: Option<LeaseRule>) {
+        self.lease = lease;
+    }
+
+    /// The expiries moved since the last call.
+    pub fn granted(&mut self) -> std::vec::Drain<'_, Granted> {
+        self.granted.drain(..)
     }
 
     /// The db in force.

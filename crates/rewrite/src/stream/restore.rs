@@ -35,6 +35,10 @@ impl<'a> Work<'a> {
             return Ok(Done::Forward);
         };
         let key = words.at(1);
+        let expire_at_ms = match expire_at_ms {
+            0 => 0,
+            at => self.leased(key, at),
+        };
         let payload = match payload::fit(words.at(3), &self.options.target) {
             Ok(payload) => payload,
             Err(Unloadable { type_id }) => {

@@ -24,7 +24,10 @@ impl Work<'_> {
     pub(super) fn set(mut self) -> Done {
         let words = self.words;
         if words.len() == 3
-            || (words.len() == 5 && words.is(3, b"PXAT") && self.options.target.set_pxat)
+            || (words.len() == 5
+                && words.is(3, b"PXAT")
+                && self.options.target.set_pxat
+                && self.lease.is_none())
         {
             return Done::Forward;
         }
@@ -34,7 +37,9 @@ impl Work<'_> {
         let (key, value) = (words.at(1), words.at(2));
         let target = &self.options.target;
         match options.expire_at_ms {
-            Some(at) if options.changed || !target.set_pxat => self.set_until(key, value, at),
+            Some(at) if options.changed || !target.set_pxat || self.lease.is_some() => {
+                self.set_until(key, value, at)
+            }
             None if options.keep_ttl && !target.set_keepttl => {
                 self.emit(&[b"EVAL", SET_KEEPTTL_SCRIPT, b"1", key, value]);
                 Done::Rewritten(1)
@@ -78,7 +83,7 @@ impl Work<'_> {
     }
 
     fn set_until(&mut self, key: &[u8], value: &[u8], at_ms: i64) -> Done {
-        let at = Decimal::new(at_ms);
+        let at = Decimal::new(self.leased(key, at_ms));
         if self.options.target.set_pxat {
             self.emit(&[b"SET", key, value, b"PXAT", at.text()]);
             return Done::Rewritten(1);
@@ -112,6 +117,7 @@ impl Work<'_> {
                 let Some(at) = time.and_then(|time| self.at_ms(words.at(3), time)) else {
                     return Done::Forward;
                 };
+                let at = self.leased(key, at);
                 self.emit(&[b"PEXPIREAT", key, Decimal::new(at).text()]);
                 Done::Rewritten(1)
             }

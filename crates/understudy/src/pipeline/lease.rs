@@ -1,25 +1,31 @@
-//! Leases: a longer life for keys of the snapshot that expire soon.
+//! Leases: a longer life for keys that would expire before their time.
 //!
 //! A replica never expires keys by itself; our target does. A key that expires between the source's fork
 //! and the moment when the stream has caught up may have been saved in that stream (PERSIST, a later
 //! EXPIRE, SET KEEPTTL), or counted on (INCR before its end): were it gone by then, the copy would differ.
-//! So such keys are written with their expiry moved [`LEASE_MS`] ahead, and get their own back once the
+//! The same holds for an expiry set by the stream while we are behind. So such keys are written with their expiry moved [`LEASE_MS`] ahead, and get their own back once the
 //! stream has passed the point in question, unless the stream has changed it meanwhile. The checkpoint's
 //! flag `l` says that leases may be open: a run that finds it looks for them by SCAN.
 
+use std::cell::{Cell, RefCell};
+use std::convert::Infallible;
 use std::time::Duration;
 
 use bytes::Bytes;
 use resp::Value;
+use rewrite::LeaseRule;
+use tokio::sync::Notify;
 
 use crate::client::Client;
 use crate::clock::unix_ms;
 use crate::config::Config;
 use crate::error::{Class, Side, SyncError};
 use crate::spool::Feed;
+use crate::status::Status;
 
 use super::sweep::each_key;
 
+const RETRY: Duration = Duration::from_millis(500);
 /// Added to an expiry, some 246 years: no expiry that anybody means is in that range.
 const LEASE_MS: i64 = 7_777_777_777_777;
 /// Keys that expire within this time get a lease.
@@ -39,102 +45,131 @@ pub(crate) struct Lease {
     at_ms: i64,
 }
 
-/// The leases of a snapshot.
+/// The open leases of a link: granted by the appliers, ended by [`settle_forever`], on one thread.
 #[derive(Debug, Default)]
 pub(crate) struct Leases {
-    open: Vec<Lease>,
-    overflowed: bool,
+    open: RefCell<Vec<Lease>>,
+    /// Some are not in the list: to be looked for at the target.
+    unknown: Cell<bool>,
+    granted: Notify,
 }
 
 impl Leases {
     /// The expiry to write for a key that expires `at_ms`.
-    pub(crate) fn grant(&mut self, db: u32, key: &[u8], at_ms: i64) -> i64 {
-        let now_ms = i64::try_from(unix_ms()).unwrap_or(i64::MAX);
-        if at_ms > now_ms.saturating_add(WINDOW_MS) {
+    pub(crate) fn grant(&self, db: u32, key: &[u8], at_ms: i64) -> i64 {
+        if at_ms >= Self::before_ms() {
             return at_ms;
         }
-        if self.open.len() < REMEMBERED_MAX {
-            self.open.push(Lease {
-                db,
-                key: Bytes::copy_from_slice(key),
-                at_ms,
-            });
-        } else {
-            self.overflowed = true;
-        }
+        self.note(db, Bytes::copy_from_slice(key), at_ms);
         at_ms.saturating_add(LEASE_MS)
     }
 
-    /// Whether there are none.
-    pub(crate) fn is_empty(&self) -> bool {
-        self.open.is_empty() && !self.overflowed
+    /// A lease that was granted elsewhere.
+    pub(crate) fn note(&self, db: u32, key: Bytes, at_ms: i64) {
+        let mut open = self.open.borrow_mut();
+        if open.len() < REMEMBERED_MAX {
+            open.push(Lease { db, key, at_ms });
+        } else {
+            self.unknown.set(true);
+        }
+        self.granted.notify_one();
     }
 
-    /// Leases of an earlier run, to be looked for.
-    pub(crate) fn unknown() -> Self {
-        Self {
-            open: Vec::new(),
-            overflowed: true,
+    /// Leases may be where nobody noted them: under another name, or left by an earlier run.
+    pub(crate) fn suspect(&self) {
+        self.unknown.set(true);
+        self.granted.notify_one();
+    }
+
+    /// Forgets all: a new snapshot begins.
+    pub(crate) fn clear(&self) {
+        self.open.borrow_mut().clear();
+        self.unknown.set(false);
+    }
+
+    /// Whether any are open.
+    pub(crate) fn any(&self) -> bool {
+        self.unknown.get() || !self.open.borrow().is_empty()
+    }
+
+    /// Expiries before this time get a lease.
+    fn before_ms() -> i64 {
+        now_ms().saturating_add(WINDOW_MS)
+    }
+
+    /// The rule for commands of the stream while the target is behind.
+    pub(crate) fn rule() -> LeaseRule {
+        LeaseRule {
+            before_ms: Self::before_ms(),
+            add_ms: LEASE_MS,
         }
     }
 }
 
-/// Ends all leases as the stream in `feed` passes them.
+/// Ends leases as the stream in `feed` passes them, as long as the link runs.
+pub(crate) async fn settle_forever(
+    config: &Config,
+    status: &Status,
+    feed: &Feed,
+    leases: &Leases,
+) -> Infallible {
+    loop {
+        while leases.any() {
+            status.leases_open.set(1);
+            let Err(error) = settle(config, feed, leases).await else {
+                continue;
+            };
+            if error.class == Class::Stop {
+                tracing::error!(%error, "expiries of keys cannot be set; trying again");
+            }
+            tokio::time::sleep(RETRY).await;
+        }
+        status.leases_open.set(0);
+        leases.granted.notified().await;
+    }
+}
+
+/// Ends all leases that are open now, or come to be meanwhile.
 ///
 /// # Errors
 /// As the target's client; the caller tries again.
-pub(crate) async fn settle(
-    config: &Config,
-    feed: &Feed,
-    leases: &mut Leases,
-) -> Result<(), SyncError> {
+pub(crate) async fn settle(config: &Config, feed: &Feed, leases: &Leases) -> Result<(), SyncError> {
     let mut client = Client::connect(&config.target.endpoint, Side::Target).await?;
-    if leases.overflowed {
-        leases.open = find(config, &mut client).await?;
-        leases.overflowed = false;
-    }
-    while !leases.open.is_empty() {
+    while leases.any() {
         let (offset, mark_ms) = (feed.end(), now_ms());
         while feed.applied() < offset && !feed.is_complete() {
             tokio::time::sleep(Duration::from_millis(20)).await;
         }
+        if leases.unknown.replace(false) {
+            match find(config, &mut client).await {
+                Ok(found) => leases.open.borrow_mut().extend(found),
+                Err(error) => {
+                    leases.unknown.set(true);
+                    return Err(error);
+                }
+            }
+        }
         let now_ms = now_ms();
-        let due = |lease: &Lease| {
+        let is_due = |lease: &Lease| {
             feed.is_complete()
                 || lease.at_ms <= mark_ms - SETTLED_MS
                 || lease.at_ms >= now_ms + AHEAD_MS
         };
-        let mut waiting = Vec::new();
-        let mut open = std::mem::take(&mut leases.open).into_iter();
-        while let Some(lease) = open.next() {
-            if !due(&lease) {
-                waiting.push(lease);
-                continue;
-            }
+        let open = std::mem::take(&mut *leases.open.borrow_mut());
+        let (mut due, waiting): (Vec<Lease>, Vec<Lease>) = open.into_iter().partition(is_due);
+        leases.open.borrow_mut().extend(waiting);
+        while let Some(lease) = due.pop() {
             if let Err(error) = end(&mut client, &lease).await {
-                waiting.push(lease);
-                waiting.extend(open);
-                leases.open = waiting;
+                due.push(lease);
+                leases.open.borrow_mut().append(&mut due);
                 return Err(error);
             }
         }
-        leases.open = waiting;
-        if !leases.open.is_empty() {
+        if leases.any() {
             tokio::time::sleep(Duration::from_millis(100)).await;
         }
     }
     Ok(())
-}
-
-/// [`settle`], over as many connections as it takes.
-pub(crate) async fn settle_all(config: &Config, feed: &Feed, mut leases: Leases) {
-    while let Err(error) = settle(config, feed, &mut leases).await {
-        if error.class == Class::Stop {
-            tracing::error!(%error, "expiries of keys from the snapshot could not be set; the next start tries again");
-            return;
-        }
-        tokio::time::sleep(Duration::from_millis(500)).await;
-    }
 }
 
 fn now_ms() -> i64 {
@@ -169,36 +204,52 @@ async fn end(client: &mut Client, lease: &Lease) -> Result<(), SyncError> {
 
 /// Looks for keys with a lease.
 async fn find(config: &Config, client: &mut Client) -> Result<Vec<Lease>, SyncError> {
-    let mut found = Vec::new();
     let mut keys: Vec<(u32, Bytes)> = Vec::new();
     each_key(config, client, |db, key| keys.push((db, key.clone()))).await?;
-    let mut selected = None;
-    for (db, key) in keys {
-        if selected != Some(db) {
-            client.call(&[b"SELECT", db.to_string().as_bytes()]).await?;
-            selected = Some(db);
-        }
-        if let Some(at_ms) = leased_until(client, &key).await? {
-            found.push(Lease { db, key, at_ms });
+    let mut found = Vec::new();
+    for chunk in keys.chunk_by(|(a, _), (b, _)| a == b) {
+        let Some((db, _)) = chunk.first() else {
+            continue;
+        };
+        client.call(&[b"SELECT", db.to_string().as_bytes()]).await?;
+        for keys in chunk.chunks(1000) {
+            find_among(client, *db, keys, &mut found).await?;
         }
     }
     Ok(found)
 }
 
-/// The key's own expiry, if it has a lease. Before 7.0 there is no PEXPIRETIME: what is left and our clock
-/// tell it to within the round trip.
-async fn leased_until(client: &mut Client, key: &[u8]) -> Result<Option<i64>, SyncError> {
-    let Value::Int(left_ms) = client.call(&[b"PTTL", key]).await? else {
-        return Ok(None);
-    };
-    if left_ms < LEASE_MS / 2 {
-        return Ok(None);
+/// Before 7.0 there is no PEXPIRETIME: what is left and our clock tell the key's own expiry to within the
+/// round trip.
+async fn find_among(
+    client: &mut Client,
+    db: u32,
+    keys: &[(u32, Bytes)],
+    found: &mut Vec<Lease>,
+) -> Result<(), SyncError> {
+    let questions: Vec<Vec<&[u8]>> = keys
+        .iter()
+        .map(|(_, key)| vec![&b"PTTL"[..], key])
+        .collect();
+    let answers = client.ask_all(&questions).await?;
+    for ((_, key), answer) in keys.iter().zip(answers) {
+        let Value::Int(left_ms) = answer else {
+            continue;
+        };
+        if left_ms < LEASE_MS / 2 {
+            continue;
+        }
+        let at_ms = match client.ask(&[b"PEXPIRETIME", key]).await? {
+            Value::Int(at_ms) => at_ms,
+            _ => now_ms() + left_ms,
+        };
+        found.push(Lease {
+            db,
+            key: key.clone(),
+            at_ms: at_ms - LEASE_MS,
+        });
     }
-    let at_ms = match client.ask(&[b"PEXPIRETIME", key]).await? {
-        Value::Int(at_ms) => at_ms,
-        _ => now_ms() + left_ms,
-    };
-    Ok(Some(at_ms - LEASE_MS))
+    Ok(())
 }
 
 #[cfg(test)]
@@ -207,15 +258,15 @@ mod tests {
 
     #[test]
     fn only_what_expires_soon_gets_a_lease() {
-        let mut leases = Leases::default();
+        let leases = Leases::default();
         let now = now_ms();
         assert_eq!(
             leases.grant(0, b"far", now + 2 * WINDOW_MS),
             now + 2 * WINDOW_MS
         );
-        assert!(leases.is_empty());
+        assert!(!leases.any());
         assert_eq!(leases.grant(0, b"near", now + 5), now + 5 + LEASE_MS);
         assert_eq!(leases.grant(0, b"past", 7), 7 + LEASE_MS);
-        assert_eq!(leases.open.len(), 2);
+        assert_eq!(leases.open.borrow().len(), 2);
     }
 }

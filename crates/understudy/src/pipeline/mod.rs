@@ -6,7 +6,7 @@ mod stream;
 mod sweep;
 mod unit;
 
-pub(crate) use lease::{Leases, settle_all};
+pub(crate) use lease::{Leases, settle, settle_forever};
 pub(crate) use snapshot::SnapshotApplier;
 pub(crate) use stream::StreamApplier;
 pub(crate) use sweep::{KeySet, sweep};

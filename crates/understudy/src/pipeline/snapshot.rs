@@ -38,8 +38,6 @@ pub(crate) struct Applied {
     pub(crate) stream_db: u32,
     /// Its keys, where they were asked for.
     pub(crate) keys: Option<KeySet>,
-    /// Keys whose expiry was moved, where a stream follows.
-    pub(crate) leases: Option<Leases>,
 }
 
 /// Applies one snapshot over one connection.
@@ -62,6 +60,7 @@ pub(crate) struct SnapshotApplier<'a> {
     existing: ExistingKeys,
     counts: BTreeMap<(&'static str, &'static str), u64>,
     applied: Applied,
+    leases: Option<&'a Leases>,
 }
 
 impl<'a> SnapshotApplier<'a> {
@@ -74,9 +73,10 @@ impl<'a> SnapshotApplier<'a> {
         target: &Target,
         existing: ExistingKeys,
         collect: bool,
+        leases: &'a Leases,
     ) -> Self {
         // Without a stream to follow there is nothing that an expiry could come too early for.
-        let leases = config.source.sync_aof.then(Leases::default);
+        let leases = config.source.sync_aof.then_some(leases);
         let options = rewrite::SnapshotOptions {
             filter: config.filter.clone(),
             own_key_mark: Bytes::from_static(KEY_PREFIX.as_bytes()),
@@ -108,8 +108,8 @@ impl<'a> SnapshotApplier<'a> {
             applied: Applied {
                 stream_db: 0,
                 keys: collect.then(KeySet::default),
-                leases,
             },
+            leases,
         }
     }
 
@@ -200,7 +200,7 @@ impl<'a> SnapshotApplier<'a> {
         if let Some(keys) = &mut self.applied.keys {
             keys.insert(head.db.0, &head.key);
         }
-        let lease = match (&mut self.applied.leases, head.expire_at_ms) {
+        let lease = match (self.leases, head.expire_at_ms) {
             (Some(leases), Some(at_ms)) => Some(leases.grant(head.db.0, &head.key, at_ms)),
             _ => None,
         };

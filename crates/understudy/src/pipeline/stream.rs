@@ -1,14 +1,14 @@
 //! The command stream, applied in units: one in flight, the next one being collected meanwhile.
 
-use std::cell::Cell;
 use std::time::Instant;
 
 use bytes::{Buf, Bytes, BytesMut};
 use replica::ReplOffset;
 use resp::{CommandDecoder, ErrorReply, Limits, ReplyKind, ReplyScanner, Summary};
-use rewrite::{Db, Outcome, StreamRewriter};
+use rewrite::{CommandId, Db, Outcome, StreamRewriter};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
+use super::lease::Leases;
 use super::unit::{End, Sealed, Unit};
 use crate::backoff::Backoff;
 use crate::checkpoint::{self, Checkpoint, Phase, Position};
@@ -20,6 +20,9 @@ use crate::source::spool_error;
 use crate::spool::Feed;
 use crate::status::Status;
 use crate::target::Target;
+
+/// A target this far behind is behind.
+const BEHIND_MS: u64 = 200;
 
 /// How a run of the applier ended well.
 #[derive(Debug, PartialEq, Eq)]
@@ -43,8 +46,9 @@ pub(crate) struct StreamApplier<'a> {
     scanner: ReplyScanner,
     /// A buffer to use again.
     spare: Vec<u8>,
-    /// Whether leases are open, for the checkpoint.
-    leased: &'a Cell<bool>,
+    leases: &'a Leases,
+    /// Commands that carry a key's expiry to another name or database.
+    carriers: Vec<CommandId>,
     backoff: Backoff,
 }
 
@@ -140,9 +144,15 @@ impl<'a> StreamApplier<'a> {
         target: Target,
         position: Position,
         source_version: Option<rewrite::Version>,
-        leased: &'a Cell<bool>,
+        leases: &'a Leases,
     ) -> Self {
         let key = checkpoint::key(&config.link_name);
+        let table = rewrite::Table::new();
+        let carriers = ["rename", "renamenx", "copy", "move", "swapdb"];
+        let carriers = carriers
+            .iter()
+            .filter_map(|name| table.find(name.as_bytes()))
+            .collect();
         let options = rewrite::StreamOptions {
             filter: config.filter.clone(),
             source_version,
@@ -164,7 +174,8 @@ impl<'a> StreamApplier<'a> {
             inflight: None,
             scanner: ReplyScanner::new(Limits::default()),
             spare: Vec::new(),
-            leased,
+            leases,
+            carriers,
             backoff: Backoff::default(),
         }
     }
@@ -214,10 +225,26 @@ impl<'a> StreamApplier<'a> {
                     if !self.input.more(self.feed).map_err(spool_error)? {
                         return Ok(true);
                     }
+                    self.choose_lease();
                 }
                 Err(error) => return Err(self.not_a_command(&error)),
             }
         }
+    }
+
+    /// While the target is behind, expiries that come soon are moved: see [`super::lease`].
+    fn choose_lease(&mut self) {
+        let units = [
+            self.inflight.as_ref().map(|inflight| inflight.end),
+            self.next.end(),
+        ];
+        let oldest_ms = units
+            .into_iter()
+            .flatten()
+            .map(|end| end.received_ms)
+            .fold(self.input.at_ms, u64::min);
+        let is_behind = unix_ms().saturating_sub(oldest_ms) > BEHIND_MS;
+        self.rewriter.set_lease(is_behind.then(Leases::rule));
     }
 
     fn not_a_command(&self, error: &resp::Error) -> SyncError {
@@ -240,13 +267,22 @@ impl<'a> StreamApplier<'a> {
             let outcome = self
                 .rewriter
                 .command(frame, args, self.input.at_ms, &mut self.scratch);
+            for granted in self.rewriter.granted() {
+                self.leases.note(granted.db.0, granted.key, granted.at_ms);
+            }
             match outcome.map_err(|error| self.bad_command(&error))? {
                 Outcome::Forward { command } => {
+                    if self.carriers.contains(&command) && self.leases.any() {
+                        self.leases.suspect();
+                    }
                     self.status.commands.hit(usize::from(command.0));
                     self.next.body(db).extend_from_slice(frame);
                     self.next.added(1, db);
                 }
                 Outcome::Rewritten { command, commands } => {
+                    if self.carriers.contains(&command) && self.leases.any() {
+                        self.leases.suspect();
+                    }
                     self.status.commands.hit(usize::from(command.0));
                     self.status.rewritten.add(1);
                     self.next.body(db).extend_from_slice(&self.scratch);
@@ -322,7 +358,7 @@ impl<'a> StreamApplier<'a> {
         };
         Checkpoint {
             phase: phase(position),
-            leased: self.leased.get(),
+            leased: self.leases.any(),
             ..self.target.checkpoint.clone()
         }
     }
