@@ -208,6 +208,14 @@ mod tests {
             \xff\x00\x00\x00\x00\x00\x00\x00\x00");
     }
 
+    /// A compressed string in parts, cut where an instruction begins: what has arrived is given.
+    #[test]
+    fn file_cut_within_a_compressed_string() {
+        let head = b"REDIS0009\x00\x01k\xc3\x14\x40\x64";
+        let body = b"\x05abcdef\xe0\x20\x05\x20\x02\x01xy\x1fthe rest";
+        exercise(super::file, &[&head[..], body].concat());
+    }
+
     #[test]
     fn payload() {
         exercise(

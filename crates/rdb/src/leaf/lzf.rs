@@ -16,8 +16,6 @@ use crate::error::ErrorKind;
 
 /// How far back a copy can reach.
 const WINDOW: usize = 8192;
-/// Most bytes one instruction takes from the input: a control byte and 32 literals.
-const INSTRUCTION: usize = 33;
 
 const OUTSIDE: ErrorKind = ErrorKind::Corrupt("LZF copy from before the output");
 const SHORT: ErrorKind = ErrorKind::Corrupt("LZF input ends within an instruction");
@@ -44,6 +42,16 @@ fn instruction(input: &[u8]) -> Option<(Instruction<'_>, &[u8])> {
     let (&low, rest) = rest.split_first()?;
     let back = (usize::from(control & 31) << 8 | usize::from(low)) + 1;
     Some((Instruction::Copy { len, back }, rest))
+}
+
+/// How many bytes the instruction with this control byte has.
+const fn instruction_len(control: Option<&u8>) -> usize {
+    match control {
+        None => 1,
+        Some(&literal @ ..32) => literal as usize + 2,
+        Some(32..224) => 2,
+        Some(224..) => 3,
+    }
 }
 
 /// Fills `output` exactly from `input`.
@@ -147,8 +155,12 @@ impl Stream {
             let Some((next, after)) = instruction(rest) else {
                 break;
             };
-            rest = after;
-            self.run(&next)?;
+            match self.run(&next) {
+                Ok(()) => rest = after,
+                // What is good before it is taken first, so that the error has its place.
+                Err(_) if rest.len() < mine => break,
+                Err(kind) => return Err(kind),
+            }
         }
         let took = mine - rest.len();
         self.packed_left -= took as u64;
@@ -159,30 +171,32 @@ impl Stream {
         if took > 0 {
             return Ok(Step::Took(took));
         }
+        let wanted = instruction_len(rest.first());
         match self.packed_left {
             0 if self.left == 0 => Ok(Step::Done),
             0 => Err(LENGTH),
-            // Whatever the instruction is, all of it is there or this many bytes more will show.
-            left if input.len() as u64 >= left => Err(SHORT),
-            left => {
-                let whole = usize::try_from(left).map_or(INSTRUCTION, |n| n.min(INSTRUCTION));
-                Ok(Step::Need(whole))
-            }
+            left if left < wanted as u64 => Err(SHORT),
+            // Not a byte more than the instruction has: what has arrived is given, however it
+            // was cut.
+            _ => Ok(Step::Need(wanted)),
         }
     }
 
+    /// Runs an instruction, or changes nothing.
     fn run(&mut self, next: &Instruction<'_>) -> Result<(), ErrorKind> {
         let at = self.output.len();
+        let (made, from) = match next {
+            Instruction::Literal(literal) => (literal.len(), at),
+            Instruction::Copy { len, back } => (*len, at.checked_sub(*back).ok_or(OUTSIDE)?),
+        };
+        self.left = self.left.checked_sub(made as u64).ok_or(LENGTH)?;
         match next {
             Instruction::Literal(literal) => self.output.extend_from_slice(literal),
-            Instruction::Copy { len, back } => {
-                let from = at.checked_sub(*back).ok_or(OUTSIDE)?;
+            Instruction::Copy { len, .. } => {
                 self.output.resize(at + len, 0);
                 copy_within(&mut self.output, from, at, *len);
             }
         }
-        let made = (self.output.len() - at) as u64;
-        self.left = self.left.checked_sub(made).ok_or(LENGTH)?;
         Ok(())
     }
 
@@ -253,7 +267,7 @@ mod tests {
                         assert!(bytes.len() <= part);
                         seen.extend_from_slice(&bytes);
                     }
-                    Step::Need(n) => end = end.max(at + n.min(cut.max(n))),
+                    Step::Need(n) => end = end.max(at + n).max(end + cut),
                     Step::Done => break,
                 }
             }
