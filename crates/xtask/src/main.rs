@@ -1,6 +1,7 @@
 //! `cargo xtask`: the tasks of this repository, one module each.
 
 mod commands;
+mod demo;
 mod engines;
 mod program;
 mod test;
@@ -14,6 +15,7 @@ usage: cargo xtask TASK [ARGS...]
   engines [NAMES...] [--wide] [--list] [--fresh] [--use NAME=PATH]
                       bring the real servers that the tests run against (--help says more)
   test [--quick]      everything that has to pass: format, lints, build, unit and end-to-end tests
+  demo [--keep]       a whole migration on this machine, with proof (--help says more)
   commands SERVER...  write the table of commands anew, from the servers named";
 
 fn main() -> ExitCode {
@@ -39,6 +41,7 @@ fn run(task: &str, args: &[String]) -> Result<(), String> {
         "engines" => engines::run(args),
         "test" => test::run(args),
         "commands" => commands::run(args),
+        "demo" => demo::run(args),
         _ => Err(format!("there is no such task\n\n{USAGE}")),
     }
 }
