@@ -83,8 +83,15 @@ pub fn run() -> u8 {
     }
 }
 
+/// Says an error in one line, whatever text it quotes.
 fn say(error: &impl std::fmt::Display, code: u8) -> u8 {
-    eprintln!("error: {error}");
+    let text = error.to_string();
+    let lines: Vec<&str> = text
+        .lines()
+        .map(str::trim)
+        .filter(|line| !line.is_empty())
+        .collect();
+    eprintln!("error: {}", lines.join(" "));
     code
 }
 

@@ -1,6 +1,8 @@
 //! The status port: RedisShake's status JSON, Prometheus metrics, health.
 
-use std::sync::Arc;
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
 
 use axum::Router;
 use axum::extract::State;
@@ -9,6 +11,7 @@ use axum::response::{IntoResponse, Json};
 use axum::routing::get;
 use serde_json::{Value, json};
 
+use crate::clock::date_time;
 use crate::config::{Config, HttpConfig, human_bytes};
 use crate::error::SyncError;
 use crate::metrics::{Metrics, command_name};
@@ -21,6 +24,65 @@ struct App {
     target: String,
     dir: String,
     ready_lag_ms: u64,
+    rates: Mutex<Rates>,
+}
+
+/// Entries per second over the last second.
+#[derive(Debug, Clone, Default)]
+struct Rates {
+    total: f64,
+    commands: HashMap<usize, f64>,
+}
+
+impl Rates {
+    fn command(&self, index: usize) -> f64 {
+        self.commands.get(&index).copied().unwrap_or(0.0)
+    }
+}
+
+/// What was counted at some moment.
+struct Sample {
+    at: Instant,
+    total: u64,
+    commands: HashMap<usize, u64>,
+}
+
+impl Sample {
+    fn of(status: &Status) -> Self {
+        Self {
+            at: Instant::now(),
+            total: status.commands.total() + status.snapshot_keys_total.get(),
+            commands: status.commands.read().into_iter().collect(),
+        }
+    }
+
+    /// Rates between an earlier sample and this one.
+    #[expect(clippy::cast_precision_loss, reason = "a rate for people")]
+    fn since(&self, before: &Self) -> Rates {
+        let seconds = (self.at - before.at).as_secs_f64().max(1e-3);
+        let rate = |now: u64, before: u64| now.saturating_sub(before) as f64 / seconds;
+        let commands = self.commands.iter().map(|(index, count)| {
+            (
+                *index,
+                rate(*count, before.commands.get(index).copied().unwrap_or(0)),
+            )
+        });
+        Rates {
+            total: rate(self.total, before.total),
+            commands: commands.collect(),
+        }
+    }
+}
+
+/// Keeps the rates fresh.
+async fn sample(app: Arc<App>) {
+    let mut before = Sample::of(&app.status);
+    loop {
+        tokio::time::sleep(Duration::from_secs(1)).await;
+        let now = Sample::of(&app.status);
+        *app.rates.lock().unwrap_or_else(PoisonError::into_inner) = now.since(&before);
+        before = now;
+    }
 }
 
 /// Serves `status` on a thread of its own.
@@ -49,6 +111,7 @@ pub(crate) fn spawn(
         target,
         dir: config.spool.dir.display().to_string(),
         ready_lag_ms: u64::try_from(config.ready_lag.as_millis()).unwrap_or(u64::MAX),
+        rates: Mutex::default(),
     });
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
@@ -57,6 +120,7 @@ pub(crate) fn spawn(
     let serve = move || {
         let served = runtime.block_on(async {
             let listener = tokio::net::TcpListener::from_std(listener)?;
+            tokio::spawn(sample(app.clone()));
             axum::serve(listener, router(app)).await
         });
         if let Err(error) = served {
@@ -121,20 +185,30 @@ impl App {
         let status = &self.status;
         let commands = status.commands.total();
         let keys = status.snapshot_keys_total.get();
+        let rates = self
+            .rates
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .clone();
         let per_command: serde_json::Map<String, Value> = status
             .commands
             .read()
             .into_iter()
             .filter_map(|(index, count)| {
                 let name = command_name(index)?.to_ascii_uppercase();
-                Some((name, json!({ "read_count": count, "write_count": count })))
+                Some((name, json!({ "read_count": count, "read_ops": rates.command(index), "write_count": count, "write_ops": rates.command(index) })))
             })
             .collect();
         let read = commands + keys + status.dropped.total();
         json!({
-            "start_time": status.started_ms.get(),
+            "start_time": date_time(status.started_ms.get()),
             "consistent": status.is_ready(u64::MAX) && status.lag_bytes() == 0,
-            "total_entries_count": { "read_count": read, "write_count": commands + keys },
+            "total_entries_count": {
+                "read_count": read,
+                "read_ops": rates.total,
+                "write_count": commands + keys,
+                "write_ops": rates.total,
+            },
             "per_cmd_entries_count": per_command,
             "reader": self.reader_json(),
             "writer": {
@@ -187,7 +261,7 @@ impl App {
             "applied_offset": status.applied_offset.get(),
             "leases_open": status.leases_open.get() > 0,
             "lag_bytes": status.lag_bytes(),
-            "lag_seconds": std::time::Duration::from_millis(status.lag_ms()).as_secs_f64(),
+            "lag_seconds": Duration::from_millis(status.lag_ms()).as_secs_f64(),
             "snapshot_keys": status.snapshot_keys_total.get(),
             "commands_applied": status.commands.total(),
             "commands_dropped": status.dropped.read(),

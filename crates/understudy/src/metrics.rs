@@ -105,7 +105,6 @@ const HELP: &[(&str, Kind, &str)] = &[
         Kind::Gauge,
         "Resident memory",
     ),
-    ("process_cpu_seconds_total", Kind::Gauge, "CPU time used"),
     ("process_open_fds", Kind::Gauge, "Open file descriptors"),
 ];
 
@@ -151,8 +150,13 @@ impl Metrics {
         }
         self.numbers(status);
         self.counters(status);
-        self.process(status);
+        let cpu_seconds = self.process(status);
         let mut text = self.handle.render();
+        // The recorder's counters are whole numbers; this one is not.
+        let labels = self.labels_text();
+        text.push_str(&format!(
+            "# HELP process_cpu_seconds_total CPU time used\n# TYPE process_cpu_seconds_total counter\nprocess_cpu_seconds_total{{{labels}}} {cpu_seconds}\n\n"
+        ));
         histogram(
             &mut text,
             "batch_seconds",
@@ -223,7 +227,8 @@ impl Metrics {
         }
     }
 
-    fn process(&self, status: &Status) {
+    /// Gives the CPU time used, in seconds.
+    fn process(&self, status: &Status) -> f64 {
         #[expect(clippy::cast_precision_loss, reason = "Prometheus has floats only")]
         self.gauge(
             "process_start_time_seconds",
@@ -232,8 +237,8 @@ impl Metrics {
         );
         let usage = ProcessUsage::read();
         self.gauge("process_resident_memory_bytes", &[], usage.resident_bytes);
-        self.gauge("process_cpu_seconds_total", &[], usage.cpu_seconds);
         self.gauge("process_open_fds", &[], usage.open_fds);
+        usage.cpu_seconds
     }
 
     fn key(&self, name: &str, labels: &[(&str, &str)]) -> Key {

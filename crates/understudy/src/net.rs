@@ -19,6 +19,8 @@ use crate::error::{Side, SyncError, io_word};
 
 /// How long a connection may take to stand, TLS included.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
+/// How long the TLS handshake on a connection that stands may take.
+const TLS_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// Which way the bulk of the bytes goes: that direction gets the large socket buffer.
 #[derive(Debug, Clone, Copy)]
@@ -128,12 +130,18 @@ async fn connect_now(endpoint: &Endpoint, side: Side, bulk: Bulk) -> Result<Stre
             format!("not a name for TLS: {error}; set tls_config.server_name"),
         )
     })?;
-    match TlsConnector::from(Arc::new(config))
-        .connect(name, tcp)
-        .await
-    {
-        Ok(stream) => Ok(Stream::Tls(Box::new(stream))),
-        Err(error) => Err(tls_error(&error, side, address)),
+    let handshake = TlsConnector::from(Arc::new(config)).connect(name, tcp);
+    // A plain server waits for the end of a line that a TLS hello does not have.
+    match tokio::time::timeout(TLS_TIMEOUT, handshake).await {
+        Ok(Ok(stream)) => Ok(Stream::Tls(Box::new(stream))),
+        Ok(Err(error)) => Err(tls_error(&error, side, address)),
+        Err(_) => {
+            let what = format!(
+                "tls = true, but the server did not answer the TLS handshake within {} s; does it speak TLS on this port? Set tls = false, or use its TLS port",
+                TLS_TIMEOUT.as_secs()
+            );
+            Err(SyncError::stop(side, address, what))
+        }
     }
 }
 

@@ -513,6 +513,9 @@ impl Supervisor<'_> {
             if announce {
                 applier.announce(position);
             }
+            if !self.config.source.sync_aof {
+                applier.end_here();
+            }
             let error = match applier.run().await {
                 Ok(_) => return Ok(()),
                 Err(error) if error.class != Class::Reconnect => return Err(error),

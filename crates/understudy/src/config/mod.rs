@@ -461,6 +461,16 @@ fn filter(doc: &Document) -> Result<rewrite::Filter, ConfigError> {
         allow_command_group: groups("filter.allow_command_group")?,
         block_command_group: groups("filter.block_command_group")?,
     };
-    rewrite::Filter::new(rules)
-        .map_err(|error| doc.error(&format!("filter.{}", error.list), format!("filter.{error}")))
+    rewrite::Filter::new(rules).map_err(|error| {
+        // A regex error draws the expression over several lines; its last one says what is wrong.
+        let why = error
+            .why
+            .lines()
+            .last()
+            .unwrap_or_default()
+            .trim_start_matches("error: ")
+            .to_owned();
+        let path = format!("filter.{}", error.list);
+        doc.error(&path, format!("{path}: {why}"))
+    })
 }

@@ -64,6 +64,8 @@ struct Input {
     current: Bytes,
     carry: BytesMut,
     at_ms: u64,
+    /// Nothing of the feed is wanted.
+    ends: bool,
 }
 
 impl Input {
@@ -75,11 +77,15 @@ impl Input {
             current: Bytes::new(),
             carry: BytesMut::new(),
             at_ms: 0,
+            ends: false,
         }
     }
 
     /// Takes the next chunk; false when there is none.
     fn more(&mut self, feed: &Feed) -> std::io::Result<bool> {
+        if self.ends {
+            return Ok(false);
+        }
         let Some(chunk) = feed.read(self.read_pos)? else {
             return Ok(false);
         };
@@ -184,6 +190,11 @@ impl<'a> StreamApplier<'a> {
     pub(crate) fn announce(&mut self, position: Position) {
         self.next
             .set_end(position.offset.0, Db(position.db), unix_ms());
+    }
+
+    /// Applies nothing of the feed: the position it began at is where it ends.
+    pub(crate) fn end_here(&mut self) {
+        self.input.ends = true;
     }
 
     /// Runs until the feed is closed and drained, or an error.
