@@ -77,11 +77,15 @@ pub fn written(source: &Server) -> u64 {
         .expect("an offset is not negative")
 }
 
-/// Waits until everything that the source has written so far is confirmed by the target.
+/// Waits until everything that the source has written so far is confirmed by the target, and the copy is ready: the
+/// expiries that were put off while it was behind are as they are at the source.
 pub fn catch_up(daemon: &mut Daemon, source: &Server) {
     let goal = written(source);
     daemon.wait_for(&format!("applied offset {goal}"), LIMIT, |daemon| {
         own(daemon, "applied_offset").is_some_and(|applied| applied >= goal)
+    });
+    daemon.wait_for("readiness", LIMIT, |daemon| {
+        daemon.get("/readyz").is_some_and(|(code, _)| code == 200)
     });
 }
 

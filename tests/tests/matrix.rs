@@ -2,15 +2,22 @@
 //! in the end. (No counters here: the writer swaps and flushes databases.)
 //!
 //! Expiries are equal to the millisecond where the source is 7.0 or newer: it sends them as points in time. A source
-//! before 7.0 sends EXPIRE and its kin as they were typed, as a span from whenever they arrive; what the line and the
-//! daemon take on the way, and the tick of the source's cached clock, remain as a difference. The oracle allows two
-//! seconds there, because two cores may run several of these at once.
+//! before 7.0 sends EXPIRE and its kin as they were typed, as a span from whenever they are read. So a native replica,
+//! and the daemon too, give a key longer by the time for which the command waited in the source's output buffer, and
+//! that is as long as the snapshot's transfer lasts. This test makes it last, and allows that much and two seconds.
+//!
+//! Two more things no target from 7.0 on can take from a source before it, whoever replicates (a native replica of such
+//! a pair differs in the same places): a pending entry whose stream entry is deleted, since XCLAIM no longer makes one;
+//! and a score of -0.0 in a small sorted set, which a listpack keeps as 0.
+
+use std::time::{Duration, Instant};
 
 use e2e::{LIMIT, Link, catch_up, full_syncs, own, rng, source_of, wait_more, wait_stream};
-use testkit::oracle::{self, OracleOptions};
+use testkit::client::items;
+use testkit::oracle::{self, Difference, OracleOptions};
 use testkit::process::wait_until;
 use testkit::proxy::{Direction, Proxy};
-use testkit::{Daemon, Server, Writer, workload};
+use testkit::{Daemon, Server, Writer, argv, workload};
 
 fn migrates(from: &str, to: &str) {
     let mut rng = rng();
@@ -19,19 +26,51 @@ fn migrates(from: &str, to: &str) {
     workload::fill(&mut source.client(), rng.number(), 3000);
     let writer = Writer::start(&source.address(), rng.number(), 2000);
     let mut daemon = Link::new(&source, &target).source(&proxy.address()).start();
+    let begun = Instant::now();
     hold_the_snapshot(&mut daemon, &proxy, &writer);
     wait_stream(&mut daemon);
+    let held = begun.elapsed();
     wait_more("commands in the stream phase", 8000, || writer.answered());
     writer.stop();
     catch_up(&mut daemon, &source);
-    let options = OracleOptions::live(&source.engine().version);
-    oracle::assert_equal_with(&source.address(), &target.address(), &options);
+    let differences = differences(&source, &target, held);
+    assert!(
+        differences.is_empty(),
+        "{from} to {to}:\n{}",
+        differences.join("\n")
+    );
     assert_eq!(full_syncs(&source), 1);
     daemon.terminate();
     assert_eq!(daemon.wait(LIMIT), 0, "{}", daemon.output());
     if from == to {
         same_digest(&source, &target);
     }
+}
+
+/// What differs, without what the engines make differ; see above.
+fn differences(source: &Server, target: &Server, held: Duration) -> Vec<String> {
+    let mut options = OracleOptions::live(&source.engine().version);
+    if options.expiry_tolerance_ms > 0 {
+        options.expiry_tolerance_ms += held.as_millis() as i64;
+    }
+    let mut found = oracle::compare_with(&source.address(), &target.address(), &options);
+    if !source.engine().version.redis(7, 0) && target.engine().version.redis(7, 0) {
+        found.retain(|difference| !made_by_engines(source, difference));
+    }
+    found.iter().map(ToString::to_string).collect()
+}
+
+fn made_by_engines(source: &Server, difference: &Difference) -> bool {
+    if difference.what.contains("source -0.0 (") && difference.what.contains("target 0.0 (") {
+        return true;
+    }
+    let missing = difference.what.split_once(": pending entry ");
+    let id = missing.and_then(|(_, rest)| rest.strip_suffix(" is missing"));
+    id.zip(difference.db).is_some_and(|(id, db)| {
+        let mut client = source.client();
+        client.select(db);
+        items(client.command(&argv!["XRANGE", difference.key, id, id])).is_empty()
+    })
 }
 
 /// Stops the line in the middle of the snapshot until more has been written at the source.
