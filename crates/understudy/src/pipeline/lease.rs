@@ -25,8 +25,13 @@ use crate::status::Status;
 
 use super::sweep::each_key;
 
+/// An expiry that had passed longer ago than this when its key was written is not looked for.
+const OLDEST_MS: i64 = 30 * 24 * 3600 * 1000;
+/// How exactly an expiry is known from what is left of it (before 7.0).
+const ROUND_TRIP_MS: u64 = 5_000;
 const RETRY: Duration = Duration::from_millis(500);
-/// Added to an expiry, some 246 years: no expiry that anybody means is in that range.
+/// Added to an expiry: some 246 years, and not a round number, so that with what is near now added to it no
+/// expiry that anybody means comes out.
 const LEASE_MS: i64 = 7_777_777_777_777;
 /// Keys that expire within this time get a lease.
 const WINDOW_MS: i64 = 10 * 60 * 1000;
@@ -43,6 +48,19 @@ pub(crate) struct Lease {
     db: u32,
     key: Bytes,
     at_ms: i64,
+}
+
+impl Lease {
+    /// Whether an expiry at the target is this lease's: nobody has changed it since.
+    fn is_written_as(&self, at_ms: i64) -> bool {
+        at_ms.abs_diff(self.at_ms.saturating_add(LEASE_MS)) <= ROUND_TRIP_MS
+    }
+}
+
+/// Whether a lease can have been granted for this expiry: not a far one that somebody means.
+fn is_grantable(at_ms: i64) -> bool {
+    let now_ms = now_ms();
+    (now_ms - OLDEST_MS..now_ms + WINDOW_MS + ROUND_TRIP_MS.cast_signed()).contains(&at_ms)
 }
 
 /// The open leases of a link: granted by the appliers, ended by [`settle_forever`], on one thread.
@@ -183,11 +201,10 @@ async fn end(client: &mut Client, lease: &Lease) -> Result<(), SyncError> {
         .await?;
     loop {
         client.call(&[b"WATCH", &lease.key]).await?;
-        let Value::Int(left_ms) = client.call(&[b"PTTL", &lease.key]).await? else {
-            return Ok(());
-        };
-        // What is left tells a lease from any other expiry; which of the two it is, is all that counts.
-        if left_ms < LEASE_MS / 2 {
+        if expires_at_ms(client, &lease.key)
+            .await?
+            .is_none_or(|at_ms| !lease.is_written_as(at_ms))
+        {
             client.call(&[b"UNWATCH"]).await?;
             return Ok(());
         }
@@ -199,6 +216,18 @@ async fn end(client: &mut Client, lease: &Lease) -> Result<(), SyncError> {
         if client.call(&[b"EXEC"]).await? != Value::Null {
             return Ok(());
         }
+    }
+}
+
+/// When the key expires at the target; `None` for never, or no such key. Before 7.0 there is no
+/// PEXPIRETIME: what is left and our clock tell it to within the round trip.
+async fn expires_at_ms(client: &mut Client, key: &[u8]) -> Result<Option<i64>, SyncError> {
+    if let Value::Int(at_ms) = client.ask(&[b"PEXPIRETIME", key]).await? {
+        return Ok((at_ms >= 0).then_some(at_ms));
+    }
+    match client.call(&[b"PTTL", key]).await? {
+        Value::Int(left_ms) if left_ms >= 0 => Ok(Some(now_ms() + left_ms)),
+        _ => Ok(None),
     }
 }
 
@@ -219,8 +248,7 @@ async fn find(config: &Config, client: &mut Client) -> Result<Vec<Lease>, SyncEr
     Ok(found)
 }
 
-/// Before 7.0 there is no PEXPIRETIME: what is left and our clock tell the key's own expiry to within the
-/// round trip.
+/// A first question of all sorts out the keys that cannot have one.
 async fn find_among(
     client: &mut Client,
     db: u32,
@@ -239,15 +267,14 @@ async fn find_among(
         if left_ms < LEASE_MS / 2 {
             continue;
         }
-        let at_ms = match client.ask(&[b"PEXPIRETIME", key]).await? {
-            Value::Int(at_ms) => at_ms,
-            _ => now_ms() + left_ms,
-        };
-        found.push(Lease {
-            db,
-            key: key.clone(),
-            at_ms: at_ms - LEASE_MS,
-        });
+        let at_ms = expires_at_ms(client, key).await?.unwrap_or(0) - LEASE_MS;
+        if is_grantable(at_ms) {
+            found.push(Lease {
+                db,
+                key: key.clone(),
+                at_ms,
+            });
+        }
     }
     Ok(())
 }
@@ -268,5 +295,19 @@ mod tests {
         assert_eq!(leases.grant(0, b"near", now + 5), now + 5 + LEASE_MS);
         assert_eq!(leases.grant(0, b"past", 7), 7 + LEASE_MS);
         assert_eq!(leases.open.borrow().len(), 2);
+    }
+
+    #[test]
+    fn an_expiry_that_somebody_means_is_no_lease() {
+        let now = now_ms();
+        assert!(is_grantable(now - 1000) && is_grantable(now + WINDOW_MS));
+        assert!(!is_grantable(9_999_999_999_999 - LEASE_MS) && !is_grantable(now + 2 * WINDOW_MS));
+        let lease = Lease {
+            db: 0,
+            key: Bytes::from_static(b"k"),
+            at_ms: now,
+        };
+        assert!(lease.is_written_as(now + LEASE_MS) && !lease.is_written_as(now));
+        assert!(!lease.is_written_as(9_999_999_999_999));
     }
 }
