@@ -4,6 +4,7 @@
 //! never fills because of a slow target. It reconnects by itself as long as a partial resync goes on
 //! where it stopped; a new history ends it.
 
+use std::cell::Cell;
 use std::time::{Duration, Instant};
 
 use bytes::BytesMut;
@@ -183,6 +184,8 @@ pub(crate) struct Receiver<'a> {
     /// The snapshot, where one was asked for.
     pub(crate) snapshot: Option<&'a Feed>,
     pub(crate) stream: &'a Feed,
+    /// Whether reading has stopped because the spool is full.
+    pub(crate) paused: Cell<bool>,
     pub(crate) conn: Conn,
 }
 
@@ -383,14 +386,31 @@ impl Receiver<'_> {
             *synced = Instant::now();
             self.syncer.sync(file);
         }
+        self.say_paused(paused);
+        Ok(())
+    }
+}
+
+impl Receiver<'_> {
+    /// Says when reading stops because the spool is full, and when it goes on.
+    fn say_paused(&self, paused: bool) {
+        if self.paused.replace(paused) == paused {
+            return;
+        }
+        let (unapplied_bytes, limit_bytes) = (self.stream.unapplied_bytes(), self.spool.max_bytes);
         if paused {
             tracing::warn!(
-                unapplied_bytes = self.stream.unapplied_bytes(),
-                limit_bytes = self.spool.max_bytes,
+                unapplied_bytes,
+                limit_bytes,
                 "the spool is full: not reading from the source until the target catches up"
             );
+        } else {
+            tracing::info!(
+                unapplied_bytes,
+                limit_bytes,
+                "reading from the source again"
+            );
         }
-        Ok(())
     }
 }
 

@@ -4,6 +4,8 @@
 //! receiver reconnects to the source by itself, and the applier to the target; it ends when the source
 //! begins a new history, when the target has fallen back behind what is kept here, or for good.
 
+use std::cell::Cell;
+
 use bytes::Bytes;
 use replica::{ReplId, ReplOffset, Start};
 
@@ -63,6 +65,11 @@ async fn source_version(config: &Config, stop: &Stop) -> Result<SourceVersion, S
     if info.get("redis_mode") == Some("sentinel") {
         let what = "this is a Sentinel; use the address of the master it watches";
         return Err(SyncError::stop(Side::Source, &endpoint.address, what));
+    }
+    if info.get("redis_mode") == Some("cluster") {
+        tracing::warn!(
+            "the source is a node of a cluster: only the slots of this one node are read, and resharding is not followed"
+        );
     }
     tracing::info!(?fork, version, "source");
     Ok(SourceVersion {
@@ -296,6 +303,7 @@ impl Supervisor<'_> {
             syncer: &self.syncer,
             snapshot,
             stream,
+            paused: Cell::new(false),
             conn,
         }
     }

@@ -458,6 +458,36 @@ pub(crate) const KEYS: &[Key] = &[
         "Seconds between progress lines.",
     ),
     key(
+        "advanced.log_rotation",
+        Kind::Bool,
+        "true",
+        "RedisShake's; accepted without effect: the file is only appended to, rotate it from outside.",
+    ),
+    key(
+        "advanced.log_max_size",
+        COUNT,
+        "512",
+        "RedisShake's, as log_rotation.",
+    ),
+    key(
+        "advanced.log_max_age",
+        COUNT,
+        "7",
+        "RedisShake's, as log_rotation.",
+    ),
+    key(
+        "advanced.log_max_backups",
+        COUNT,
+        "3",
+        "RedisShake's, as log_rotation.",
+    ),
+    key(
+        "advanced.log_compress",
+        Kind::Bool,
+        "true",
+        "RedisShake's, as log_rotation.",
+    ),
+    key(
         "advanced.rdb_restore_command_behavior",
         Kind::Word(&["panic", "rewrite", "skip"]),
         r#""panic""#,
@@ -545,7 +575,7 @@ pub(crate) const KEYS: &[Key] = &[
         "limits.memory",
         Kind::Bytes,
         r#""256mb""#,
-        "Ceiling for the data that the daemon holds in memory.",
+        "Memory for data: an eighth of it (1 to 64 MiB) is the newest part of the snapshot and of the stream each, kept beside the disk.",
     ),
     key(
         "limits.shutdown_timeout",
