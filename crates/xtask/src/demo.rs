@@ -66,9 +66,10 @@ struct Demo {
     screen: Screen,
     folder: PathBuf,
     from: Instant,
+    /// The first to go at the end, so that its log does not end with lost servers.
+    daemon: Daemon,
     source: Server,
     target: Target,
-    daemon: Daemon,
 }
 
 /// The figures of the way, for the summary.

@@ -59,15 +59,17 @@ impl Demo {
         let from = Instant::now();
         loop {
             self.daemon.check()?;
-            let applied = self.daemon.status().map(|status| status.applied_offset);
+            let status = self.daemon.status().unwrap_or_default();
+            let applied = status.applied_offset;
             // Asked after the daemon: if it is the same, nothing came in between.
             let offset = source_offset(&mut source);
-            if applied == Some(offset) {
+            if applied == offset && status.ready {
                 return Ok(offset);
             }
             if from.elapsed() > LAST_BYTES {
                 return Err(format!(
-                    "the target stays behind: applied offset {applied:?}, the source's {offset}\n{}",
+                    "the target stays behind: applied offset {applied}, the source's {offset}, ready: {}\n{}",
+                    status.ready,
                     self.daemon.log_tail()
                 ));
             }

@@ -30,6 +30,8 @@ pub(super) struct Status {
     pub(super) keys: u64,
     pub(super) snapshot_bytes: u64,
     pub(super) applied_offset: u64,
+    /// The target is a faithful copy: what it still owes is no more than a moment's writes.
+    pub(super) ready: bool,
     pub(super) lag: Duration,
 }
 
@@ -152,6 +154,7 @@ impl Daemon {
             keys: number(&own["snapshot_keys"]),
             snapshot_bytes: number(&status["reader"]["rdb_received_bytes"]),
             applied_offset: number(&own["applied_offset"]),
+            ready: own["ready"] == true,
             lag: Duration::from_secs_f64(own["lag_seconds"].as_f64().unwrap_or(0.0)),
         })
     }

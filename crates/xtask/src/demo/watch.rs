@@ -21,6 +21,7 @@ pub(super) struct At {
     pub(super) keys: u64,
     pub(super) snapshot_bytes: u64,
     phase: String,
+    ready: bool,
     lag: Duration,
     behind: u64,
 }
@@ -32,7 +33,7 @@ impl At {
 
     /// Nothing old waits, and what the source has written since is little.
     pub(super) fn is_caught_up(&self) -> bool {
-        self.is_streaming() && self.lag < LITTLE_LAG && self.behind < 1 << 20
+        self.is_streaming() && self.ready && self.lag < LITTLE_LAG && self.behind < 1 << 20
     }
 }
 
@@ -155,6 +156,7 @@ impl<'a> Watch<'a> {
             snapshot_bytes: status.snapshot_bytes,
             behind: offset.saturating_sub(status.applied_offset),
             lag: status.lag,
+            ready: status.ready,
             phase: status.phase.clone(),
         };
         if self.caught_up && at.is_streaming() {
