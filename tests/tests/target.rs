@@ -3,7 +3,10 @@
 
 use std::time::{Duration, Instant};
 
-use e2e::{LIMIT, Link, catch_up, from_env, full_syncs, rng, source_of, wait_more, wait_stream};
+use e2e::{
+    LIMIT, Link, catch_up, from_env, full_syncs, own, rng, source_of, wait_more, wait_stream,
+};
+use testkit::client::Argv;
 use testkit::process::wait_until;
 use testkit::proxy::{Cut, Direction, Proxy};
 use testkit::{Counters, Daemon, Engine, Server, ServerOptions, argv, oracle};
@@ -310,69 +313,114 @@ fn a_target_that_comes_back_empty_stops_the_daemon_and_a_new_start_copies_again(
     assert_eq!(full_syncs(&source), 2);
 }
 
-/// A time to live that runs out at the target while the daemon is behind, of a key that lives on at the source.
+/// Commands whose keys would die at the target before their time, if it is this long behind.
+fn prolonged(life_ms: u64) -> Vec<Argv> {
+    vec![
+        argv!["SET", "session", "v", "PX", life_ms],
+        argv!["PEXPIRE", "session", 10_000_000],
+        argv!["SET", "kept", "v", "PX", life_ms],
+        argv!["PERSIST", "kept"],
+        argv!["INCRBY", "count", 5],
+        argv!["PEXPIRE", "count", life_ms],
+        argv!["INCRBY", "count", 5],
+        argv!["PERSIST", "count"],
+        argv!["RPUSH", "list", "a"],
+        argv!["PEXPIRE", "list", life_ms],
+        argv!["LSET", "list", 0, "b"],
+        argv!["SET", "gone", "v", "PX", life_ms],
+    ]
+}
+
+/// Waits until `from` is so long ago.
+fn wait_since(daemon: &mut Daemon, from: Instant, ago: Duration) {
+    daemon.wait_for("the first lives to end", LIMIT, |_| from.elapsed() >= ago);
+}
+
+/// A time to live that is set while the daemon is behind and runs out before it has caught up, of a key that lives on
+/// at the source.
 #[test]
 fn a_key_whose_life_was_prolonged_survives_a_lag_longer_than_its_first_life() {
     let (source, target) = (source_of("redis-7.0"), Server::of("redis-7.0"));
     let mut daemon = Link::new(&source, &target).start();
     wait_stream(&mut daemon);
     target.stop();
-    let commands = [
-        argv!["SET", "session", "v", "PX", 1000],
-        argv!["PEXPIRE", "session", 10_000_000],
-        argv!["SET", "kept", "v", "PX", 1000],
-        argv!["PERSIST", "kept"],
-        argv!["INCRBY", "count", 5],
-        argv!["PEXPIRE", "count", 1000],
-        argv!["INCRBY", "count", 5],
-        argv!["PERSIST", "count"],
-        argv!["RPUSH", "list", "a"],
-        argv!["PEXPIRE", "list", 1000],
-        argv!["LSET", "list", 0, "b"],
-        argv!["SET", "gone", "v", "PX", 1000],
-    ];
     let mut client = source.client();
-    client.commands(&commands);
-    let from = Instant::now();
-    daemon.wait_for("the first lives to end", LIMIT, |_| {
-        from.elapsed() > Duration::from_millis(1500)
+    client.command(&argv!["SET", "a", 1]);
+    daemon.wait_for("a lag", LIMIT, |daemon| {
+        daemon
+            .metric("understudy_lag_seconds")
+            .is_some_and(|lag| lag > 0.6)
     });
+    let from = Instant::now();
+    client.commands(&prolonged(1000));
+    wait_since(&mut daemon, from, Duration::from_millis(1500));
     target.cont();
     catch_up(&mut daemon, &source);
     oracle::assert_equal(&source.address(), &target.address());
 }
 
-/// The same for keys of the snapshot: the target hangs from before it arrives until their first lives are over.
+/// The same for keys of the snapshot: a slow line makes it last longer than their first lives.
 #[test]
 fn a_key_of_the_snapshot_whose_life_was_prolonged_survives_a_long_snapshot() {
-    let options = ServerOptions::args("--repl-diskless-sync-delay 2");
-    let source = Server::start(&Engine::of("redis-7.0"), options);
-    let target = Server::of("redis-7.0");
-    let (mut client, mut watcher) = (source.client(), target.client());
+    let (source, target) = (source_of("redis-7.0"), Server::of("redis-7.0"));
+    let proxy = Proxy::start(&source.address());
+    let mut client = source.client();
+    let mut rng = rng();
+    for key in 0..100 {
+        let noise = rng.bytes(100_000);
+        client.command(&argv!["SET", format!("ballast:{key}"), noise]);
+    }
     for key in ["session", "kept", "gone"] {
-        client.command(&argv!["SET", key, "v", "PX", 6000]);
+        client.command(&argv!["SET", key, "v", "PX", 3000]);
     }
     let from = Instant::now();
-    let mut daemon = Link::new(&source, &target).start();
-    daemon.wait_for("the target to be taken", LIMIT, |_| {
-        !watcher.keyspace().is_empty()
-    });
-    target.stop();
-    daemon.wait_for("the snapshot", LIMIT, |daemon| {
-        let status = daemon.status().unwrap_or_default();
-        status["reader"]["rdb_received_bytes"].as_u64() > Some(0)
+    proxy.throttle(Direction::ToClient, Some(2 << 20));
+    let mut daemon = Link::new(&source, &target).source(&proxy.address()).start();
+    daemon.wait_for("a part of the snapshot", LIMIT, |daemon| {
+        own(daemon, "snapshot_keys").is_some_and(|keys| keys > 5)
     });
     client.command(&argv!["PEXPIRE", "session", 10_000_000]);
     client.command(&argv!["PERSIST", "kept"]);
     assert!(
-        from.elapsed() < Duration::from_secs(6),
+        from.elapsed() < Duration::from_secs(3),
         "this machine is too slow for this test"
     );
-    daemon.wait_for("the first lives to end", LIMIT, |_| {
-        from.elapsed() > Duration::from_millis(6500)
-    });
-    target.cont();
     wait_stream(&mut daemon);
+    assert!(
+        from.elapsed() > Duration::from_secs(4),
+        "the line was not slow"
+    );
+    catch_up(&mut daemon, &source);
+    oracle::assert_equal(&source.address(), &target.address());
+}
+
+/// What the source does while nobody hears it is heard later: until then no lease may end.
+#[test]
+fn a_lease_is_not_ended_while_the_source_is_out_of_reach() {
+    let (source, target) = (source_of("redis-7.0"), Server::of("redis-7.0"));
+    let proxy = Proxy::start(&source.address());
+    let mut daemon = Link::new(&source, &target).source(&proxy.address()).start();
+    wait_stream(&mut daemon);
+    let mut client = source.client();
+    target.stop();
+    client.command(&argv!["SET", "a", 1]);
+    daemon.wait_for("a lag", LIMIT, |daemon| {
+        daemon
+            .metric("understudy_lag_seconds")
+            .is_some_and(|lag| lag > 0.6)
+    });
+    let from = Instant::now();
+    client.command(&argv!["SET", "kept", "v", "PX", 4000]);
+    let goal = e2e::written(&source);
+    daemon.wait_for("the key to be received", LIMIT, |daemon| {
+        own(daemon, "source_offset").is_some_and(|offset| offset >= goal)
+    });
+    proxy.refuse(true);
+    proxy.cut_now(Cut::Rst);
+    client.command(&argv!["PERSIST", "kept"]);
+    target.cont();
+    wait_since(&mut daemon, from, Duration::from_millis(6000));
+    proxy.refuse(false);
     catch_up(&mut daemon, &source);
     oracle::assert_equal(&source.address(), &target.address());
 }
