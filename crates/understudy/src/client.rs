@@ -2,7 +2,7 @@
 
 use bytes::BytesMut;
 use resp::{ErrorCode, Limits, Value, ValueDecoder};
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::io::AsyncReadExt;
 
 use crate::config::Endpoint;
 use crate::error::{Class, Side, SyncError, io_word};
@@ -62,8 +62,7 @@ impl Client {
         for argv in commands {
             resp::encode::command(&mut out, argv);
         }
-        self.stream
-            .write_all(&out)
+        net::send(&mut self.stream, &out)
             .await
             .map_err(|error| self.broken(&error))?;
         let mut replies = Vec::with_capacity(commands.len());
@@ -77,8 +76,7 @@ impl Client {
     pub(crate) async fn ask(&mut self, argv: &[&[u8]]) -> Result<Value, SyncError> {
         let mut out = Vec::new();
         resp::encode::command(&mut out, argv);
-        self.stream
-            .write_all(&out)
+        net::send(&mut self.stream, &out)
             .await
             .map_err(|error| self.broken(&error))?;
         self.reply().await

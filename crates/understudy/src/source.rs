@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use bytes::BytesMut;
 use replica::{Event, Link, Poll, ReplId, ReplOffset, Start};
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::io::AsyncReadExt;
 
 use crate::backoff::Backoff;
 use crate::clock::unix_ms;
@@ -102,8 +102,7 @@ impl Conn {
         let mut tick = tokio::time::interval(TICK);
         loop {
             while let Some(out) = self.link.output() {
-                self.stream
-                    .write_all(&out)
+                net::send(&mut self.stream, &out)
                     .await
                     .map_err(|error| broken(&error, config))?;
             }
@@ -290,7 +289,7 @@ impl Receiver<'_> {
     /// Writes ACKs; a source that no longer reads is not lost before it is read to its end.
     async fn answer_source(&mut self) -> bool {
         while let Some(out) = self.conn.link.output() {
-            if self.conn.stream.write_all(&out).await.is_err() {
+            if net::send(&mut self.conn.stream, &out).await.is_err() {
                 return false;
             }
         }

@@ -14,12 +14,14 @@ use crate::checkpoint::{Checkpoint, Phase, Position};
 use crate::client::Client;
 use crate::config::{Config, ExistingKeys};
 use crate::error::{Class, Side, SyncError};
-use crate::pipeline::{Leases, SnapshotApplier, StreamApplier, settle, settle_forever, sweep};
+use crate::pipeline::{
+    Common, Leases, SnapshotApplier, StreamApplier, settle, settle_forever, stream_limits, sweep,
+};
 use crate::source::{self, Conn, Opened, Receiver, spool_error};
 use crate::spool::{self, Feed, Keep, Log, Syncer};
 use crate::status::{self, Status};
 use crate::stop::Stop;
-use crate::target::{self, Found, Target, Visit};
+use crate::target::{self, Databases, Found, Target, Visit};
 
 /// Attempts at the first contact: enough for a hiccup, short enough to say soon what is wrong.
 const FIRST_CONTACT_ATTEMPTS: u32 = 6;
@@ -42,6 +44,7 @@ pub(crate) async fn run(config: &Config, status: &Status, stop: &Stop) -> Result
         syncer: Syncer::spawn().map_err(spool_error)?,
         source_version: source_version(config, stop).await?,
         leases: Leases::default(),
+        databases: Databases::default(),
         owner: std::hash::BuildHasher::hash_one(&std::hash::RandomState::new(), std::process::id()),
     };
     let result = supervisor.sessions().await;
@@ -52,7 +55,10 @@ pub(crate) async fn run(config: &Config, status: &Status, stop: &Stop) -> Result
 /// Version of the source, where it lets us ask; what it does not say costs nothing but precision.
 async fn source_version(config: &Config, stop: &Stop) -> Result<SourceVersion, SyncError> {
     let endpoint = &config.source.endpoint;
-    let mut client = first_contact(stop, || Client::connect(endpoint, Side::Source)).await?;
+    let mut client = contact(stop, FIRST_CONTACT_ATTEMPTS, || {
+        Client::connect(endpoint, Side::Source)
+    })
+    .await?;
     let Some(mut client) = client.take() else {
         return Ok(SourceVersion::default());
     };
@@ -86,7 +92,11 @@ pub(crate) struct SourceVersion {
 }
 
 /// Tries a few times; `None` when asked to stop meanwhile.
-async fn first_contact<T, F>(stop: &Stop, attempt: impl Fn() -> F) -> Result<Option<T>, SyncError>
+async fn contact<T, F>(
+    stop: &Stop,
+    attempts_max: u32,
+    attempt: impl Fn() -> F,
+) -> Result<Option<T>, SyncError>
 where
     F: Future<Output = Result<T, SyncError>>,
 {
@@ -99,7 +109,7 @@ where
         match result {
             Err(error) if error.class == Class::Reconnect => {
                 let pause = backoff.pause();
-                if backoff.attempts() >= FIRST_CONTACT_ATTEMPTS {
+                if backoff.attempts() >= attempts_max {
                     return Err(SyncError {
                         class: Class::Stop,
                         ..error
@@ -130,6 +140,7 @@ struct Supervisor<'a> {
     syncer: Syncer,
     source_version: SourceVersion,
     leases: Leases,
+    databases: Databases,
     /// Names this process in checkpoints.
     owner: u64,
 }
@@ -138,9 +149,11 @@ impl Supervisor<'_> {
     async fn sessions(&self) -> Result<(), SyncError> {
         let mut opened: Option<Opened> = None;
         let mut backoff = Backoff::default();
+        // Who has been in touch with both ends waits for them as long as it takes.
+        let mut attempts_max = FIRST_CONTACT_ATTEMPTS;
         loop {
             self.status.set_phase(status::Phase::Handshaking);
-            let visit = first_contact(self.stop, || {
+            let visit = contact(self.stop, attempts_max, || {
                 target::visit(&self.config.target, &self.config.link_name)
             });
             let Some(visit) = visit.await? else {
@@ -149,8 +162,9 @@ impl Supervisor<'_> {
             let (start, log) = self.choose(&visit.found)?;
             let opened_now = match opened.take() {
                 Some(opened) => Some(opened),
-                None => first_contact(self.stop, || self.open(start.clone())).await?,
+                None => contact(self.stop, attempts_max, || self.open(start.clone())).await?,
             };
+            attempts_max = u32::MAX;
             let session = match opened_now {
                 None => return Ok(()),
                 Some(Opened::Continue { conn, replid }) => {
@@ -178,6 +192,15 @@ impl Supervisor<'_> {
                 Next::NewHistory(answer) => opened = Some(*answer),
                 Next::Again => tokio::time::sleep(backoff.pause()).await,
             }
+        }
+    }
+
+    fn common(&self) -> Common<'_> {
+        Common {
+            config: self.config,
+            status: self.status,
+            leases: &self.leases,
+            databases: &self.databases,
         }
     }
 
@@ -398,7 +421,10 @@ impl Supervisor<'_> {
             visit.flush().await?;
         }
         let foreign = visit.foreign_keys().await?;
-        if target.existing == ExistingKeys::Fail && !foreign.is_empty() {
+        if target.existing == ExistingKeys::Fail
+            && !foreign.is_empty()
+            && self.config.source.sync_rdb
+        {
             let list: Vec<String> = foreign
                 .iter()
                 .map(|(db, keys)| format!("db{db}: {keys}"))
@@ -408,7 +434,7 @@ impl Supervisor<'_> {
                 list.join(", ")
             )));
         }
-        let owned = foreign.is_empty();
+        let owned = foreign.is_empty() && self.config.source.sync_rdb;
         let existing = if owned {
             ExistingKeys::Replace
         } else {
@@ -434,15 +460,8 @@ impl Supervisor<'_> {
         let mut existing = manner.existing;
         let applied = loop {
             self.leases.clear();
-            let applier = SnapshotApplier::new(
-                self.config,
-                self.status,
-                feed,
-                &target,
-                existing,
-                manner.sweep,
-                &self.leases,
-            );
+            let applier =
+                SnapshotApplier::new(self.common(), feed, &target, existing, manner.sweep);
             match applier.run(&mut target).await {
                 Ok(applied) => break applied,
                 Err(error) if error.class == Class::Reconnect => {
@@ -510,13 +529,11 @@ impl Supervisor<'_> {
         loop {
             let ours = target.checkpoint.clone();
             let mut applier = StreamApplier::new(
-                self.config,
-                self.status,
+                self.common(),
                 feed,
                 target,
                 position,
                 self.source_version.version,
-                &self.leases,
             );
             if announce {
                 applier.announce(position);
@@ -680,7 +697,7 @@ async fn take(
 
 /// The unfinished command at the log's end, walking from a command boundary.
 fn partial_tail(log: &mut Log, boundary: u64) -> Result<Bytes, SyncError> {
-    let mut decoder = resp::CommandDecoder::new(resp::Limits::default());
+    let mut decoder = resp::CommandDecoder::new(stream_limits());
     let mut pos = boundary;
     let mut rest: Vec<u8> = Vec::new();
     while let Some(chunk) = log.read(pos).map_err(spool_error)? {

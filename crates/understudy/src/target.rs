@@ -1,13 +1,16 @@
 //! The target: opening it, finding out what it can do, and owning its checkpoint.
 
+use std::cell::RefCell;
+use std::collections::BTreeSet;
+
 use bytes::BytesMut;
 use resp::Value;
-use rewrite::{Abilities, Fork};
+use rewrite::{Abilities, Db, Fork};
 
 use crate::checkpoint::{self, Checkpoint, Phase};
 use crate::client::{Client, Info};
 use crate::config::TargetConfig;
-use crate::error::{Side, SyncError};
+use crate::error::{Class, Side, SyncError};
 use crate::net::Stream;
 
 /// A target that is ours: the checkpoint carries our epoch and the connection watches it.
@@ -21,6 +24,33 @@ pub(crate) struct Target {
 pub(crate) struct Pipe {
     pub(crate) stream: Stream,
     pub(crate) replies: BytesMut,
+}
+
+/// Databases that the target is known to have.
+#[derive(Debug, Default)]
+pub(crate) struct Databases(RefCell<BTreeSet<Db>>);
+
+impl Databases {
+    /// Makes sure that the target can SELECT `db`.
+    ///
+    /// # Errors
+    /// Stop when it cannot; otherwise as [`Client::connect`].
+    pub(crate) async fn check(&self, config: &TargetConfig, db: Db) -> Result<(), SyncError> {
+        if db == Db(0) || self.0.borrow().contains(&db) {
+            return Ok(());
+        }
+        let mut client = Client::connect(&config.endpoint, Side::Target).await?;
+        let selected = client.call(&[b"SELECT", db.0.to_string().as_bytes()]).await;
+        selected.map_err(|error| match error.class {
+            Class::Stop => SyncError {
+                what: format!("the source uses database {}, but {}; nothing of it was written: give the target more databases, or set filter.block_db", db.0, error.what),
+                ..error
+            },
+            Class::Reconnect | Class::Resync => error,
+        })?;
+        self.0.borrow_mut().insert(db);
+        Ok(())
+    }
 }
 
 /// What taking the target found.

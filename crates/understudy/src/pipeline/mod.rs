@@ -6,7 +6,20 @@ mod stream;
 mod sweep;
 mod unit;
 
+use crate::config::Config;
+use crate::status::Status;
+use crate::target::Databases;
+
 pub(crate) use lease::{Leases, settle, settle_forever};
 pub(crate) use snapshot::SnapshotApplier;
-pub(crate) use stream::StreamApplier;
+pub(crate) use stream::{StreamApplier, stream_limits};
 pub(crate) use sweep::{KeySet, sweep};
+
+/// What both appliers of a link work with.
+#[derive(Clone, Copy)]
+pub(crate) struct Common<'a> {
+    pub(crate) config: &'a Config,
+    pub(crate) status: &'a Status,
+    pub(crate) leases: &'a Leases,
+    pub(crate) databases: &'a Databases,
+}

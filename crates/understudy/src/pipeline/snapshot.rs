@@ -9,9 +9,10 @@ use std::collections::{BTreeMap, VecDeque};
 use bytes::{Buf, Bytes};
 use rdb::{Decoder, Event, KeyHead, Poll};
 use resp::{Limits, ReplyKind, ReplyScanner};
-use rewrite::{Expect, Method, Sent, SnapshotRewriter};
+use rewrite::{Db, Expect, Method, Sent, SnapshotRewriter};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
+use super::Common;
 use super::lease::Leases;
 use super::stream::show;
 use super::sweep::KeySet;
@@ -23,7 +24,7 @@ use crate::error::{Class, Side, SyncError, io_word};
 use crate::source::spool_error;
 use crate::spool::Feed;
 use crate::status::Status;
-use crate::target::Target;
+use crate::target::{Databases, Target};
 
 /// Written to the socket at once.
 const OUT_BYTES: usize = 128 << 10;
@@ -61,20 +62,27 @@ pub(crate) struct SnapshotApplier<'a> {
     counts: BTreeMap<(&'static str, &'static str), u64>,
     applied: Applied,
     leases: Option<&'a Leases>,
+    databases: &'a Databases,
+    /// A database that was selected and is to be looked at before any of its keys.
+    unchecked: Option<Db>,
 }
 
 impl<'a> SnapshotApplier<'a> {
     /// An applier at the snapshot's first byte. `existing` is what is to be done with keys that are
     /// there; `collect` asks for the set of keys.
     pub(crate) fn new(
-        config: &'a Config,
-        status: &'a Status,
+        common: Common<'a>,
         feed: &'a Feed,
         target: &Target,
         existing: ExistingKeys,
         collect: bool,
-        leases: &'a Leases,
     ) -> Self {
+        let Common {
+            config,
+            status,
+            leases,
+            databases,
+        } = common;
         // Without a stream to follow there is nothing that an expiry could come too early for.
         let leases = config.source.sync_aof.then_some(leases);
         let options = rewrite::SnapshotOptions {
@@ -110,6 +118,8 @@ impl<'a> SnapshotApplier<'a> {
                 keys: collect.then(KeySet::default),
             },
             leases,
+            databases,
+            unchecked: None,
         }
     }
 
@@ -121,6 +131,10 @@ impl<'a> SnapshotApplier<'a> {
         loop {
             self.rewriter.tick(unix_ms());
             let starved = self.produce()?;
+            if let Some(db) = self.unchecked.take() {
+                self.databases.check(&self.config.target, db).await?;
+                continue;
+            }
             if self.done && self.written == self.out.len() && self.waiting.is_empty() {
                 break;
             }
@@ -134,6 +148,7 @@ impl<'a> SnapshotApplier<'a> {
                 wrote = writer.write(self.out.get(self.written..).unwrap_or_default()), if self.written < self.out.len() => {
                     self.written += wrote.map_err(|error| self.lost(io_word(&error)))?;
                     if self.written == self.out.len() {
+                        writer.flush().await.map_err(|error| self.lost(io_word(&error)))?;
                         self.out.clear();
                         self.written = 0;
                     }
@@ -147,7 +162,11 @@ impl<'a> SnapshotApplier<'a> {
 
     /// Decodes and rewrites as much as the buffers allow; true when the feed has no more.
     fn produce(&mut self) -> Result<bool, SyncError> {
-        while !self.done && self.out.len() - self.written < OUT_BYTES && self.has_room() {
+        while !self.done
+            && self.unchecked.is_none()
+            && self.out.len() - self.written < OUT_BYTES
+            && self.has_room()
+        {
             match self.decoder.poll() {
                 Ok(Poll::Event(event)) => self.event(event)?,
                 Ok(Poll::End) => self.end()?,
@@ -179,8 +198,15 @@ impl<'a> SnapshotApplier<'a> {
         if let Event::Key(head) = &event {
             return self.key(head);
         }
+        if let Event::SelectDb(db) = &event {
+            // Keys of a database that the target lacks would land in another one.
+            self.unchecked = self.config.filter.db(*db).then_some(*db);
+        }
         if let Event::Aux { name, value } = &event {
             self.aux(name, value);
+        }
+        if !self.config.source.sync_rdb {
+            return Ok(());
         }
         let before = self.out.len();
         let rewritten = self.rewriter.event(event, &mut self.out, &mut self.sent);
@@ -197,6 +223,10 @@ impl<'a> SnapshotApplier<'a> {
     }
 
     fn key(&mut self, head: &KeyHead) -> Result<(), SyncError> {
+        if !self.config.source.sync_rdb {
+            self.decoder.want(rdb::Want::Skip);
+            return Ok(());
+        }
         if let Some(keys) = &mut self.applied.keys {
             keys.insert(head.db.0, &head.key);
         }
@@ -234,7 +264,7 @@ impl<'a> SnapshotApplier<'a> {
         resp::encode::command(&mut self.out, &[b"SELECT", b"0"]);
         self.sent.push(Sent {
             key: Bytes::new(),
-            db: rewrite::Db(0),
+            db: Db(0),
             kind: rdb::Kind::String,
             method: Method::Select,
             expect: Expect::Ok,

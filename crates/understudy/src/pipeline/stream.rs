@@ -6,8 +6,9 @@ use bytes::{Buf, Bytes, BytesMut};
 use replica::ReplOffset;
 use resp::{CommandDecoder, ErrorReply, Limits, ReplyKind, ReplyScanner, Summary};
 use rewrite::{CommandId, Db, Outcome, StreamRewriter};
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::io::AsyncReadExt;
 
+use super::Common;
 use super::lease::Leases;
 use super::unit::{End, Sealed, Unit};
 use crate::backoff::Backoff;
@@ -16,10 +17,11 @@ use crate::client::{class_of, mend};
 use crate::clock::unix_ms;
 use crate::config::Config;
 use crate::error::{Class, Side, SyncError, io_word};
+use crate::net;
 use crate::source::spool_error;
 use crate::spool::Feed;
 use crate::status::Status;
-use crate::target::Target;
+use crate::target::{Databases, Target};
 
 /// A target this far behind is behind.
 const BEHIND_MS: u64 = 200;
@@ -47,6 +49,7 @@ pub(crate) struct StreamApplier<'a> {
     /// A buffer to use again.
     spare: Vec<u8>,
     leases: &'a Leases,
+    databases: &'a Databases,
     /// Commands that carry a key's expiry to another name or database.
     carriers: Vec<CommandId>,
     backoff: Backoff,
@@ -71,7 +74,7 @@ struct Input {
 impl Input {
     fn at(pos: u64) -> Self {
         Self {
-            decoder: CommandDecoder::new(Limits::default()),
+            decoder: CommandDecoder::new(stream_limits()),
             read_pos: pos,
             frame_pos: pos,
             current: Bytes::new(),
@@ -144,14 +147,18 @@ struct Inflight {
 impl<'a> StreamApplier<'a> {
     /// An applier that goes on at `position`, which is the target's checkpoint.
     pub(crate) fn new(
-        config: &'a Config,
-        status: &'a Status,
+        common: Common<'a>,
         feed: &'a Feed,
         target: Target,
         position: Position,
         source_version: Option<rewrite::Version>,
-        leases: &'a Leases,
     ) -> Self {
+        let Common {
+            config,
+            status,
+            leases,
+            databases,
+        } = common;
         let key = checkpoint::key(&config.link_name);
         let table = rewrite::Table::new();
         let carriers = ["rename", "renamenx", "copy", "move", "swapdb"];
@@ -181,6 +188,7 @@ impl<'a> StreamApplier<'a> {
             scanner: ReplyScanner::new(Limits::default()),
             spare: Vec::new(),
             leases,
+            databases,
             carriers,
             backoff: Backoff::default(),
         }
@@ -322,6 +330,10 @@ impl<'a> StreamApplier<'a> {
         let Some(end) = self.next.end() else {
             return Ok(());
         };
+        // A SELECT that fails inside MULTI would let what follows run in the wrong database.
+        for db in self.next.databases() {
+            self.databases.check(&self.config.target, *db).await?;
+        }
         let checkpoint = self.checkpoint_at(end, Phase::Stream);
         let mut next = Unit::new(std::mem::take(&mut self.spare));
         let unit = std::mem::take(&mut self.next);
@@ -349,12 +361,7 @@ impl<'a> StreamApplier<'a> {
     }
 
     async fn write(&mut self, inflight: Inflight) -> Result<(), SyncError> {
-        let written = self
-            .target
-            .pipe
-            .stream
-            .write_all(&inflight.sealed.out)
-            .await;
+        let written = net::send(&mut self.target.pipe.stream, &inflight.sealed.out).await;
         written.map_err(|error| self.lost(io_word(&error)))?;
         self.inflight = Some(inflight);
         Ok(())
@@ -497,7 +504,7 @@ impl<'a> StreamApplier<'a> {
             &mut out,
             &[b"SET", self.key.as_bytes(), checkpoint.as_bytes()],
         );
-        let noted = match self.target.pipe.stream.write_all(&out).await {
+        let noted = match net::send(&mut self.target.pipe.stream, &out).await {
             Ok(()) => {
                 let mut reply = [0_u8; 5];
                 let read = self.target.pipe.stream.read_exact(&mut reply).await;
@@ -547,6 +554,14 @@ fn describe(sealed: &Sealed, index: Option<usize>, error: &ErrorReply) -> String
             format!("{} was refused: {text}{mend}", words.join(" "))
         }
         None => format!("a unit was refused: {text}{mend}"),
+    }
+}
+
+/// A source may have a larger proto-max-bulk-len than the default: what it has taken, we take.
+pub(crate) fn stream_limits() -> Limits {
+    Limits {
+        bulk_bytes_max: 2 << 30,
+        ..Limits::default()
     }
 }
 

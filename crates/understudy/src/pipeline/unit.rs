@@ -18,6 +18,8 @@ pub(crate) struct Unit {
     target_db: Db,
     mark: Option<Mark>,
     end: Option<End>,
+    /// Databases selected in `out`, each once.
+    databases: Vec<Db>,
 }
 
 /// Where whole commands end and an unfinished transaction begins.
@@ -57,6 +59,7 @@ impl Unit {
             target_db: Db(0),
             mark: None,
             end: None,
+            databases: Vec::new(),
         }
     }
 
@@ -66,6 +69,9 @@ impl Unit {
             select(&mut self.out, db);
             self.commands += 1;
             self.target_db = db;
+            if !self.databases.contains(&db) {
+                self.databases.push(db);
+            }
         }
         &mut self.out
     }
@@ -112,6 +118,11 @@ impl Unit {
         });
     }
 
+    /// The databases that the unit selects.
+    pub(crate) fn databases(&self) -> &[Db] {
+        &self.databases
+    }
+
     /// What the unit completes, if it completes anything.
     pub(crate) fn end(&self) -> Option<End> {
         self.end
@@ -135,6 +146,7 @@ impl Unit {
             let rest = next.body(mark.target_db);
             rest.extend_from_slice(self.out.get(mark.bytes..).unwrap_or_default());
             next.added(self.commands - mark.commands, self.target_db);
+            next.databases.extend_from_slice(&self.databases);
             self.out.truncate(mark.bytes);
             self.commands = mark.commands;
             self.target_db = mark.target_db;
