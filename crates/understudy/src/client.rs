@@ -200,6 +200,11 @@ pub(crate) fn mend(code: ErrorCode, side: Side) -> Option<&'static str> {
 pub(crate) struct Info(String);
 
 impl Info {
+    /// A reply's text.
+    pub(crate) fn of(text: &[u8]) -> Self {
+        Self(String::from_utf8_lossy(text).into_owned())
+    }
+
     /// The value of `field`.
     pub(crate) fn get(&self, field: &str) -> Option<&str> {
         self.0

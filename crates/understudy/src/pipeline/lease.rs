@@ -9,14 +9,14 @@
 
 use std::cell::{Cell, RefCell};
 use std::convert::Infallible;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use resp::Value;
 use rewrite::LeaseRule;
 use tokio::sync::Notify;
 
-use crate::client::Client;
+use crate::client::{Client, Info};
 use crate::clock::unix_ms;
 use crate::config::Config;
 use crate::error::{Class, Side, SyncError};
@@ -37,10 +37,14 @@ const LEASE_MS: i64 = 7_777_777_777_777;
 const WINDOW_MS: i64 = 10 * 60 * 1000;
 /// More open leases than this are not remembered but looked for.
 const REMEMBERED_MAX: usize = 500_000;
-/// What the source did this long ago has been received: clocks and links differ by less.
-const SETTLED_MS: i64 = 500;
+/// A source that is a replica itself may be this far behind its master.
+const SKEW_MS: i64 = 500;
 /// An expiry this far ahead can be set at once: lag is smaller.
 const AHEAD_MS: i64 = 2_000;
+/// A mark older than this says nothing of what lies ahead.
+const FRESH: Duration = Duration::from_millis(1_000);
+/// How old the stream is taken to be where the source's own clock and offset cannot be asked.
+const GUESS_MS: i64 = 30_000;
 
 /// A key whose expiry was moved.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -150,16 +154,17 @@ pub(crate) async fn settle_forever(
 /// Ends all leases that are open now, or come to be meanwhile.
 ///
 /// # Errors
-/// As the target's client; the caller tries again.
-pub(crate) async fn settle(config: &Config, feed: &Feed, leases: &Leases) -> Result<(), SyncError> {
-    let mut client = Client::connect(&config.target.endpoint, Side::Target).await?;
+/// As the clients of both ends; the caller tries again.
+async fn settle(config: &Config, feed: &Feed, leases: &Leases) -> Result<(), SyncError> {
+    let mut target = Client::connect(&config.target.endpoint, Side::Target).await?;
+    let mut source = Client::connect(&config.source.endpoint, Side::Source).await?;
     while leases.any() {
-        let (offset, mark_ms) = (feed.end(), now_ms());
-        while feed.applied() < offset && !feed.is_complete() {
+        let mark = Mark::read(&mut source, feed).await?;
+        while feed.applied() < mark.offset {
             tokio::time::sleep(Duration::from_millis(20)).await;
         }
         if leases.unknown.replace(false) {
-            match find(config, &mut client).await {
+            match find(config, &mut target).await {
                 Ok(found) => leases.open.borrow_mut().extend(found),
                 Err(error) => {
                     leases.unknown.set(true);
@@ -167,17 +172,12 @@ pub(crate) async fn settle(config: &Config, feed: &Feed, leases: &Leases) -> Res
                 }
             }
         }
-        let now_ms = now_ms();
-        let is_due = |lease: &Lease| {
-            feed.is_complete()
-                || lease.at_ms <= mark_ms - SETTLED_MS
-                || lease.at_ms >= now_ms + AHEAD_MS
-        };
         let open = std::mem::take(&mut *leases.open.borrow_mut());
+        let is_due = |lease: &Lease| mark.allows(lease.at_ms);
         let (mut due, waiting): (Vec<Lease>, Vec<Lease>) = open.into_iter().partition(is_due);
         leases.open.borrow_mut().extend(waiting);
         while let Some(lease) = due.pop() {
-            if let Err(error) = end(&mut client, &lease).await {
+            if let Err(error) = end(&mut target, &lease).await {
                 due.push(lease);
                 leases.open.borrow_mut().append(&mut due);
                 return Err(error);
@@ -188,6 +188,57 @@ pub(crate) async fn settle(config: &Config, feed: &Feed, leases: &Leases) -> Res
         }
     }
     Ok(())
+}
+
+/// A moment of the source: everything done there before it lies before `offset` in the stream.
+#[derive(Debug, Clone, Copy)]
+struct Mark {
+    source_ms: i64,
+    offset: u64,
+    read: Instant,
+}
+
+impl Mark {
+    async fn read(source: &mut Client, feed: &Feed) -> Result<Self, SyncError> {
+        // The clock first: what is done between the two answers only makes the offset larger.
+        let answers = source
+            .ask_all(&[vec![b"TIME"], vec![b"INFO", b"replication"]])
+            .await?;
+        let [Value::Array(time), info] = answers.as_slice() else {
+            return Ok(Self::guess(feed));
+        };
+        let number = |value: Option<&Value>| -> Option<i64> {
+            std::str::from_utf8(value?.as_bytes()?).ok()?.parse().ok()
+        };
+        let (seconds, micros) = (number(time.first()), number(time.get(1)));
+        let offset = info
+            .as_bytes()
+            .and_then(|text| Info::of(text).get("master_repl_offset")?.parse().ok());
+        match (seconds, micros, offset) {
+            (Some(seconds), Some(micros), Some(offset)) => Ok(Self {
+                source_ms: seconds * 1000 + micros / 1000,
+                offset,
+                read: Instant::now(),
+            }),
+            _ => Ok(Self::guess(feed)),
+        }
+    }
+
+    /// For a source that does not let us ask: what has come, and a clock well behind ours.
+    fn guess(feed: &Feed) -> Self {
+        Self {
+            source_ms: now_ms() - GUESS_MS,
+            offset: feed.end(),
+            read: Instant::now(),
+        }
+    }
+
+    /// Whether a key may have its own expiry back: it ran out before this moment and nothing saved it, or it
+    /// lives so much longer that lag does not matter.
+    fn allows(self, at_ms: i64) -> bool {
+        let is_fresh = self.read.elapsed() < FRESH;
+        at_ms <= self.source_ms - SKEW_MS || (is_fresh && at_ms >= self.source_ms + AHEAD_MS)
+    }
 }
 
 fn now_ms() -> i64 {
