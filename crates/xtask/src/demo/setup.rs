@@ -36,7 +36,7 @@ impl Demo {
 
         screen.step("A source under load, and a target that allows no replication");
         let source_engine = Engine::find(&options.source)?;
-        let source = Server::start(&source_engine, ServerOptions::args(SOURCE_ARGS));
+        let source = Server::start(&source_engine, source_options(&source_engine));
         children::goes_with_us(source.folder());
         let target = Target::start(&Engine::find(&options.target)?)?;
         children::goes_with_us(target.server.folder());
@@ -132,6 +132,16 @@ status_port = {port}
         self.screen.fact("runs", "understudy sync shake.toml");
         self.screen.quote(&self.config());
     }
+}
+
+fn source_options(engine: &Engine) -> ServerOptions {
+    let mut options = ServerOptions::args(SOURCE_ARGS);
+    if engine.version.redis(4, 0) {
+        // One half of the applications would swap the other half's database away under its counters.
+        let gone = ["--rename-command", "SWAPDB", ""];
+        options.args.extend(gone.map(String::from));
+    }
+    options
 }
 
 fn is_shown(command: &str) -> bool {
