@@ -146,9 +146,10 @@ impl Demo {
 
     /// Leaves everything running, with the applications writing to the source again, until Ctrl-C.
     fn stay(mut self) -> Result<(), String> {
-        self.screen.step("everything goes on until Ctrl-C");
+        self.screen.step("Everything goes on until Ctrl-C");
         self.screen.fact("source", &self.source.address());
         self.screen.fact("target", &self.target.server.address());
+        self.screen.more(&self.target.way_in());
         self.screen.fact("status", &self.daemon.url("/status"));
         self.screen.fact("metrics", &self.daemon.url("/metrics"));
         let load = self.start_load();

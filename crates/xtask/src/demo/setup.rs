@@ -22,7 +22,6 @@ const SOURCE_ARGS: &str = "--repl-backlog-size 64mb";
 impl Demo {
     /// Fetches, builds, starts and fills.
     pub(super) fn set_up(options: Options, folder: PathBuf) -> Result<Self, String> {
-        let from = Instant::now();
         let screen = Screen::new();
         screen.step("Real servers, brought without installing anything");
         let mut engines = vec![options.source.clone()];
@@ -34,6 +33,7 @@ impl Demo {
         let binary = build()?;
         screen.good(&binary.display().to_string());
 
+        let from = Instant::now();
         screen.step("A source under load, and a target that allows no replication");
         let source_engine = Engine::find(&options.source)?;
         let source = Server::start(&source_engine, source_options(&source_engine));

@@ -86,7 +86,8 @@ impl Demo {
             "target",
             &format!("refuses {refused} commands, REPLICAOF and PSYNC among them"),
         );
-        screen.fact("time", &seconds(self.from.elapsed()));
+        let time = seconds(self.from.elapsed());
+        screen.fact("time", &format!("{time}, servers and build not counted"));
         self.where_and_next();
     }
 

@@ -68,6 +68,11 @@ impl Target {
         format!("{USER}:{}@{}", self.password, self.server.address())
     }
 
+    /// For somebody who wants to look at it; the password is of this run only.
+    pub(super) fn way_in(&self) -> String {
+        format!("as user {USER} with password {}", self.password)
+    }
+
     pub(super) fn client(&self) -> Result<Client, String> {
         Client::try_connect(&self.address()).map_err(|error| format!("the target: {error}"))
     }
