@@ -53,8 +53,13 @@ impl Demo {
             seconds(from.elapsed())
         ));
         self.screen.good(&format!(
-            "{} expiries to the millisecond, {} consumer groups with who has what pending",
+            "{} expiries {}, {} consumer groups with who has what pending",
             count(proof.with_expiry),
+            if options.expiry_tolerance_ms == 0 {
+                "to the millisecond"
+            } else {
+                "as exactly as this source tells"
+            },
             count(proof.groups)
         ));
         let wrong = cutover.ledger.check(&address);
