@@ -86,6 +86,7 @@ pub fn catch_up(daemon: &mut Daemon, source: &Server) {
     });
     daemon.wait_for("readiness", LIMIT, |daemon| {
         daemon.get("/readyz").is_some_and(|(code, _)| code == 200)
+            && own(daemon, "leases_waiting") == Some(0)
     });
 }
 

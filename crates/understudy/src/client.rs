@@ -1,5 +1,7 @@
 //! A plain request/reply client, for all that is not on the hot path.
 
+use std::time::Duration;
+
 use bytes::BytesMut;
 use resp::{ErrorCode, Limits, Value, ValueDecoder};
 use tokio::io::AsyncReadExt;
@@ -7,6 +9,9 @@ use tokio::io::AsyncReadExt;
 use crate::config::Endpoint;
 use crate::error::{Class, Side, SyncError, io_word};
 use crate::net::{self, Bulk, Stream};
+
+/// How long a server may take to answer AUTH and PING.
+const GREETING_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// A connection that has authenticated.
 pub(crate) struct Client {
@@ -28,6 +33,19 @@ impl Client {
             Side::Target | Side::Local => Bulk::Writing,
         };
         let stream = net::connect(endpoint, side, bulk).await?;
+        match tokio::time::timeout(GREETING_TIMEOUT, Self::greet(stream, endpoint, side)).await {
+            Ok(greeted) => greeted,
+            Err(_) => {
+                let what = format!(
+                    "the connection stands, but PING was not answered within {} s; is this a Redis port, and is the server stuck?",
+                    GREETING_TIMEOUT.as_secs()
+                );
+                Err(SyncError::reconnect(side, &endpoint.address, what))
+            }
+        }
+    }
+
+    async fn greet(stream: Stream, endpoint: &Endpoint, side: Side) -> Result<Self, SyncError> {
         let mut client = Self {
             stream,
             buf: BytesMut::with_capacity(16 << 10),
@@ -134,12 +152,18 @@ impl Client {
         SyncError::reconnect(self.side, &self.address, io_word(error))
     }
 
-    fn refused(&self, argv: &[&[u8]], error: &resp::ErrorReply) -> SyncError {
+    pub(crate) fn refused(&self, argv: &[&[u8]], error: &resp::ErrorReply) -> SyncError {
         let name = argv
             .first()
             .map(|name| String::from_utf8_lossy(name).into_owned())
             .unwrap_or_default();
-        let text = String::from_utf8_lossy(&error.text).into_owned();
+        // A server that does not know AUTH repeats its arguments.
+        let text = match name.as_str() {
+            "AUTH" => {
+                String::from_utf8_lossy(error.text.split(|c| *c == b',').next().unwrap_or_default())
+            }
+            _ => String::from_utf8_lossy(&error.text),
+        };
         SyncError {
             side: self.side,
             address: self.address.clone(),

@@ -202,7 +202,7 @@ impl App {
         let read = commands + keys + status.dropped.total();
         json!({
             "start_time": date_time(status.started_ms.get()),
-            "consistent": status.is_ready(u64::MAX) && status.lag_bytes() == 0,
+            "consistent": status.is_ready(u64::MAX) && status.lag_bytes() == 0 && status.leases_waiting.get() == 0,
             "total_entries_count": {
                 "read_count": read,
                 "read_ops": rates.total,
@@ -259,7 +259,8 @@ impl App {
             "source_offset": status.source_offset.get(),
             "spooled_offset": status.spooled_offset.get(),
             "applied_offset": status.applied_offset.get(),
-            "leases_open": status.leases_open.get() > 0,
+            "leases_open": status.leases_open.get(),
+            "leases_waiting": status.leases_waiting.get(),
             "lag_bytes": status.lag_bytes(),
             "lag_seconds": Duration::from_millis(status.lag_ms()).as_secs_f64(),
             "snapshot_keys": status.snapshot_keys_total.get(),

@@ -94,6 +94,11 @@ const HELP: &[(&str, Kind, &str)] = &[
         Kind::Gauge,
         "Bytes sent to the target and not yet answered",
     ),
+    (
+        "leases_open",
+        Kind::Gauge,
+        "Keys that have a lease instead of their own expiry",
+    ),
     ("build_info", Kind::Gauge, "1, with the version as label"),
     (
         "process_start_time_seconds",
@@ -185,6 +190,7 @@ impl Metrics {
             ("spool_bytes", status.spool_bytes.get()),
             ("spool_limit_bytes", status.spool_limit.get()),
             ("target_inflight_bytes", status.inflight_bytes.get()),
+            ("leases_open", status.leases_open.get()),
         ];
         for (name, value) in gauges {
             self.gauge(name, &[], value as f64);

@@ -25,6 +25,8 @@ const READ_BYTES: usize = 256 << 10;
 /// A read is only begun with at least this much space.
 const READ_BYTES_MIN: usize = 64 << 10;
 const TICK: Duration = Duration::from_millis(100);
+/// With a full spool, one read in this time.
+const TRICKLE: Duration = Duration::from_secs(5);
 const SYNC_EVERY: Duration = Duration::from_secs(1);
 
 /// A connection whose PSYNC was answered.
@@ -101,11 +103,6 @@ impl Conn {
         let fail = |error: &replica::Error| link_error(error, config);
         let mut tick = tokio::time::interval(TICK);
         loop {
-            while let Some(out) = self.link.output() {
-                net::send(&mut self.stream, &out)
-                    .await
-                    .map_err(|error| broken(&error, config))?;
-            }
             match self.link.poll().map_err(|error| fail(&error))? {
                 Poll::Event(Event::FullResync { replid, offset }) => {
                     status.set_phase(Phase::WaitingBgsave);
@@ -127,6 +124,12 @@ impl Conn {
                     ));
                 }
                 Poll::NeedMore => {}
+            }
+            // After the poll: what it has made us ask goes out before anything is waited for.
+            while let Some(out) = self.link.output() {
+                net::send(&mut self.stream, &out)
+                    .await
+                    .map_err(|error| broken(&error, config))?;
             }
             tokio::select! {
                 read = self.read() => match read {
@@ -252,15 +255,19 @@ impl Receiver<'_> {
         tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         let mut synced = Instant::now();
         let mut writable = true;
+        let mut last_read = Instant::now();
         loop {
             self.drain_link()?;
             writable = writable && self.answer_source().await;
             let paused = self.stream.unapplied_bytes() > self.spool.max_bytes;
+            // A little is read all the same, so that the silence is not taken for the source's.
+            let may_read = !paused || last_read.elapsed() >= TRICKLE;
             tokio::select! {
                 biased;
-                read = self.conn.read(), if !paused => match read {
+                read = self.conn.read(), if may_read => match read {
                     Ok(0) => return Err(link_error(&self.conn.link.eof(), self.config)),
                     Ok(_) => {
+                        last_read = Instant::now();
                         self.conn.feed();
                         self.drain_link()?;
                         // The applier shares this thread: it works off what just came.

@@ -180,8 +180,12 @@ pub struct Status {
     pub full_resyncs: Counters,
     /// Partial syncs.
     pub partial_resyncs: Number,
-    /// 1 while keys of the snapshot may have a lease instead of their own expiry.
+    /// Keys that have a lease instead of their own expiry.
     pub leases_open: Number,
+    /// Those of them with more than some seconds left: they get their own expiry when nothing goes on.
+    pub leases_waiting: Number,
+    /// Those of them whose expiry is not near.
+    pub leases_far: Number,
     /// Bytes on disk.
     pub spool_bytes: Number,
     /// Most bytes on disk.
@@ -270,7 +274,7 @@ impl Status {
 
     /// Whether the target is a faithful copy, up to `lag_max_ms`.
     pub fn is_ready(&self, lag_max_ms: u64) -> bool {
-        self.phase() == Phase::Stream && self.leases_open.get() == 0 && self.lag_ms() <= lag_max_ms
+        self.phase() == Phase::Stream && self.leases_far.get() == 0 && self.lag_ms() <= lag_max_ms
     }
 }
 

@@ -276,6 +276,7 @@ impl Supervisor<'_> {
                 what,
             ));
         };
+        visit.refuse_source(replid)?;
         self.status.partial_resyncs.add(1);
         log.rename(replid).map_err(spool_error)?;
         let target = take(visit, |found| match found {
@@ -339,6 +340,7 @@ impl Supervisor<'_> {
         replid: ReplId,
         offset: ReplOffset,
     ) -> Result<Next, SyncError> {
+        visit.refuse_source(replid)?;
         let manner = self.manner(&mut visit).await?;
         let target = take(visit, |found| {
             let epoch = match found {
@@ -567,7 +569,8 @@ impl Supervisor<'_> {
             };
             announce = announce && position.offset.0 == feed.applied();
             let kept = feed.with_log(|log| log.start()..=log.end());
-            if !kept.contains(&position.offset.0) {
+            let is_known = feed.with_log(|log| log.knows(position.replid));
+            if !is_known || !kept.contains(&position.offset.0) {
                 return Err(resync("its checkpoint is outside of what is kept here"));
             }
             tracing::info!(

@@ -4,6 +4,7 @@ use std::cell::RefCell;
 use std::collections::BTreeSet;
 
 use bytes::BytesMut;
+use replica::ReplId;
 use resp::Value;
 use rewrite::{Abilities, Db, Fork};
 
@@ -68,6 +69,8 @@ pub(crate) struct Visit<'a> {
     key: String,
     pub(crate) abilities: Abilities,
     pub(crate) found: Found,
+    /// Id of the target's own history.
+    replid: Option<String>,
 }
 
 /// Connects and reads the checkpoint of `link_name`.
@@ -79,7 +82,7 @@ pub(crate) async fn visit<'a>(
     link_name: &str,
 ) -> Result<Visit<'a>, SyncError> {
     let mut client = Client::connect(&config.endpoint, Side::Target).await?;
-    let abilities = probe(&mut client, config).await?;
+    let (abilities, replid) = probe(&mut client, config).await?;
     let key = checkpoint::key(link_name);
     let found = watch_and_read(&mut client, config, &key).await?;
     Ok(Visit {
@@ -88,6 +91,7 @@ pub(crate) async fn visit<'a>(
         key,
         abilities,
         found,
+        replid,
     })
 }
 
@@ -117,7 +121,11 @@ async fn watch_and_read(
     }
 }
 
-async fn probe(client: &mut Client, config: &TargetConfig) -> Result<Abilities, SyncError> {
+/// What the target can do, and the id of its history.
+async fn probe(
+    client: &mut Client,
+    config: &TargetConfig,
+) -> Result<(Abilities, Option<String>), SyncError> {
     let address = &config.endpoint.address;
     let info = client.info("server").await?;
     let (fork, version) = version_of(&info).ok_or_else(|| {
@@ -150,7 +158,10 @@ async fn probe(client: &mut Client, config: &TargetConfig) -> Result<Abilities, 
     } else {
         abilities.bulk_bytes_max = abilities.bulk_bytes_max.min(config.bulk_bytes_max);
     }
-    Ok(abilities)
+    Ok((
+        abilities,
+        replication.get("master_replid").map(str::to_owned),
+    ))
 }
 
 /// Family and version out of `INFO server`.
@@ -164,6 +175,20 @@ pub(crate) fn version_of(info: &Info) -> Option<(Fork, &str)> {
 }
 
 impl Visit<'_> {
+    /// Refuses a target that has the source's own history: it is the source under another name, or the
+    /// master of a source that is a replica. A link from there would follow itself.
+    pub(crate) fn refuse_source(&self, replid: ReplId) -> Result<(), SyncError> {
+        if self.replid.as_deref() != Some(replid.to_string().as_str()) {
+            return Ok(());
+        }
+        let what = "this is the source itself, or the source's master: both have the same replication id; nothing was written; set redis_writer.address to another server";
+        Err(SyncError::stop(
+            Side::Target,
+            &self.config.endpoint.address,
+            what,
+        ))
+    }
+
     /// Keys per database that are not ours.
     pub(crate) async fn foreign_keys(&mut self) -> Result<Vec<(u32, u64)>, SyncError> {
         let mut keyspace = self.client.info("keyspace").await?.keyspace();

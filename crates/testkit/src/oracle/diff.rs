@@ -26,6 +26,9 @@ pub(super) fn keys(
 }
 
 fn expiries(source: Expiry, target: Expiry, options: &OracleOptions) -> Option<String> {
+    if is_lease(source.at_ms, target.at_ms) {
+        return None;
+    }
     let tolerance = options.expiry_tolerance_ms + source.unsure_ms + target.unsure_ms;
     let same = match (source.at_ms, target.at_ms) {
         (Some(source), Some(target)) => (source - target).abs() <= tolerance,
@@ -265,4 +268,21 @@ fn pending(source: &Pending, target: &Pending) -> Option<String> {
     )
     .or_else(|| fact("deliveries", &source.deliveries, &target.deliveries))
     .or_else(|| ((a - b).abs() > unsure).then(|| format!("delivered: source {a}, target {b}")))
+}
+
+/// What the daemon adds to the expiry of a key in its last seconds, so that the key ends with the source's own DEL.
+const LEASE_MS: i64 = 7_777_777_777_777;
+/// A lease on a life longer than this is a difference.
+const LAST_MS: i64 = 5_000;
+
+/// Whether the target has the key on a lease, as it may in its last seconds.
+fn is_lease(source_ms: Option<i64>, target_ms: Option<i64>) -> bool {
+    let (Some(source_ms), Some(target_ms)) = (source_ms, target_ms) else {
+        return false;
+    };
+    let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
+    let now_ms = since.map_or(0, |since| {
+        i64::try_from(since.as_millis()).unwrap_or(i64::MAX)
+    });
+    (target_ms - source_ms - LEASE_MS).abs() <= LAST_MS && source_ms - now_ms <= LAST_MS
 }

@@ -64,7 +64,7 @@ impl Default for OracleOptions {
             idle_consumers: true,
             functions: true,
             dbs: None,
-            rounds: 4,
+            rounds: 60,
             differences_max: 50,
         }
     }

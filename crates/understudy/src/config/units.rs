@@ -42,7 +42,11 @@ fn split(text: &str) -> Option<(i64, String)> {
 
 /// Checks `host:port`; an empty text is the unset default.
 pub(crate) fn address(text: &str) -> Result<(), String> {
-    let wrong = || format!("is {text:?}, but must be \"host:port\", e.g. \"127.0.0.1:6379\"");
+    let wrong = || match text.contains('@') {
+        // What stands before the @ of a URL may be a password.
+        true => "must be \"host:port\" alone; user and password have keys of their own".to_owned(),
+        false => format!("is {text:?}, but must be \"host:port\", e.g. \"127.0.0.1:6379\""),
+    };
     if text.is_empty() {
         return Ok(());
     }

@@ -1,11 +1,18 @@
 //! Leases: a longer life for keys that would expire before their time.
 //!
-//! A replica never expires keys by itself; our target does. A key that expires between the source's fork
-//! and the moment when the stream has caught up may have been saved in that stream (PERSIST, a later
-//! EXPIRE, SET KEEPTTL), or counted on (INCR before its end): were it gone by then, the copy would differ.
-//! The same holds for an expiry set by the stream while we are behind. So such keys are written with their expiry moved [`LEASE_MS`] ahead, and get their own back once the
-//! stream has passed the point in question, unless the stream has changed it meanwhile. The checkpoint's
-//! flag `l` says that leases may be open: a run that finds it looks for them by SCAN.
+//! A replica never expires keys by itself: the source's DEL does. Our target is a master and expires on its
+//! own, so a command that the source ran in the last moments of a key's life (PERSIST, a later EXPIRE, INCR,
+//! LSET) could find it gone here: by any lag, by an outage of ours, by a snapshot that takes its time. So an
+//! expiry that is near is written with [`LEASE_MS`] added, and the key lives here until
+//!
+//! - the source's own DEL comes (nearly always),
+//! - or the stream has passed the expiry and nothing in it saved the key: then it gets it, and is gone,
+//! - or the stream has set another expiry: then the lease is void,
+//! - or it turns out to be far from its end, when we have caught up: then it gets its own expiry back.
+//!
+//! While nothing goes on at the source, keys with some seconds left have their exact expiry too; they get a
+//! new lease when it comes near. "Passed" is told by the source's own clock and offset, not by ours. The
+//! checkpoint's flag `l` says that leases may be open: a run that finds it looks for them by SCAN.
 
 use std::cell::{Cell, RefCell};
 use std::convert::Infallible;
@@ -16,6 +23,7 @@ use resp::Value;
 use rewrite::LeaseRule;
 use tokio::sync::Notify;
 
+use super::sweep::each_key;
 use crate::client::{Client, Info};
 use crate::clock::unix_ms;
 use crate::config::Config;
@@ -23,41 +31,67 @@ use crate::error::{Class, Side, SyncError};
 use crate::spool::Feed;
 use crate::status::Status;
 
-use super::sweep::each_key;
-
-/// An expiry that had passed longer ago than this when its key was written is not looked for.
-const OLDEST_MS: i64 = 30 * 24 * 3600 * 1000;
-/// How exactly an expiry is known from what is left of it (before 7.0).
-const ROUND_TRIP_MS: u64 = 5_000;
-const RETRY: Duration = Duration::from_millis(500);
 /// Added to an expiry: some 246 years, and not a round number, so that with what is near now added to it no
 /// expiry that anybody means comes out.
 const LEASE_MS: i64 = 7_777_777_777_777;
-/// Keys that expire within this time get a lease.
+/// Keys of a snapshot, and of the stream while we are behind, that expire within this time get a lease.
 const WINDOW_MS: i64 = 10 * 60 * 1000;
-/// More open leases than this are not remembered but looked for.
-const REMEMBERED_MAX: usize = 500_000;
+/// Otherwise, keys that expire within this time.
+const NEAR_MS: i64 = 15_000;
+/// While nothing goes on, keys with more than this left have their exact expiry.
+const AHEAD_MS: i64 = 3_000;
+/// Nothing goes on when the source's offset has stood still for this long.
+const IDLE: Duration = Duration::from_millis(250);
 /// A source that is a replica itself may be this far behind its master.
 const SKEW_MS: i64 = 500;
-/// An expiry this far ahead can be set at once: lag is smaller.
-const AHEAD_MS: i64 = 2_000;
-/// A mark older than this says nothing of what lies ahead.
-const FRESH: Duration = Duration::from_millis(1_000);
 /// How old the stream is taken to be where the source's own clock and offset cannot be asked.
 const GUESS_MS: i64 = 30_000;
+/// A mark older than this says nothing of what lies ahead.
+const FRESH: Duration = Duration::from_millis(1_000);
+/// More open leases than this are not remembered but looked for.
+const REMEMBERED_MAX: usize = 500_000;
+/// An expiry that had passed longer ago than this when its key was written is not looked for.
+const OLDEST_MS: i64 = 30 * 24 * 3600 * 1000;
+/// How exactly an expiry is known from what is left of it (targets before 7.0).
+const ROUND_TRIP_MS: u64 = 5_000;
+/// Keys changed in one transaction.
+const BATCH_KEYS: usize = 200;
+const ROUND: Duration = Duration::from_millis(100);
+const RETRY: Duration = Duration::from_millis(500);
 
-/// A key whose expiry was moved.
+/// A key whose expiry was moved, or will have to be.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Lease {
     db: u32,
     key: Bytes,
+    /// Its own expiry.
     at_ms: i64,
+    form: Form,
+}
+
+/// What is written at the target.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Form {
+    Leased,
+    Exact,
 }
 
 impl Lease {
-    /// Whether an expiry at the target is this lease's: nobody has changed it since.
-    fn is_written_as(&self, at_ms: i64) -> bool {
-        at_ms.abs_diff(self.at_ms.saturating_add(LEASE_MS)) <= ROUND_TRIP_MS
+    fn leased(db: u32, key: Bytes, at_ms: i64) -> Self {
+        Self {
+            db,
+            key,
+            at_ms,
+            form: Form::Leased,
+        }
+    }
+
+    /// The expiry at the target in a form.
+    fn written_as(&self, form: Form) -> i64 {
+        match form {
+            Form::Leased => self.at_ms.saturating_add(LEASE_MS),
+            Form::Exact => self.at_ms,
+        }
     }
 }
 
@@ -73,24 +107,26 @@ pub(crate) struct Leases {
     open: RefCell<Vec<Lease>>,
     /// Some are not in the list: to be looked for at the target.
     unknown: Cell<bool>,
+    /// Some are out of the list because they are being worked on.
+    in_work: Cell<bool>,
     granted: Notify,
 }
 
 impl Leases {
-    /// The expiry to write for a key that expires `at_ms`.
+    /// The expiry to write for a key of a snapshot that expires `at_ms`.
     pub(crate) fn grant(&self, db: u32, key: &[u8], at_ms: i64) -> i64 {
-        if at_ms >= Self::before_ms() {
+        if at_ms >= now_ms().saturating_add(WINDOW_MS) {
             return at_ms;
         }
         self.note(db, Bytes::copy_from_slice(key), at_ms);
         at_ms.saturating_add(LEASE_MS)
     }
 
-    /// A lease that was granted elsewhere.
+    /// A lease that was granted by the rule.
     pub(crate) fn note(&self, db: u32, key: Bytes, at_ms: i64) {
         let mut open = self.open.borrow_mut();
         if open.len() < REMEMBERED_MAX {
-            open.push(Lease { db, key, at_ms });
+            open.push(Lease::leased(db, key, at_ms));
         } else {
             self.unknown.set(true);
         }
@@ -107,24 +143,41 @@ impl Leases {
     pub(crate) fn clear(&self) {
         self.open.borrow_mut().clear();
         self.unknown.set(false);
+        self.in_work.set(false);
     }
 
     /// Whether any are open.
     pub(crate) fn any(&self) -> bool {
-        self.unknown.get() || !self.open.borrow().is_empty()
+        self.unknown.get() || self.in_work.get() || !self.open.borrow().is_empty()
     }
 
-    /// Expiries before this time get a lease.
-    fn before_ms() -> i64 {
-        now_ms().saturating_add(WINDOW_MS)
-    }
-
-    /// The rule for commands of the stream while the target is behind.
-    pub(crate) fn rule() -> LeaseRule {
+    /// The rule for commands of the stream.
+    pub(crate) fn rule(is_behind: bool) -> LeaseRule {
+        let window_ms = if is_behind { WINDOW_MS } else { NEAR_MS };
         LeaseRule {
-            before_ms: Self::before_ms(),
+            before_ms: now_ms().saturating_add(window_ms),
             add_ms: LEASE_MS,
         }
+    }
+
+    /// Shows how many keys do not have their own expiry: all, those that could when nothing goes on, and
+    /// those that could in any case.
+    fn show(&self, status: &Status, source_ms: i64) {
+        let unknown = u64::from(self.unknown.get());
+        let (mut open, mut waiting, mut far) = (unknown, unknown, unknown);
+        for lease in self
+            .open
+            .borrow()
+            .iter()
+            .filter(|lease| lease.form == Form::Leased)
+        {
+            open += 1;
+            waiting += u64::from(lease.at_ms > source_ms + AHEAD_MS);
+            far += u64::from(lease.at_ms > source_ms + NEAR_MS);
+        }
+        status.leases_open.set(open);
+        status.leases_waiting.set(waiting);
+        status.leases_far.set(far);
     }
 }
 
@@ -135,56 +188,61 @@ pub(crate) async fn settle_forever(
     feed: &Feed,
     leases: &Leases,
 ) -> Infallible {
+    leases.show(status, now_ms());
     loop {
-        while leases.any() {
-            status.leases_open.set(1);
-            let Err(error) = settle(config, feed, leases).await else {
-                continue;
-            };
+        if let Err(error) = settle(config, status, feed, leases).await {
             if error.class == Class::Stop {
                 tracing::error!(%error, "expiries of keys cannot be set; trying again");
             }
             tokio::time::sleep(RETRY).await;
+            continue;
         }
-        status.leases_open.set(0);
         leases.granted.notified().await;
     }
 }
 
-/// Ends all leases that are open now, or come to be meanwhile.
-///
-/// # Errors
-/// As the clients of both ends; the caller tries again.
-async fn settle(config: &Config, feed: &Feed, leases: &Leases) -> Result<(), SyncError> {
-    let mut target = Client::connect(&config.target.endpoint, Side::Target).await?;
+/// Works until no lease is open.
+async fn settle(
+    config: &Config,
+    status: &Status,
+    feed: &Feed,
+    leases: &Leases,
+) -> Result<(), SyncError> {
+    if !leases.any() {
+        return Ok(());
+    }
+    let mut target = Target {
+        client: Client::connect(&config.target.endpoint, Side::Target).await?,
+        db: 0,
+        tells_time: true,
+    };
     let mut source = Client::connect(&config.source.endpoint, Side::Source).await?;
+    let (mut stood_at, mut since) = (0, Instant::now());
+    // Whoever was interrupted in the midst of work has lost what it held.
+    if leases.in_work.replace(false) {
+        leases.unknown.set(true);
+    }
     while leases.any() {
         let mark = Mark::read(&mut source, feed).await?;
+        if mark.offset != stood_at {
+            (stood_at, since) = (mark.offset, Instant::now());
+        }
         while feed.applied() < mark.offset {
-            tokio::time::sleep(Duration::from_millis(20)).await;
+            tokio::time::sleep(Duration::from_millis(10)).await;
         }
-        if leases.unknown.replace(false) {
-            match find(config, &mut target).await {
-                Ok(found) => leases.open.borrow_mut().extend(found),
-                Err(error) => {
-                    leases.unknown.set(true);
-                    return Err(error);
-                }
-            }
+        if leases.unknown.get() {
+            // What comes to be unknown meanwhile is looked for in the next round.
+            leases.in_work.set(true);
+            leases.unknown.set(false);
+            let found = target.find(config).await?;
+            leases.open.borrow_mut().extend(found);
+            leases.in_work.set(false);
         }
-        let open = std::mem::take(&mut *leases.open.borrow_mut());
-        let is_due = |lease: &Lease| mark.allows(lease.at_ms);
-        let (mut due, waiting): (Vec<Lease>, Vec<Lease>) = open.into_iter().partition(is_due);
-        leases.open.borrow_mut().extend(waiting);
-        while let Some(lease) = due.pop() {
-            if let Err(error) = end(&mut target, &lease).await {
-                due.push(lease);
-                leases.open.borrow_mut().append(&mut due);
-                return Err(error);
-            }
-        }
+        let is_idle = since.elapsed() >= IDLE && target.tells_time;
+        target.round(leases, mark, is_idle).await?;
+        leases.show(status, mark.source_ms);
         if leases.any() {
-            tokio::time::sleep(Duration::from_millis(100)).await;
+            tokio::time::sleep(ROUND).await;
         }
     }
     Ok(())
@@ -198,12 +256,26 @@ struct Mark {
     read: Instant,
 }
 
+/// What is to be done about a lease.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Step {
+    /// Nothing now.
+    Keep,
+    /// Write it in this form, and keep it.
+    Write(Form),
+    /// Write the key's own expiry and forget the lease.
+    End,
+    /// Forget it.
+    Forget,
+}
+
 impl Mark {
     async fn read(source: &mut Client, feed: &Feed) -> Result<Self, SyncError> {
         // The clock first: what is done between the two answers only makes the offset larger.
         let answers = source
             .ask_all(&[vec![b"TIME"], vec![b"INFO", b"replication"]])
             .await?;
+        let read = Instant::now();
         let [Value::Array(time), info] = answers.as_slice() else {
             return Ok(Self::guess(feed));
         };
@@ -218,7 +290,7 @@ impl Mark {
             (Some(seconds), Some(micros), Some(offset)) => Ok(Self {
                 source_ms: seconds * 1000 + micros / 1000,
                 offset,
-                read: Instant::now(),
+                read,
             }),
             _ => Ok(Self::guess(feed)),
         }
@@ -233,101 +305,209 @@ impl Mark {
         }
     }
 
-    /// Whether a key may have its own expiry back: it ran out before this moment and nothing saved it, or it
-    /// lives so much longer that lag does not matter.
-    fn allows(self, at_ms: i64) -> bool {
+    /// What to do about a lease now that the stream has been applied up to this mark.
+    fn step(self, lease: &Lease, is_idle: bool) -> Step {
+        let left_ms = lease.at_ms.saturating_sub(self.source_ms);
         let is_fresh = self.read.elapsed() < FRESH;
-        at_ms <= self.source_ms - SKEW_MS || (is_fresh && at_ms >= self.source_ms + AHEAD_MS)
+        match lease.form {
+            // The source has passed it, and nothing that was done before saved the key.
+            _ if left_ms <= -SKEW_MS => Step::End,
+            Form::Leased if is_fresh && left_ms > NEAR_MS => Step::End,
+            Form::Leased if is_fresh && is_idle && left_ms > AHEAD_MS => Step::Write(Form::Exact),
+            Form::Exact if left_ms > NEAR_MS => Step::Forget,
+            Form::Exact if left_ms <= AHEAD_MS => Step::Write(Form::Leased),
+            Form::Leased | Form::Exact => Step::Keep,
+        }
+    }
+}
+
+/// The connection over which leases are ended.
+struct Target {
+    client: Client,
+    db: u32,
+    /// It has PEXPIRETIME.
+    tells_time: bool,
+}
+
+impl Target {
+    /// Does for every lease what is due.
+    async fn round(&mut self, leases: &Leases, mark: Mark, is_idle: bool) -> Result<(), SyncError> {
+        leases.in_work.set(true);
+        let open = std::mem::take(&mut *leases.open.borrow_mut());
+        let mut due: Vec<(Lease, Step)> = Vec::new();
+        for lease in open {
+            match mark.step(&lease, is_idle) {
+                Step::Keep => leases.open.borrow_mut().push(lease),
+                Step::Forget => {}
+                step => due.push((lease, step)),
+            }
+        }
+        due.sort_by_key(|(lease, _)| lease.db);
+        let mut rest = due.as_slice();
+        while let Some((first, _)) = rest.first() {
+            let same_db = rest
+                .iter()
+                .take_while(|(lease, _)| lease.db == first.db)
+                .count();
+            let (batch, after) = rest.split_at(same_db.min(BATCH_KEYS));
+            match self.write(batch).await {
+                Ok(kept) => leases.open.borrow_mut().extend(kept),
+                Err(error) => {
+                    leases
+                        .open
+                        .borrow_mut()
+                        .extend(rest.iter().map(|(lease, _)| lease.clone()));
+                    return Err(error);
+                }
+            }
+            rest = after;
+        }
+        leases.in_work.set(false);
+        Ok(())
+    }
+
+    /// Changes the expiries of a batch of one database, each only if nobody has changed it. Gives the leases
+    /// that go on. WATCH makes the look and the change one; a batch that was disturbed is taken key by key.
+    async fn write(&mut self, batch: &[(Lease, Step)]) -> Result<Vec<Lease>, SyncError> {
+        let db = batch.first().map_or(0, |(lease, _)| lease.db);
+        self.select(db).await?;
+        if let Some(kept) = self.write_once(batch).await? {
+            return Ok(kept);
+        }
+        let mut kept = Vec::new();
+        for one in batch.chunks(1) {
+            match self.write_once(one).await? {
+                Some(written) => kept.extend(written),
+                // A key that changes under our eyes: the next round looks again.
+                None => kept.extend(one.iter().map(|(lease, _)| lease.clone())),
+            }
+        }
+        Ok(kept)
+    }
+
+    /// `None` when one of the keys was changed meanwhile.
+    async fn write_once(
+        &mut self,
+        batch: &[(Lease, Step)],
+    ) -> Result<Option<Vec<Lease>>, SyncError> {
+        let mut watch: Vec<&[u8]> = vec![b"WATCH"];
+        watch.extend(batch.iter().map(|(lease, _)| lease.key.as_ref()));
+        self.client.call(&watch).await?;
+        let keys: Vec<&[u8]> = batch.iter().map(|(lease, _)| lease.key.as_ref()).collect();
+        let expiries = self.expiries_ms(&keys).await?;
+        let mut kept = Vec::new();
+        let mut texts = Vec::new();
+        for ((lease, step), at_ms) in batch.iter().zip(expiries) {
+            let slack = if self.tells_time { 0 } else { ROUND_TRIP_MS };
+            let is_ours =
+                at_ms.is_some_and(|at_ms| at_ms.abs_diff(lease.written_as(lease.form)) <= slack);
+            let form = match step {
+                _ if !is_ours => continue,
+                Step::Write(form) => *form,
+                Step::End | Step::Keep | Step::Forget => Form::Exact,
+            };
+            if form != lease.form {
+                texts.push((&lease.key, lease.written_as(form).max(1).to_string()));
+            }
+            if let Step::Write(form) = step {
+                kept.push(Lease {
+                    form: *form,
+                    ..lease.clone()
+                });
+            }
+        }
+        if texts.is_empty() {
+            self.client.call(&[b"UNWATCH"]).await?;
+            return Ok(Some(kept));
+        }
+        let mut commands: Vec<Vec<&[u8]>> = vec![vec![b"MULTI"]];
+        commands.extend(
+            texts
+                .iter()
+                .map(|(key, at)| vec![&b"PEXPIREAT"[..], key, at.as_bytes()]),
+        );
+        commands.push(vec![b"EXEC"]);
+        let replies = self.client.ask_all(&commands).await?;
+        match replies.last() {
+            Some(Value::Array(_)) => Ok(Some(kept)),
+            Some(Value::Error(error)) => Err(self.client.refused(&[b"PEXPIREAT"], error)),
+            _ => Ok(None),
+        }
+    }
+
+    async fn select(&mut self, db: u32) -> Result<(), SyncError> {
+        if self.db != db {
+            self.client
+                .call(&[b"SELECT", db.to_string().as_bytes()])
+                .await?;
+            self.db = db;
+        }
+        Ok(())
+    }
+
+    /// When the keys expire at the target; `None` for never, or no such key. Before 7.0 there is no
+    /// PEXPIRETIME: what is left and our clock tell it to within the round trip.
+    async fn expiries_ms(&mut self, keys: &[&[u8]]) -> Result<Vec<Option<i64>>, SyncError> {
+        if self.tells_time {
+            let questions: Vec<Vec<&[u8]>> = keys
+                .iter()
+                .map(|key| vec![&b"PEXPIRETIME"[..], key])
+                .collect();
+            let answers = self.client.ask_all(&questions).await?;
+            self.tells_time = !answers
+                .iter()
+                .any(|answer| matches!(answer, Value::Error(_)));
+            if self.tells_time {
+                return Ok(answers.iter().map(positive).collect());
+            }
+        }
+        let questions: Vec<Vec<&[u8]>> = keys.iter().map(|key| vec![&b"PTTL"[..], key]).collect();
+        let answers = self.client.ask_all(&questions).await?;
+        let now_ms = now_ms();
+        Ok(answers
+            .iter()
+            .map(|answer| positive(answer).map(|left_ms| now_ms + left_ms))
+            .collect())
+    }
+
+    /// Looks for keys with a lease.
+    async fn find(&mut self, config: &Config) -> Result<Vec<Lease>, SyncError> {
+        let mut keys: Vec<(u32, Bytes)> = Vec::new();
+        each_key(config, &mut self.client, |db, key| {
+            keys.push((db, key.clone()))
+        })
+        .await?;
+        // SCAN has left the connection wherever it ended.
+        self.db = u32::MAX;
+        let mut found = Vec::new();
+        for chunk in keys.chunk_by(|(a, _), (b, _)| a == b) {
+            let Some((db, _)) = chunk.first() else {
+                continue;
+            };
+            self.select(*db).await?;
+            for keys in chunk.chunks(1000) {
+                let names: Vec<&[u8]> = keys.iter().map(|(_, key)| key.as_ref()).collect();
+                for ((db, key), at_ms) in keys.iter().zip(self.expiries_ms(&names).await?) {
+                    let at_ms = at_ms.unwrap_or(0) - LEASE_MS;
+                    if is_grantable(at_ms) {
+                        found.push(Lease::leased(*db, key.clone(), at_ms));
+                    }
+                }
+            }
+        }
+        Ok(found)
+    }
+}
+
+fn positive(answer: &Value) -> Option<i64> {
+    match answer {
+        Value::Int(number) if *number >= 0 => Some(*number),
+        _ => None,
     }
 }
 
 fn now_ms() -> i64 {
     i64::try_from(unix_ms()).unwrap_or(i64::MAX)
-}
-
-/// Gives the key its own expiry, unless the stream has changed it. WATCH makes the look and the change one.
-async fn end(client: &mut Client, lease: &Lease) -> Result<(), SyncError> {
-    client
-        .call(&[b"SELECT", lease.db.to_string().as_bytes()])
-        .await?;
-    loop {
-        client.call(&[b"WATCH", &lease.key]).await?;
-        if expires_at_ms(client, &lease.key)
-            .await?
-            .is_none_or(|at_ms| !lease.is_written_as(at_ms))
-        {
-            client.call(&[b"UNWATCH"]).await?;
-            return Ok(());
-        }
-        let at = lease.at_ms.max(1).to_string();
-        client.call(&[b"MULTI"]).await?;
-        client
-            .call(&[b"PEXPIREAT", &lease.key, at.as_bytes()])
-            .await?;
-        if client.call(&[b"EXEC"]).await? != Value::Null {
-            return Ok(());
-        }
-    }
-}
-
-/// When the key expires at the target; `None` for never, or no such key. Before 7.0 there is no
-/// PEXPIRETIME: what is left and our clock tell it to within the round trip.
-async fn expires_at_ms(client: &mut Client, key: &[u8]) -> Result<Option<i64>, SyncError> {
-    if let Value::Int(at_ms) = client.ask(&[b"PEXPIRETIME", key]).await? {
-        return Ok((at_ms >= 0).then_some(at_ms));
-    }
-    match client.call(&[b"PTTL", key]).await? {
-        Value::Int(left_ms) if left_ms >= 0 => Ok(Some(now_ms() + left_ms)),
-        _ => Ok(None),
-    }
-}
-
-/// Looks for keys with a lease.
-async fn find(config: &Config, client: &mut Client) -> Result<Vec<Lease>, SyncError> {
-    let mut keys: Vec<(u32, Bytes)> = Vec::new();
-    each_key(config, client, |db, key| keys.push((db, key.clone()))).await?;
-    let mut found = Vec::new();
-    for chunk in keys.chunk_by(|(a, _), (b, _)| a == b) {
-        let Some((db, _)) = chunk.first() else {
-            continue;
-        };
-        client.call(&[b"SELECT", db.to_string().as_bytes()]).await?;
-        for keys in chunk.chunks(1000) {
-            find_among(client, *db, keys, &mut found).await?;
-        }
-    }
-    Ok(found)
-}
-
-/// A first question of all sorts out the keys that cannot have one.
-async fn find_among(
-    client: &mut Client,
-    db: u32,
-    keys: &[(u32, Bytes)],
-    found: &mut Vec<Lease>,
-) -> Result<(), SyncError> {
-    let questions: Vec<Vec<&[u8]>> = keys
-        .iter()
-        .map(|(_, key)| vec![&b"PTTL"[..], key])
-        .collect();
-    let answers = client.ask_all(&questions).await?;
-    for ((_, key), answer) in keys.iter().zip(answers) {
-        let Value::Int(left_ms) = answer else {
-            continue;
-        };
-        if left_ms < LEASE_MS / 2 {
-            continue;
-        }
-        let at_ms = expires_at_ms(client, key).await?.unwrap_or(0) - LEASE_MS;
-        if is_grantable(at_ms) {
-            found.push(Lease {
-                db,
-                key: key.clone(),
-                at_ms,
-            });
-        }
-    }
-    Ok(())
 }
 
 #[cfg(test)]
@@ -353,12 +533,32 @@ mod tests {
         let now = now_ms();
         assert!(is_grantable(now - 1000) && is_grantable(now + WINDOW_MS));
         assert!(!is_grantable(9_999_999_999_999 - LEASE_MS) && !is_grantable(now + 2 * WINDOW_MS));
-        let lease = Lease {
-            db: 0,
-            key: Bytes::from_static(b"k"),
-            at_ms: now,
+    }
+
+    #[test]
+    fn steps() {
+        let mark = Mark {
+            source_ms: 1_000_000,
+            offset: 0,
+            read: Instant::now(),
         };
-        assert!(lease.is_written_as(now + LEASE_MS) && !lease.is_written_as(now));
-        assert!(!lease.is_written_as(9_999_999_999_999));
+        let lease = |left_ms, form| Lease {
+            db: 0,
+            key: Bytes::new(),
+            at_ms: 1_000_000 + left_ms,
+            form,
+        };
+        let step = |left_ms, form, is_idle| mark.step(&lease(left_ms, form), is_idle);
+        assert_eq!(step(-SKEW_MS, Form::Leased, false), Step::End);
+        assert_eq!(step(-SKEW_MS + 1, Form::Leased, true), Step::Keep);
+        assert_eq!(step(AHEAD_MS + 1, Form::Leased, false), Step::Keep);
+        assert_eq!(
+            step(AHEAD_MS + 1, Form::Leased, true),
+            Step::Write(Form::Exact)
+        );
+        assert_eq!(step(AHEAD_MS + 1, Form::Exact, true), Step::Keep);
+        assert_eq!(step(AHEAD_MS, Form::Exact, true), Step::Write(Form::Leased));
+        assert_eq!(step(NEAR_MS + 1, Form::Leased, false), Step::End);
+        assert_eq!(step(NEAR_MS + 1, Form::Exact, false), Step::Forget);
     }
 }

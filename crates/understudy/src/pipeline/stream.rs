@@ -251,7 +251,8 @@ impl<'a> StreamApplier<'a> {
         }
     }
 
-    /// While the target is behind, expiries that come soon are moved: see [`super::lease`].
+    /// Expiries that come soon are moved, sooner or later ones the further we are behind: see
+    /// [`super::lease`].
     fn choose_lease(&mut self) {
         let units = [
             self.inflight.as_ref().map(|inflight| inflight.end),
@@ -263,7 +264,7 @@ impl<'a> StreamApplier<'a> {
             .map(|end| end.received_ms)
             .fold(self.input.at_ms, u64::min);
         let is_behind = unix_ms().saturating_sub(oldest_ms) > BEHIND_MS;
-        self.rewriter.set_lease(is_behind.then(Leases::rule));
+        self.rewriter.set_lease(Some(Leases::rule(is_behind)));
     }
 
     fn not_a_command(&self, error: &resp::Error) -> SyncError {

@@ -6,7 +6,7 @@ use std::hash::{BuildHasher, Hasher, RandomState};
 use bytes::Bytes;
 use resp::Value;
 
-use crate::checkpoint::KEY_PREFIX;
+use crate::checkpoint::{self, KEY_PREFIX};
 use crate::client::Client;
 use crate::config::Config;
 use crate::error::{Side, SyncError};
@@ -67,6 +67,12 @@ pub(crate) async fn sweep(
             what,
         ));
     }
+    if other_links(config, &mut client).await? {
+        tracing::warn!(
+            "another link writes to this target too: keys that are gone at this source are left there"
+        );
+        return Ok(0);
+    }
     let mut stale: Vec<(u32, Bytes)> = Vec::new();
     each_key(config, &mut client, |db, key| {
         if config.filter.key(key) && !keys.contains(db, key) {
@@ -83,6 +89,24 @@ pub(crate) async fn sweep(
         client.call(&[b"DEL", key]).await?;
     }
     Ok(stale.len() as u64)
+}
+
+/// Whether another link keeps its checkpoint in the target: then not every key there is ours.
+async fn other_links(config: &Config, client: &mut Client) -> Result<bool, SyncError> {
+    let own = checkpoint::key(&config.link_name);
+    client.call(&[b"SELECT", b"0"]).await?;
+    let mut cursor = Bytes::from_static(b"0");
+    loop {
+        let (next, found) = scan(config, client, &cursor).await?;
+        let others = |key: &Bytes| key.starts_with(KEY_PREFIX.as_bytes()) && key != own.as_bytes();
+        if found.iter().any(others) {
+            return Ok(true);
+        }
+        if next.as_ref() == b"0" {
+            return Ok(false);
+        }
+        cursor = next;
+    }
 }
 
 /// Calls `f` with every key of the target that is not ours, in the databases that pass the filter.
