@@ -64,7 +64,7 @@ impl Default for OracleOptions {
             idle_consumers: true,
             functions: true,
             dbs: None,
-            rounds: 60,
+            rounds: 4,
             differences_max: 50,
         }
     }
@@ -73,9 +73,15 @@ impl Default for OracleOptions {
 impl OracleOptions {
     /// For a source that was written to while it was followed: without what it does not tell its replicas.
     pub fn live(source: &Version) -> Self {
-        let expiry_tolerance_ms = if source.redis(7, 0) { 0 } else { 2000 };
+        // A round waits for the tolerance: those of an older source are few and long.
+        let (expiry_tolerance_ms, rounds) = if source.redis(7, 0) {
+            (0, 60)
+        } else {
+            (2000, 4)
+        };
         Self {
             expiry_tolerance_ms,
+            rounds,
             entries_read: false,
             idle_consumers: false,
             ..Self::default()
