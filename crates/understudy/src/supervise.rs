@@ -15,7 +15,7 @@ use crate::client::Client;
 use crate::config::{Config, ExistingKeys};
 use crate::error::{Class, Side, SyncError};
 use crate::pipeline::{
-    Common, Leases, SnapshotApplier, StreamApplier, settle_forever, stream_limits, sweep,
+    Common, Leases, SnapshotApplier, StreamApplier, end_all, settle_forever, stream_limits, sweep,
 };
 use crate::source::{self, Conn, Opened, Receiver, spool_error};
 use crate::spool::{self, Feed, Keep, Log, Syncer};
@@ -516,12 +516,8 @@ impl Supervisor<'_> {
             result = self.apply_units(target, feed, position, announce) => result?,
             never = settling => match never {},
         }
-        if self.leases.any() {
-            tracing::warn!(
-                "some keys still have a lease instead of their own expiry; the next start gives it back once the stream has caught up"
-            );
-        }
-        Ok(())
+        // The stream has ended in good order: from here on the target ends its keys by itself.
+        end_all(self.config, &self.leases).await
     }
 
     /// Applies the stream from `position` on, over as many connections as it takes.

@@ -201,6 +201,26 @@ pub(crate) async fn settle_forever(
     }
 }
 
+/// Gives every key its own expiry: the link is asked to stop, and the target has to end its keys by itself.
+///
+/// # Errors
+/// As the target's client.
+pub(crate) async fn end_all(config: &Config, leases: &Leases) -> Result<(), SyncError> {
+    if !leases.any() {
+        return Ok(());
+    }
+    let mut target = Target::connect(config).await?;
+    if leases.in_work.replace(false) || leases.unknown.get() {
+        leases.unknown.set(false);
+        let found = target.find(config).await?;
+        leases.open.borrow_mut().extend(found);
+    }
+    while leases.any() {
+        target.round(leases, |_| Step::End).await?;
+    }
+    Ok(())
+}
+
 /// Works until no lease is open.
 async fn settle(
     config: &Config,
@@ -211,11 +231,7 @@ async fn settle(
     if !leases.any() {
         return Ok(());
     }
-    let mut target = Target {
-        client: Client::connect(&config.target.endpoint, Side::Target).await?,
-        db: 0,
-        tells_time: true,
-    };
+    let mut target = Target::connect(config).await?;
     let mut source = Client::connect(&config.source.endpoint, Side::Source).await?;
     let (mut stood_at, mut since) = (0, Instant::now());
     // Whoever was interrupted in the midst of work has lost what it held.
@@ -239,7 +255,9 @@ async fn settle(
             leases.in_work.set(false);
         }
         let is_idle = since.elapsed() >= IDLE && target.tells_time;
-        target.round(leases, mark, is_idle).await?;
+        target
+            .round(leases, |lease| mark.step(lease, is_idle))
+            .await?;
         leases.show(status, mark.source_ms);
         if leases.any() {
             tokio::time::sleep(ROUND).await;
@@ -330,13 +348,26 @@ struct Target {
 }
 
 impl Target {
+    async fn connect(config: &Config) -> Result<Self, SyncError> {
+        let client = Client::connect(&config.target.endpoint, Side::Target).await?;
+        Ok(Self {
+            client,
+            db: 0,
+            tells_time: true,
+        })
+    }
+
     /// Does for every lease what is due.
-    async fn round(&mut self, leases: &Leases, mark: Mark, is_idle: bool) -> Result<(), SyncError> {
+    async fn round(
+        &mut self,
+        leases: &Leases,
+        step: impl Fn(&Lease) -> Step,
+    ) -> Result<(), SyncError> {
         leases.in_work.set(true);
         let open = std::mem::take(&mut *leases.open.borrow_mut());
         let mut due: Vec<(Lease, Step)> = Vec::new();
         for lease in open {
-            match mark.step(&lease, is_idle) {
+            match step(&lease) {
                 Step::Keep => leases.open.borrow_mut().push(lease),
                 Step::Forget => {}
                 step => due.push((lease, step)),

@@ -10,7 +10,7 @@ use crate::config::Config;
 use crate::status::Status;
 use crate::target::Databases;
 
-pub(crate) use lease::{Leases, settle_forever};
+pub(crate) use lease::{Leases, end_all, settle_forever};
 pub(crate) use snapshot::SnapshotApplier;
 pub(crate) use stream::{StreamApplier, stream_limits};
 pub(crate) use sweep::{KeySet, sweep};
