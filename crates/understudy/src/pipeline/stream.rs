@@ -292,17 +292,13 @@ impl<'a> StreamApplier<'a> {
             }
             match outcome.map_err(|error| self.bad_command(&error))? {
                 Outcome::Forward { command } => {
-                    if self.carriers.contains(&command) && self.leases.any() {
-                        self.leases.suspect();
-                    }
+                    self.watch_carrier(command);
                     self.status.commands.hit(usize::from(command.0));
                     self.next.body(db).extend_from_slice(frame);
                     self.next.added(1, db);
                 }
                 Outcome::Rewritten { command, commands } => {
-                    if self.carriers.contains(&command) && self.leases.any() {
-                        self.leases.suspect();
-                    }
+                    self.watch_carrier(command);
                     self.status.commands.hit(usize::from(command.0));
                     self.status.rewritten.add(1);
                     self.next.body(db).extend_from_slice(&self.scratch);
@@ -319,6 +315,13 @@ impl<'a> StreamApplier<'a> {
         self.next
             .set_end(self.input.frame_pos, self.rewriter.db(), self.input.at_ms);
         Ok(())
+    }
+
+    /// A lease may have come to another name: it is looked for. Nothing to do as long as none is open.
+    fn watch_carrier(&self, command: CommandId) {
+        if self.leases.any() && self.carriers.contains(&command) {
+            self.leases.suspect();
+        }
     }
 
     fn bad_command(&self, error: &rewrite::Error) -> SyncError {
