@@ -140,6 +140,97 @@ pub enum Event {
         /// Its score.
         score: Score,
     },
+    /// The next message of a stream; as many [`Event::Pair`]s follow. Ids ascend, deleted messages are left out.
+    StreamEntry {
+        /// Its id.
+        id: StreamId,
+        /// Its fields.
+        fields: u64,
+    },
+    /// What a stream says of itself, behind its last message.
+    StreamInfo(Box<StreamInfo>),
+    /// A group of a stream; its pending messages follow, then its consumers.
+    StreamGroup {
+        /// Its name.
+        name: Bytes,
+        /// The last message handed out.
+        last_id: StreamId,
+        /// Messages read so far; `None` where that is not known or (type 15) not written.
+        entries_read: Option<u64>,
+        /// How many [`Event::StreamPending`] follow.
+        pending: u64,
+    },
+    /// A message that the group handed out and nobody has acknowledged. It may be deleted by now.
+    StreamPending {
+        /// Its id.
+        id: StreamId,
+        /// When it was last handed out, in Unix time.
+        delivered_ms: i64,
+        /// How often it was handed out.
+        deliveries: u64,
+    },
+    /// A consumer of the group; the pending messages that are its own follow.
+    StreamConsumer {
+        /// Its name.
+        name: Bytes,
+        /// When it was last seen, in Unix time.
+        seen_ms: i64,
+        /// When it last got or claimed a message; `None` for never, or (before type 21) where that is not written.
+        active_ms: Option<i64>,
+        /// How many [`Event::StreamOwned`] follow.
+        pending: u64,
+    },
+    /// A pending message of the consumer.
+    StreamOwned {
+        /// Its id.
+        id: StreamId,
+    },
+    /// A pending message of the group that a consumer gave back: nobody owns it (type 27).
+    StreamReturned {
+        /// Its id.
+        id: StreamId,
+    },
+    /// How a stream recognises messages that are produced twice; behind the groups (from type 26 on).
+    StreamIdempotence {
+        /// How long a message is remembered.
+        duration_seconds: u64,
+        /// How many messages of a producer are remembered.
+        messages_max: u64,
+    },
+    /// A producer; the messages remembered of it follow.
+    StreamProducer {
+        /// Its name.
+        name: Bytes,
+        /// How many [`Event::StreamProduced`] follow.
+        messages: u64,
+    },
+    /// A message that is remembered.
+    StreamProduced {
+        /// The producer's own id of it.
+        iid: Bytes,
+        /// The stream's.
+        id: StreamId,
+    },
+    /// How many messages were remembered, and how many refused as doubles; behind the producers.
+    StreamIdempotenceCounts {
+        /// Remembered.
+        added: u64,
+        /// Refused.
+        duplicates: u64,
+    },
+    /// Where the next value of an array would be inserted, less one; only if the array has such a place.
+    ArrayInsertIndex(u64),
+    /// The next value of an array. Integers and doubles are given as the text that a client sees.
+    ArrayItem {
+        /// Its place.
+        index: u64,
+        /// The value.
+        value: Bytes,
+    },
+    /// The type of a module's value; its parts follow.
+    ModuleType(ModuleId),
+    /// The next part of a module's value.
+    ModulePart(ModuleValue),
     /// The value ends.
     ValueEnd,
     /// The checksum was read and, unless it is 0, found right; 0 for a version without one.
@@ -196,6 +287,60 @@ impl fmt::Display for Score {
             write!(f, "{:e}", self.0)
         }
     }
+}
+
+/// The id of a message in a stream.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct StreamId {
+    /// Unix time in milliseconds.
+    pub ms: u64,
+    /// Tells messages of the same millisecond apart.
+    pub seq: u64,
+}
+
+impl fmt::Display for StreamId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}-{}", self.ms, self.seq)
+    }
+}
+
+/// What a stream says of itself.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct StreamInfo {
+    /// How many messages it says it has, which may differ from those given.
+    pub length: u64,
+    /// The last id ever given.
+    pub last_id: StreamId,
+    /// What only layouts from type 19 on have.
+    pub counters: Option<StreamCounters>,
+    /// How many [`Event::StreamGroup`] follow.
+    pub groups: u64,
+}
+
+/// Counters of a stream (from type 19 on).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct StreamCounters {
+    /// The id of the first message, 0-0 if there is none.
+    pub first_id: StreamId,
+    /// The highest id that was deleted.
+    pub max_deleted_id: StreamId,
+    /// Messages ever added.
+    pub entries_added: u64,
+}
+
+/// A part of what a module writes.
+#[derive(Debug, Clone, PartialEq)]
+pub enum ModuleValue {
+    /// A signed number.
+    Signed(i64),
+    /// An unsigned number.
+    Unsigned(u64),
+    /// A float.
+    Float(f32),
+    /// A double.
+    Double(f64),
+    /// Bytes.
+    String(Bytes),
 }
 
 /// Name and version of a module's type: nine characters of six bits, then ten bits.

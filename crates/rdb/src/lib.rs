@@ -52,6 +52,8 @@ mod window;
 pub use checksum::crc64;
 pub use decode::Decoder;
 pub use error::{Error, ErrorKind};
-pub use event::{Event, KeyHead, ModuleId, Poll, Score, Want};
+pub use event::{
+    Event, KeyHead, ModuleId, ModuleValue, Poll, Score, StreamCounters, StreamId, StreamInfo, Want,
+};
 pub use limits::Limits;
 pub use types::{Db, Dialect, Encoding, Kind, RdbVersion};

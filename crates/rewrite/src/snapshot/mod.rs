@@ -348,6 +348,21 @@ fn is_of_a_value(event: &Event) -> bool {
             | Event::Item(_)
             | Event::Pair { .. }
             | Event::Scored { .. }
+            | Event::StreamEntry { .. }
+            | Event::StreamInfo(_)
+            | Event::StreamGroup { .. }
+            | Event::StreamPending { .. }
+            | Event::StreamConsumer { .. }
+            | Event::StreamOwned { .. }
+            | Event::StreamReturned { .. }
+            | Event::StreamIdempotence { .. }
+            | Event::StreamProducer { .. }
+            | Event::StreamProduced { .. }
+            | Event::StreamIdempotenceCounts { .. }
+            | Event::ArrayInsertIndex(_)
+            | Event::ArrayItem { .. }
+            | Event::ModuleType(_)
+            | Event::ModulePart(_)
             | Event::ValueEnd
     )
 }
