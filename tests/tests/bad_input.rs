@@ -433,7 +433,9 @@ fn a_corrupt_snapshot_is_named_with_its_place() {
 #[test]
 fn a_snapshot_that_breaks_off_is_asked_for_again_until_told_to_stop() {
     let target = server("");
-    let whole = full_resync(&[b"REDIS0009".as_slice(), &[0xfa; 5000]].concat());
+    // A note of 4,900 bytes, of which less than half comes.
+    let note = b"REDIS0009\xfa\x03abc\x53\x24";
+    let whole = full_resync(&[note.as_slice(), &[b'x'; 4900]].concat());
     let fake = Fake::source(whole[..2000].to_vec());
     let mut daemon = Link::between(&fake.address(), &target.address()).start();
     daemon.wait_for("three attempts", LIMIT, |_| fake.connections() >= 6);

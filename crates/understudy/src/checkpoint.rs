@@ -4,8 +4,9 @@
 //! key     understudy:checkpoint:<link name>          in database 0
 //! value   v1|<epoch>|<owner>|<phase>|<replid>|<offset>|<db>|<flags>
 //! ```
-//! `phase` is `snapshot` (keys are being written, there is no position yet), `stream` (everything up to
-//! `offset` is applied, and nothing after it) or `diverged` (a command failed inside an EXEC: the
+//! `phase` is `snapshot` (keys are being written; `offset` is where the stream will begin, and `db` is how many
+//! bytes of the RDB are behind: every key that ends there is written, and the replies were looked at), `stream`
+//! (everything up to `offset` is applied, and nothing after it) or `diverged` (a command failed inside an EXEC: the
 //! position is past it, so only a new snapshot can mend the target). `epoch` grows whenever the link
 //! is taken, `owner` names the process that took it: who finds another owner with a higher epoch has been
 //! replaced. `db` is the database selected in the stream at
@@ -21,7 +22,7 @@ use replica::{ReplId, ReplOffset};
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Phase {
     /// A snapshot is being written.
-    Snapshot,
+    Snapshot(Progress),
     /// Everything up to here is applied.
     Stream(Position),
     /// A command failed after it was committed with its checkpoint.
@@ -35,6 +36,17 @@ pub(crate) struct Position {
     pub(crate) offset: ReplOffset,
     /// Database selected in the stream there.
     pub(crate) db: u32,
+}
+
+/// How far a snapshot is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Progress {
+    /// The history it begins.
+    pub(crate) replid: ReplId,
+    /// Where the stream begins that follows it.
+    pub(crate) offset: ReplOffset,
+    /// Everything before this byte of the RDB is written.
+    pub(crate) rdb_bytes: u64,
 }
 
 /// The value of the checkpoint key.
@@ -65,16 +77,17 @@ impl fmt::Display for Checkpoint {
             (true, false) => "o",
             (true, true) => "ol",
         };
-        let (phase, position) = match &self.phase {
-            Phase::Snapshot => ("snapshot", None),
-            Phase::Stream(position) => ("stream", Some(position)),
-            Phase::Diverged(position) => ("diverged", Some(position)),
+        let (phase, replid, offset, db) = match &self.phase {
+            Phase::Snapshot(at) => ("snapshot", at.replid, at.offset, at.rdb_bytes),
+            Phase::Stream(at) => ("stream", at.replid, at.offset, u64::from(at.db)),
+            Phase::Diverged(at) => ("diverged", at.replid, at.offset, u64::from(at.db)),
         };
-        write!(f, "v1|{}|{:016x}|{phase}|", self.epoch, self.owner)?;
-        match position {
-            Some(at) => write!(f, "{}|{}|{}|{flags}", at.replid, at.offset.0, at.db),
-            None => write!(f, "|0|0|{flags}"),
-        }
+        let (epoch, owner) = (self.epoch, self.owner);
+        write!(
+            f,
+            "v1|{epoch}|{owner:016x}|{phase}|{replid}|{}|{db}|{flags}",
+            offset.0
+        )
     }
 }
 
@@ -95,12 +108,14 @@ impl Checkpoint {
             text.parse::<u64>()
                 .map_err(|_| format!("its {what} is {text:?}, not a number"))
         };
+        let replid: ReplId = replid
+            .parse()
+            .map_err(|_| format!("its replid is {replid:?}"))?;
+        let offset = ReplOffset(number("offset", offset)?);
         let position = || {
             Ok::<_, String>(Position {
-                replid: replid
-                    .parse()
-                    .map_err(|_| format!("its replid is {replid:?}"))?,
-                offset: ReplOffset(number("offset", offset)?),
+                replid,
+                offset,
                 db: u32::try_from(number("db", db)?).map_err(|_| format!("its db is {db}"))?,
             })
         };
@@ -108,7 +123,11 @@ impl Checkpoint {
             epoch: number("epoch", epoch)?,
             owner: u64::from_str_radix(owner, 16).map_err(|_| format!("its owner is {owner:?}"))?,
             phase: match phase {
-                "snapshot" => Phase::Snapshot,
+                "snapshot" => Phase::Snapshot(Progress {
+                    replid,
+                    offset,
+                    rdb_bytes: number("db", db)?,
+                }),
                 "stream" => Phase::Stream(position()?),
                 "diverged" => Phase::Diverged(position()?),
                 other => return Err(format!("its phase is {other:?}")),
@@ -131,7 +150,16 @@ mod tests {
             offset: ReplOffset(42),
             db: 3,
         };
-        for phase in [Phase::Snapshot, Phase::Stream(at), Phase::Diverged(at)] {
+        let progress = Progress {
+            replid,
+            offset: ReplOffset(7),
+            rdb_bytes: 1 << 40,
+        };
+        for phase in [
+            Phase::Snapshot(progress),
+            Phase::Stream(at),
+            Phase::Diverged(at),
+        ] {
             for owned in [true, false] {
                 for leased in [true, false] {
                     let phase = phase.clone();

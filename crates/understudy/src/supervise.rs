@@ -10,7 +10,7 @@ use bytes::Bytes;
 use replica::{ReplId, ReplOffset, Start};
 
 use crate::backoff::Backoff;
-use crate::checkpoint::{Checkpoint, Phase, Position};
+use crate::checkpoint::{Checkpoint, Phase, Position, Progress};
 use crate::client::Client;
 use crate::config::{Config, ExistingKeys};
 use crate::error::{Class, Side, SyncError};
@@ -159,7 +159,7 @@ impl Supervisor<'_> {
             let Some(visit) = visit.await? else {
                 return Ok(());
             };
-            let (start, log) = self.choose(&visit.found)?;
+            let (start, kept) = self.choose(&visit.found)?;
             let opened_now = match opened.take() {
                 Some(opened) => Some(opened),
                 None => contact(self.stop, attempts_max, || self.open(start.clone())).await?,
@@ -168,14 +168,14 @@ impl Supervisor<'_> {
             let session = match opened_now {
                 None => return Ok(()),
                 Some(Opened::Continue { conn, replid }) => {
-                    Box::pin(self.stream(visit, conn, replid, log)).await
+                    Box::pin(self.go_on(visit, conn, replid, kept)).await
                 }
                 Some(Opened::Full {
                     conn,
                     replid,
                     offset,
                 }) => {
-                    drop(log);
+                    drop(kept);
                     Box::pin(self.full(visit, conn, replid, offset)).await
                 }
             };
@@ -216,59 +216,75 @@ impl Supervisor<'_> {
         }
     }
 
-    /// Where to begin: at the end of the spool, at the checkpoint, or with a snapshot.
-    fn choose(&self, found: &Found) -> Result<(Start, Option<Log>), SyncError> {
-        let Found::Checkpoint(Checkpoint {
-            phase: Phase::Stream(at),
-            ..
-        }) = found
-        else {
-            return Ok((Start::Full, None));
-        };
-        let dir = &self.config.spool.dir;
-        let log = Log::recover(dir, "stream", self.keep()).map_err(spool_error)?;
-        if let Some(mut log) = log
-            && log.knows(at.replid)
-            && (log.start()..=log.end()).contains(&at.offset.0)
-        {
-            let partial = partial_tail(&mut log, at.offset.0)?;
-            tracing::info!(
-                offset = at.offset.0,
-                spooled = log.end(),
-                "going on from the spool"
-            );
-            let (replid, received) = (log.replid(), ReplOffset(log.end()));
-            return Ok((
-                Start::Resume {
-                    replid,
-                    received,
-                    partial,
-                },
-                Some(log),
-            ));
+    /// What keeps a snapshot until it is applied.
+    fn keep_whole(&self) -> Keep {
+        Keep {
+            retain_bytes: u64::MAX,
+            ..self.keep()
         }
-        tracing::info!(
-            offset = at.offset.0,
-            "going on from the target's checkpoint"
-        );
-        let log = Log::create(dir, "stream", at.replid, at.offset.0, self.keep());
-        let start = Start::Resume {
-            replid: at.replid,
-            received: at.offset,
-            partial: Bytes::new(),
-        };
-        Ok((start, Some(log.map_err(spool_error)?)))
     }
 
-    /// A session that goes on in a known history.
-    async fn stream(
+    /// Where to begin: at the end of the spool, at the checkpoint, or with a snapshot.
+    fn choose(&self, found: &Found) -> Result<(Start, Option<Kept>), SyncError> {
+        let from_the_start = (Start::Full, None);
+        let Found::Checkpoint(found) = found else {
+            return Ok(from_the_start);
+        };
+        let (replid, offset, snapshot) = match found.phase {
+            Phase::Stream(at) => (at.replid, at.offset, None),
+            Phase::Snapshot(at) => match self.spooled_snapshot(at)? {
+                Some(snapshot) => (at.replid, at.offset, Some(snapshot)),
+                None => return Ok(from_the_start),
+            },
+            Phase::Diverged(_) => return Ok(from_the_start),
+        };
+        let dir = &self.config.spool.dir;
+        let stream = Log::recover(dir, "stream", self.keep()).map_err(spool_error)?;
+        if let Some(mut stream) = stream
+            && stream.knows(replid)
+            && (stream.start()..=stream.end()).contains(&offset.0)
+        {
+            let partial = partial_tail(&mut stream, offset.0)?;
+            let spooled = stream.end();
+            tracing::info!(offset = offset.0, spooled, "going on from the spool");
+            let start = Start::Resume {
+                replid: stream.replid(),
+                received: ReplOffset(spooled),
+                partial,
+            };
+            return Ok((start, Some(Kept { snapshot, stream })));
+        }
+        tracing::info!(offset = offset.0, "going on from the target's checkpoint");
+        let stream = Log::create(dir, "stream", replid, offset.0, self.keep());
+        let stream = stream.map_err(spool_error)?;
+        let start = Start::Resume {
+            replid,
+            received: offset,
+            partial: Bytes::new(),
+        };
+        Ok((start, Some(Kept { snapshot, stream })))
+    }
+
+    /// The snapshot that is being applied, if all of it is in the spool.
+    fn spooled_snapshot(&self, at: Progress) -> Result<Option<Log>, SyncError> {
+        let dir = &self.config.spool.dir;
+        let log = Log::recover_whole(dir, "snapshot", self.keep_whole()).map_err(spool_error)?;
+        Ok(log.filter(|log| log.knows(at.replid)))
+    }
+
+    /// A session in a known history: its snapshot is applied to the end, or its stream goes on.
+    async fn go_on(
         &self,
         visit: Visit<'_>,
         conn: Conn,
         replid: ReplId,
-        log: Option<Log>,
+        kept: Option<Kept>,
     ) -> Result<Next, SyncError> {
-        let Some(mut log) = log else {
+        let Some(Kept {
+            snapshot,
+            mut stream,
+        }) = kept
+        else {
             let what = "the source continued a history that nobody asked for";
             return Err(SyncError::stop(
                 Side::Source,
@@ -278,15 +294,63 @@ impl Supervisor<'_> {
         };
         visit.refuse_source(replid)?;
         self.status.partial_resyncs.add(1);
-        log.rename(replid).map_err(spool_error)?;
-        let target = take(visit, |found| match found {
+        stream.rename(replid).map_err(spool_error)?;
+        match snapshot {
+            Some(snapshot) => self.snapshot_again(visit, conn, snapshot, stream).await,
+            None => self.stream(visit, conn, stream).await,
+        }
+    }
+
+    /// Goes on with a snapshot that an earlier run has received and not applied to its end.
+    async fn snapshot_again(
+        &self,
+        visit: Visit<'_>,
+        conn: Conn,
+        snapshot: Log,
+        stream: Log,
+    ) -> Result<Next, SyncError> {
+        self.refuse_half_skipped(&visit.found)?;
+        let target = self.take_as_found(visit).await?;
+        let Phase::Snapshot(progress) = target.checkpoint.phase else {
+            return Ok(Next::Again);
+        };
+        tracing::info!(
+            applied_bytes = progress.rdb_bytes,
+            of_bytes = snapshot.end(),
+            "going on with the snapshot in the spool"
+        );
+        let manner = Manner {
+            owned: target.checkpoint.owned,
+            sweep: target.checkpoint.owned,
+            existing: ExistingKeys::Replace,
+            reason: "",
+        };
+        self.status.snapshot_bytes.set(snapshot.end());
+        self.status.snapshot_read.set(snapshot.end());
+        self.status.source_offset.set(stream.end());
+        self.status.set_phase(status::Phase::Snapshot);
+        let (snapshot, stream) = (Feed::new(snapshot), Feed::new(stream));
+        snapshot.close();
+        let receiver = self.receiver(conn, None, &stream);
+        let applier = self.apply_all(target, &snapshot, &stream, manner, progress);
+        Box::pin(self.session(receiver.run(), applier, &stream)).await
+    }
+
+    /// Takes the target, whose checkpoint stays what it is but for its owner.
+    async fn take_as_found(&self, visit: Visit<'_>) -> Result<Target, SyncError> {
+        take(visit, |found| match found {
             Found::Checkpoint(found) => Ok(Checkpoint {
                 owner: self.owner,
                 ..found.clone()
             }),
             Found::Nothing => Err(target::fenced(&self.config.target.endpoint.address)),
         })
-        .await?;
+        .await
+    }
+
+    /// A session that goes on in the stream.
+    async fn stream(&self, visit: Visit<'_>, conn: Conn, log: Log) -> Result<Next, SyncError> {
+        let target = self.take_as_found(visit).await?;
         let Phase::Stream(position) = target.checkpoint.phase else {
             return Ok(Next::Again);
         };
@@ -342,6 +406,11 @@ impl Supervisor<'_> {
     ) -> Result<Next, SyncError> {
         visit.refuse_source(replid)?;
         let manner = self.manner(&mut visit).await?;
+        let progress = Progress {
+            replid,
+            offset,
+            rdb_bytes: 0,
+        };
         let target = take(visit, |found| {
             let epoch = match found {
                 Found::Nothing => 0,
@@ -350,7 +419,7 @@ impl Supervisor<'_> {
             Ok(Checkpoint {
                 epoch,
                 owner: self.owner,
-                phase: Phase::Snapshot,
+                phase: Phase::Snapshot(progress),
                 owned: manner.owned,
                 leased: true,
             })
@@ -359,32 +428,39 @@ impl Supervisor<'_> {
         self.status.full_resyncs.add(manner.reason, 1);
         tracing::info!(%replid, offset = offset.0, reason = manner.reason, "full sync");
         let dir = &self.config.spool.dir;
-        let whole = Keep {
-            tail_bytes: self.config.spool.tail_bytes,
-            retain_bytes: u64::MAX,
-        };
-        let snapshot =
-            Feed::new(Log::create(dir, "snapshot", replid, 0, whole).map_err(spool_error)?);
+        let snapshot = Feed::new(
+            Log::create(dir, "snapshot", replid, 0, self.keep_whole()).map_err(spool_error)?,
+        );
         let stream = Feed::new(
             Log::create(dir, "stream", replid, offset.0, self.keep()).map_err(spool_error)?,
         );
         self.status.snapshot_read.set(0);
         self.status.source_offset.set(offset.0);
         let receiver = self.receiver(conn, Some(&snapshot), &stream);
-        let applier = async {
-            let (target, position) = self
-                .apply_snapshot(target, &snapshot, manner, replid, offset)
-                .await?;
-            if !self.config.source.sync_aof {
-                tracing::info!("the snapshot is applied, and sync_aof is false: done");
-            }
-            self.show_position(&stream, position);
-            if !self.config.source.sync_aof {
-                stream.close();
-            }
-            self.apply_stream(target, &stream, position, true).await
-        };
+        let applier = self.apply_all(target, &snapshot, &stream, manner, progress);
         Box::pin(self.session(receiver.run(), applier, &stream)).await
+    }
+
+    /// Applies the snapshot, then the stream.
+    async fn apply_all(
+        &self,
+        target: Target,
+        snapshot: &Feed,
+        stream: &Feed,
+        manner: Manner,
+        progress: Progress,
+    ) -> Result<(), SyncError> {
+        let (target, position) = self
+            .apply_snapshot(target, snapshot, manner, progress)
+            .await?;
+        if !self.config.source.sync_aof {
+            tracing::info!("the snapshot is applied, and sync_aof is false: done");
+        }
+        self.show_position(stream, position);
+        if !self.config.source.sync_aof {
+            stream.close();
+        }
+        self.apply_stream(target, stream, position, true).await
     }
 
     /// How a snapshot is to be written, given what the target holds.
@@ -393,7 +469,7 @@ impl Supervisor<'_> {
         let refuse = |what: String| SyncError::stop(Side::Target, &target.endpoint.address, what);
         if let Found::Checkpoint(found) = &visit.found {
             let reason = match found.phase {
-                Phase::Snapshot => "snapshot_unfinished",
+                Phase::Snapshot(_) => "snapshot_unfinished",
                 Phase::Stream(_) => "history_lost",
                 Phase::Diverged(_) => "diverged",
             };
@@ -405,12 +481,7 @@ impl Supervisor<'_> {
                     what,
                 ));
             }
-            if !found.owned && target.existing == ExistingKeys::Skip {
-                return Err(refuse(format!(
-                    "an earlier snapshot into a target that held keys was left as {}; with existing keys \"skip\" nobody can tell whose a key is: set \"replace\", or empty the target and delete its checkpoint",
-                    target::phase_word(&found.phase)
-                )));
-            }
+            self.refuse_half_skipped(&visit.found)?;
             return Ok(Manner {
                 owned: found.owned,
                 sweep: found.owned,
@@ -450,20 +521,49 @@ impl Supervisor<'_> {
         })
     }
 
-    /// Applies the snapshot, over as many connections as it takes.
+    /// Refuses to go on where keys of the target were to be left as they are, and a snapshot broke off.
+    fn refuse_half_skipped(&self, found: &Found) -> Result<(), SyncError> {
+        let target = &self.config.target;
+        let Found::Checkpoint(found) = found else {
+            return Ok(());
+        };
+        if found.owned || target.existing != ExistingKeys::Skip {
+            return Ok(());
+        }
+        let what = format!(
+            "an earlier snapshot into a target that held keys was left as {}; with existing keys \"skip\" nobody can tell whose a key is: set \"replace\", or empty the target and delete its checkpoint",
+            target::phase_word(&found.phase)
+        );
+        Err(SyncError::stop(
+            Side::Target,
+            &target.endpoint.address,
+            what,
+        ))
+    }
+
+    /// Applies the snapshot from `progress` on, over as many connections as it takes.
     async fn apply_snapshot(
         &self,
         mut target: Target,
         feed: &Feed,
         manner: Manner,
-        replid: ReplId,
-        offset: ReplOffset,
+        mut progress: Progress,
     ) -> Result<(Target, Position), SyncError> {
         let mut existing = manner.existing;
         let applied = loop {
             self.leases.clear();
-            let applier =
-                SnapshotApplier::new(self.common(), feed, &target, existing, manner.sweep);
+            if progress.rdb_bytes > 0 {
+                // What was written before this run has leases that it does not know.
+                self.leases.suspect();
+            }
+            let applier = SnapshotApplier::new(
+                self.common(),
+                feed,
+                &target,
+                progress,
+                existing,
+                manner.sweep,
+            );
             match applier.run(&mut target).await {
                 Ok(applied) => break applied,
                 Err(error) if error.class == Class::Reconnect => {
@@ -472,7 +572,21 @@ impl Supervisor<'_> {
                     if manner.owned || existing != ExistingKeys::Skip {
                         existing = ExistingKeys::Replace;
                     }
-                    tracing::info!("applying the snapshot again from its first key");
+                    progress.rdb_bytes = match target.checkpoint.phase {
+                        Phase::Snapshot(found)
+                            if (found.replid, found.offset)
+                                == (progress.replid, progress.offset) =>
+                        {
+                            found.rdb_bytes
+                        }
+                        // It has fallen back to a time before this snapshot.
+                        _ => 0,
+                    };
+                    target.checkpoint.phase = Phase::Snapshot(progress);
+                    tracing::info!(
+                        applied_bytes = progress.rdb_bytes,
+                        "going on with the snapshot"
+                    );
                 }
                 Err(error) => return Err(error),
             }
@@ -486,8 +600,8 @@ impl Supervisor<'_> {
             "snapshot applied"
         );
         let position = Position {
-            replid,
-            offset,
+            replid: progress.replid,
+            offset: progress.offset,
             db: applied.stream_db,
         };
         target.checkpoint.phase = Phase::Stream(position);
@@ -555,11 +669,11 @@ impl Supervisor<'_> {
             position = match target.checkpoint.phase {
                 Phase::Stream(found) => found,
                 // The first unit never arrived: nothing of the stream is applied.
-                Phase::Snapshot if announce => {
+                Phase::Snapshot(_) if announce => {
                     target.checkpoint.phase = Phase::Stream(position);
                     position
                 }
-                Phase::Snapshot | Phase::Diverged(_) => {
+                Phase::Snapshot(_) | Phase::Diverged(_) => {
                     return Err(resync("its checkpoint fell back"));
                 }
             };
@@ -663,6 +777,13 @@ impl Supervisor<'_> {
             }
         }
     }
+}
+
+/// What the spool kept of an earlier run.
+struct Kept {
+    /// The snapshot, where it is not applied to its end.
+    snapshot: Option<Log>,
+    stream: Log,
 }
 
 enum Ended {

@@ -2,6 +2,7 @@
 
 use std::cell::RefCell;
 use std::collections::BTreeSet;
+use std::time::{Duration, Instant};
 
 use bytes::BytesMut;
 use replica::ReplId;
@@ -19,6 +20,8 @@ pub(crate) struct Target {
     pub(crate) pipe: Pipe,
     pub(crate) abilities: Abilities,
     pub(crate) checkpoint: Checkpoint,
+    /// How long it takes to answer.
+    pub(crate) round_trip: Duration,
 }
 
 /// A connection that is written to and read from at the same time.
@@ -262,7 +265,13 @@ impl Visit<'_> {
             self.found = watch_and_read(&mut self.client, self.config, &self.key).await?;
             return Ok(Err(self));
         }
-        self.client.call(&[b"WATCH", self.key.as_bytes()]).await?;
+        let asked = Instant::now();
+        self.found = watch_and_read(&mut self.client, self.config, &self.key).await?;
+        let round_trip = asked.elapsed() / 2;
+        // Whoever took it between EXEC and WATCH would not be noticed later.
+        if !matches!(&self.found, Found::Checkpoint(found) if *found == checkpoint) {
+            return Ok(Err(self));
+        }
         Ok(Ok(Target {
             pipe: Pipe {
                 stream: self.client.into_stream(),
@@ -270,6 +279,7 @@ impl Visit<'_> {
             },
             abilities: self.abilities,
             checkpoint,
+            round_trip,
         }))
     }
 }
@@ -321,7 +331,7 @@ pub(crate) fn fenced(address: &str) -> SyncError {
 /// A diverged or missing phase in words, for errors.
 pub(crate) fn phase_word(phase: &Phase) -> &'static str {
     match phase {
-        Phase::Snapshot => "an unfinished snapshot",
+        Phase::Snapshot(_) => "an unfinished snapshot",
         Phase::Stream(_) => "a position in the stream",
         Phase::Diverged(_) => "a divergence",
     }

@@ -161,6 +161,17 @@ impl SnapshotRewriter {
         &self.counts
     }
 
+    /// Whether the last command that was appended is still open: more of the string that it carries has to come.
+    pub fn is_in_command(&self) -> bool {
+        matches!(
+            self.current,
+            Some(Current {
+                value: Progress::Bulk { .. },
+                ..
+            })
+        )
+    }
+
     /// A key: says in which form its value is wanted. After an error its value is to be skipped, if the caller goes on.
     pub fn key(&mut self, head: &KeyHead) -> Result<Want, SnapshotError> {
         self.current = None;

@@ -156,7 +156,9 @@ pub fn compare_with(source: &str, target: &str, options: &OracleOptions) -> Vec<
             }
             differences.retain(|difference: &Difference| difference.db != Some(db));
             differences.extend(found);
-            let wait_ms = 30 + u64::try_from(options.expiry_tolerance_ms).unwrap_or(0);
+            // All rounds together wait longer than the tolerance.
+            let tolerance_ms = u64::try_from(options.expiry_tolerance_ms).unwrap_or(0);
+            let wait_ms = 30 + tolerance_ms / u64::from(options.rounds.max(2) - 1);
             std::thread::sleep(Duration::from_millis(wait_ms));
         }
         if keys.is_empty() {

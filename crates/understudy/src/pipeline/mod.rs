@@ -1,5 +1,6 @@
 //! From the spool to the target: the snapshot, then the stream.
 
+mod lane;
 mod lease;
 mod snapshot;
 mod stream;

@@ -1,22 +1,23 @@
-//! The snapshot, applied while it still arrives: decoded, rewritten, and pipelined to the target.
+//! The snapshot, applied while it still arrives: decoded, rewritten, and sent in the units of a [`Lane`].
 //!
-//! Every write here can be repeated, so the pipeline is as deep as `inflight_bytes` allows, and a lost
-//! connection means beginning again at the first key. Nothing of the stream is applied before the last
-//! reply of the snapshot is in.
+//! Every write here can be repeated. The checkpoint says which byte of the RDB is confirmed: whoever goes on from there
+//! passes over the keys before it. Nothing of the stream is applied before the last reply of the snapshot is in.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::BTreeMap;
 
-use bytes::{Buf, Bytes};
+use bytes::Bytes;
 use rdb::{Decoder, Event, KeyHead, Poll};
-use resp::{Limits, ReplyKind, ReplyScanner};
+use resp::ReplyKind;
 use rewrite::{Db, Expect, Method, Sent, SnapshotRewriter};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 use super::Common;
+use super::lane::{Lane, Reply};
 use super::lease::Leases;
 use super::stream::show;
 use super::sweep::KeySet;
-use crate::checkpoint::KEY_PREFIX;
+use crate::backoff::Backoff;
+use crate::checkpoint::{self, Checkpoint, KEY_PREFIX, Phase, Progress};
 use crate::client::{class_of, mend};
 use crate::clock::unix_ms;
 use crate::config::{Config, ExistingKeys};
@@ -26,8 +27,6 @@ use crate::spool::Feed;
 use crate::status::Status;
 use crate::target::{Databases, Target};
 
-/// Written to the socket at once.
-const OUT_BYTES: usize = 128 << 10;
 /// The largest value that is sent as one RESTORE: a larger one would hold up the target's other
 /// clients while it is rebuilt, and double its memory for that moment.
 const RESTORE_BYTES_MAX: u64 = 1 << 20;
@@ -49,14 +48,13 @@ pub(crate) struct SnapshotApplier<'a> {
     decoder: Decoder,
     rewriter: SnapshotRewriter,
     read_pos: u64,
-    out: Vec<u8>,
-    written: usize,
-    /// Bytes ever put into `out`, and those whose replies are in.
-    produced: u64,
-    answered: u64,
+    lane: Lane,
     sent: Vec<Sent>,
-    waiting: VecDeque<(Sent, u64)>,
-    scanner: ReplyScanner,
+    checkpoint: Checkpoint,
+    progress: Progress,
+    /// The key whose value is being written: where it begins.
+    in_key: Option<u64>,
+    backoff: Backoff,
     done: bool,
     existing: ExistingKeys,
     counts: BTreeMap<(&'static str, &'static str), u64>,
@@ -68,12 +66,13 @@ pub(crate) struct SnapshotApplier<'a> {
 }
 
 impl<'a> SnapshotApplier<'a> {
-    /// An applier at the snapshot's first byte. `existing` is what is to be done with keys that are
-    /// there; `collect` asks for the set of keys.
+    /// An applier that goes on at `progress`. `existing` is what is to be done with keys that are there; `collect` asks
+    /// for the set of keys.
     pub(crate) fn new(
         common: Common<'a>,
         feed: &'a Feed,
         target: &Target,
+        progress: Progress,
         existing: ExistingKeys,
         collect: bool,
     ) -> Self {
@@ -103,13 +102,16 @@ impl<'a> SnapshotApplier<'a> {
             decoder: Decoder::new(rdb::Limits::default()),
             rewriter: SnapshotRewriter::new(options),
             read_pos: 0,
-            out: Vec::with_capacity(2 * OUT_BYTES),
-            written: 0,
-            produced: 0,
-            answered: 0,
+            lane: Lane::new(
+                checkpoint::key(&config.link_name).into_bytes(),
+                target.round_trip,
+                config.target.inflight_bytes,
+            ),
             sent: Vec::new(),
-            waiting: VecDeque::new(),
-            scanner: ReplyScanner::new(Limits::default()),
+            checkpoint: target.checkpoint.clone(),
+            progress,
+            in_key: None,
+            backoff: Backoff::default(),
             done: false,
             counts: BTreeMap::new(),
             existing,
@@ -123,9 +125,10 @@ impl<'a> SnapshotApplier<'a> {
         }
     }
 
-    /// Applies everything and waits for the last reply. The connection is left in database 0.
+    /// Applies everything and waits for the last reply. The connection is left in database 0, and its checkpoint in
+    /// `target`.
     pub(crate) async fn run(mut self, target: &mut Target) -> Result<Applied, SyncError> {
-        self.status.snapshot_applied.set(0);
+        self.status.snapshot_applied.set(self.progress.rdb_bytes);
         let (mut reader, mut writer) = tokio::io::split(&mut target.pipe.stream);
         let replies = &mut target.pipe.replies;
         loop {
@@ -135,40 +138,42 @@ impl<'a> SnapshotApplier<'a> {
                 self.databases.check(&self.config.target, db).await?;
                 continue;
             }
-            if self.done && self.written == self.out.len() && self.waiting.is_empty() {
+            self.seal(starved);
+            if self.done && self.lane.is_idle() {
                 break;
             }
+            let to_write = self.lane.to_write();
             tokio::select! {
                 biased;
                 read = reader.read_buf(replies) => match read {
                     Ok(0) => return Err(self.lost("the server closed the connection")),
-                    Ok(_) => self.replies(replies)?,
+                    Ok(_) => self.replies(replies).await?,
                     Err(error) => return Err(self.lost(io_word(&error))),
                 },
-                wrote = writer.write(self.out.get(self.written..).unwrap_or_default()), if self.written < self.out.len() => {
-                    self.written += wrote.map_err(|error| self.lost(io_word(&error)))?;
-                    if self.written == self.out.len() {
+                wrote = writer.write(to_write), if !to_write.is_empty() => {
+                    self.lane.wrote(wrote.map_err(|error| self.lost(io_word(&error)))?);
+                    if self.lane.to_write().is_empty() {
                         writer.flush().await.map_err(|error| self.lost(io_word(&error)))?;
-                        self.out.clear();
-                        self.written = 0;
                     }
                 }
                 () = self.feed.changed(), if starved => {}
             }
         }
         self.flush_counts();
+        target.checkpoint = self.checkpoint;
         Ok(self.applied)
     }
 
     /// Decodes and rewrites as much as the buffers allow; true when the feed has no more.
     fn produce(&mut self) -> Result<bool, SyncError> {
-        while !self.done
-            && self.unchecked.is_none()
-            && self.out.len() - self.written < OUT_BYTES
-            && self.has_room()
-        {
+        while !self.done && self.unchecked.is_none() && self.lane.has_room() {
             match self.decoder.poll() {
-                Ok(Poll::Event(event)) => self.event(event)?,
+                Ok(Poll::Event(event)) => {
+                    self.event(event)?;
+                    if self.lane.is_full() && !self.rewriter.is_in_command() {
+                        return Ok(false);
+                    }
+                }
                 Ok(Poll::End) => self.end()?,
                 Ok(Poll::NeedMore) => match self.feed.read(self.read_pos).map_err(spool_error)? {
                     Some(chunk) => {
@@ -188,10 +193,19 @@ impl<'a> SnapshotApplier<'a> {
         Ok(false)
     }
 
-    /// One command may always be on its way, however large.
-    fn has_room(&self) -> bool {
-        self.produced - self.answered < self.config.target.inflight_bytes as u64
-            || self.waiting.len() <= 1
+    /// Sends the open unit on its way, if none is there and it is long enough, or nothing comes to make it longer.
+    fn seal(&mut self, starved: bool) {
+        let is_due = self.lane.is_full() || starved || self.done;
+        if !is_due
+            || self.lane.is_in_flight()
+            || self.lane.is_empty()
+            || self.rewriter.is_in_command()
+        {
+            return;
+        }
+        let reached = self.in_key.unwrap_or_else(|| self.decoder.offset());
+        self.checkpoint.phase = Phase::Snapshot(self.progress);
+        self.lane.seal(&self.checkpoint.to_string(), reached);
     }
 
     fn event(&mut self, event: Event) -> Result<(), SyncError> {
@@ -208,18 +222,13 @@ impl<'a> SnapshotApplier<'a> {
         if !self.config.source.sync_rdb {
             return Ok(());
         }
-        let before = self.out.len();
-        let rewritten = self.rewriter.event(event, &mut self.out, &mut self.sent);
+        if matches!(event, Event::String(_) | Event::Raw(_) | Event::ValueEnd) {
+            self.in_key = None;
+        }
+        let rewritten = self.rewriter.event(event, self.lane.body(), &mut self.sent);
         rewritten.map_err(|error| self.refused(error.to_string()))?;
-        self.note_sent(before);
+        self.lane.added(&mut self.sent);
         Ok(())
-    }
-
-    fn note_sent(&mut self, before: usize) {
-        self.produced += (self.out.len() - before) as u64;
-        let end = self.produced;
-        self.waiting
-            .extend(self.sent.drain(..).map(|sent| (sent, end)));
     }
 
     fn key(&mut self, head: &KeyHead) -> Result<(), SyncError> {
@@ -234,6 +243,11 @@ impl<'a> SnapshotApplier<'a> {
             (Some(leases), Some(at_ms)) => Some(leases.grant(head.db.0, &head.key, at_ms)),
             _ => None,
         };
+        if head.at < self.progress.rdb_bytes {
+            // Written and confirmed by an earlier connection, or an earlier run.
+            self.decoder.want(rdb::Want::Skip);
+            return Ok(());
+        }
         let want = match lease.filter(|lease| Some(*lease) != head.expire_at_ms) {
             None => self.rewriter.key(head),
             Some(lease) => self.rewriter.key(&KeyHead {
@@ -242,6 +256,7 @@ impl<'a> SnapshotApplier<'a> {
             }),
         };
         let want = want.map_err(|error| self.refused(error.to_string()))?;
+        self.in_key = (want != rdb::Want::Skip).then_some(head.at);
         self.decoder.want(want);
         Ok(())
     }
@@ -259,18 +274,6 @@ impl<'a> SnapshotApplier<'a> {
         if !self.decoder.leftover().is_empty() {
             return Err(self.corrupt_word("bytes follow the end of the RDB"));
         }
-        // The stream's units begin in database 0, where the checkpoint is.
-        let before = self.out.len();
-        resp::encode::command(&mut self.out, &[b"SELECT", b"0"]);
-        self.sent.push(Sent {
-            key: Bytes::new(),
-            db: Db(0),
-            kind: rdb::Kind::String,
-            method: Method::Select,
-            expect: Expect::Ok,
-            last_of_key: false,
-        });
-        self.note_sent(before);
         self.count_left_out();
         self.done = true;
         Ok(())
@@ -294,26 +297,66 @@ impl<'a> SnapshotApplier<'a> {
         SyncError::stop(Side::Source, &self.config.source.endpoint.address, what)
     }
 
-    fn replies(&mut self, replies: &mut bytes::BytesMut) -> Result<(), SyncError> {
-        loop {
-            let summary = match self.scanner.poll(replies) {
-                Ok(Some(summary)) => summary,
-                Ok(None) => break,
-                Err(error) => return Err(self.refused(format!("its answer is not RESP: {error}"))),
-            };
-            replies.advance(summary.len);
-            let Some((sent, end)) = self.waiting.pop_front() else {
-                return Err(self.lost("an answer came that nobody asked for"));
-            };
-            self.answered = end;
-            self.reply(&sent, &summary.kind)?;
+    async fn replies(&mut self, replies: &mut bytes::BytesMut) -> Result<(), SyncError> {
+        while let Some(reply) = self.lane.reply(replies) {
+            match reply {
+                Reply::Command { sent, kind } => self.reply(&sent, &kind)?,
+                Reply::Done { rdb_bytes } => {
+                    self.backoff = Backoff::default();
+                    self.progress.rdb_bytes = rdb_bytes.max(self.progress.rdb_bytes);
+                    self.status.snapshot_applied.set(self.progress.rdb_bytes);
+                }
+                Reply::Aborted { sent, error } => self.aborted(sent.as_ref(), &error).await?,
+                Reply::Fenced => {
+                    return Err(self.lost("the checkpoint was changed by somebody else"));
+                }
+                Reply::Nonsense(what) => return Err(self.refused(what)),
+            }
         }
-        self.status
-            .inflight_bytes
-            .set(self.produced - self.answered);
-        self.status.inflight_commands.set(self.waiting.len() as u64);
-        self.status.snapshot_applied.set(self.decoder.offset());
+        let (commands, bytes) = self.lane.inflight();
+        self.status.inflight_bytes.set(bytes as u64);
+        self.status.inflight_commands.set(commands as u64);
         Ok(())
+    }
+
+    /// Nothing of the unit was applied: wait and send it again, or give up the connection.
+    async fn aborted(
+        &mut self,
+        sent: Option<&Sent>,
+        error: &resp::ErrorReply,
+    ) -> Result<(), SyncError> {
+        let is_replica = error.code == resp::ErrorCode::ReadOnly;
+        let error = match sent {
+            Some(sent) => self.key_refused(sent, error),
+            None => self.unit_refused(error),
+        };
+        if error.class == Class::Stop {
+            return Err(error);
+        }
+        let pause = self.backoff.pause();
+        tracing::warn!(
+            %error,
+            retry_in_ms = pause.as_millis() as u64,
+            "the target is not taking writes; waiting"
+        );
+        tokio::time::sleep(pause).await;
+        // Without its beginning, or at a server that has become a replica, there is nothing to send again.
+        if is_replica || !self.lane.again() {
+            return Err(error);
+        }
+        Ok(())
+    }
+
+    fn unit_refused(&self, error: &resp::ErrorReply) -> SyncError {
+        self.status.target_errors.add(error.code.word(), 1);
+        let what = format!(
+            "a unit was refused: {}",
+            String::from_utf8_lossy(&error.text)
+        );
+        match class_of(error.code) {
+            Class::Stop => self.refused(what),
+            Class::Reconnect | Class::Resync => self.lost(what),
+        }
     }
 
     fn reply(&mut self, sent: &Sent, kind: &ReplyKind) -> Result<(), SyncError> {

@@ -393,7 +393,7 @@ impl<'a> StreamApplier<'a> {
                 Ok(None) => return Ok(()),
                 Err(error) => return Err(self.refused(format!("its answer is not RESP: {error}"))),
             };
-            self.target.pipe.replies.advance(summary.len);
+            let reply = self.target.pipe.replies.split_to(summary.len);
             let Some(inflight) = &mut self.inflight else {
                 return Err(self.lost("an answer came that nobody asked for"));
             };
@@ -408,13 +408,14 @@ impl<'a> StreamApplier<'a> {
                 }
                 (at, _) if at < exec => {}
                 (at, _) if at == exec => inflight.exec = Some(summary),
-                _ => self.unit_done().await?,
+                (at, _) if at == exec + 1 => {}
+                _ => self.unit_done(&reply).await?,
             }
         }
     }
 
-    /// All replies of the unit in flight are in.
-    async fn unit_done(&mut self) -> Result<(), SyncError> {
+    /// All replies of the unit in flight are in; the last one says what the checkpoint is since it is watched.
+    async fn unit_done(&mut self, watched: &[u8]) -> Result<(), SyncError> {
         let Some(inflight) = self.inflight.take() else {
             return Ok(());
         };
@@ -424,6 +425,9 @@ impl<'a> StreamApplier<'a> {
         match &exec.kind {
             ReplyKind::Array(count) if *count == inflight.sealed.commands as usize => {
                 match exec.errors.first() {
+                    None if watched != inflight.sealed.guard => {
+                        Err(self.lost("the checkpoint was changed by somebody else"))
+                    }
                     None => self.confirmed(inflight),
                     Some((index, error)) => Err(self.diverged(&inflight, *index, error).await),
                 }

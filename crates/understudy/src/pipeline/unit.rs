@@ -1,8 +1,9 @@
 //! A unit: what goes to the target in one MULTI/EXEC, checkpoint included.
 //!
 //! ```text
-//! MULTI  [SELECT start_db]  <commands>  [SELECT 0]  SET checkpoint <position>  EXEC  WATCH checkpoint
+//! MULTI  [SELECT start_db]  <commands>  [SELECT 0]  SET checkpoint <position>  EXEC  WATCH checkpoint  GET checkpoint
 //! ```
+//! What GET answers was there when WATCH began: only if it is what this unit wrote may the next unit be sent.
 //! The connection is in database 0 before and after. A transaction of the source is never split: its
 //! commands lie behind `mark` until its EXEC has come.
 
@@ -46,7 +47,7 @@ impl Default for Unit {
     }
 }
 
-const MULTI: &[u8] = b"*1\r\n$5\r\nMULTI\r\n";
+pub(crate) const MULTI: &[u8] = b"*1\r\n$5\r\nMULTI\r\n";
 
 impl Unit {
     /// An empty unit in `buffer`, whose content is thrown away.
@@ -155,15 +156,29 @@ impl Unit {
             select(&mut self.out, Db(0));
             self.commands += 1;
         }
-        resp::encode::command(&mut self.out, &[b"SET", key, checkpoint]);
         self.commands += 1;
-        self.out.extend_from_slice(b"*1\r\n$4\r\nEXEC\r\n");
-        resp::encode::command(&mut self.out, &[b"WATCH", key]);
+        seal(&mut self.out, key, checkpoint);
         Sealed {
             out: self.out,
             commands: self.commands,
+            guard: guard(checkpoint),
         }
     }
+}
+
+/// What ends a unit: its checkpoint, EXEC, and the watch over the next unit.
+pub(crate) fn seal(out: &mut Vec<u8>, key: &[u8], checkpoint: &[u8]) {
+    resp::encode::command(out, &[b"SET", key, checkpoint]);
+    out.extend_from_slice(b"*1\r\n$4\r\nEXEC\r\n");
+    resp::encode::command(out, &[b"WATCH", key]);
+    resp::encode::command(out, &[b"GET", key]);
+}
+
+/// The reply to the last command of a unit, if the target is still ours.
+pub(crate) fn guard(checkpoint: &[u8]) -> Vec<u8> {
+    let mut guard = Vec::with_capacity(checkpoint.len() + 8);
+    resp::encode::bulk(&mut guard, checkpoint);
+    guard
 }
 
 /// A unit as it goes out.
@@ -172,6 +187,8 @@ pub(crate) struct Sealed {
     pub(crate) out: Vec<u8>,
     /// Commands between MULTI and EXEC.
     pub(crate) commands: u32,
+    /// What the GET at its end has to answer.
+    pub(crate) guard: Vec<u8>,
 }
 
 impl Sealed {
@@ -239,7 +256,7 @@ mod tests {
         let sealed = unit.close(b"K", b"v", &mut Unit::default());
         assert_eq!(
             text(&sealed),
-            "MULTI ; SET a 1 ; SELECT 3 ; SET b 1 ; SET c 1 ; SELECT 0 ; SET K v ; EXEC ; WATCH K"
+            "MULTI ; SET a 1 ; SELECT 3 ; SET b 1 ; SET c 1 ; SELECT 0 ; SET K v ; EXEC ; WATCH K ; GET K"
         );
         assert_eq!(sealed.commands, 6);
         assert_eq!(sealed.command(2).unwrap()[1], b"b");
@@ -259,7 +276,7 @@ mod tests {
         let sealed = unit.close(b"K", b"v", &mut next);
         assert_eq!(
             text(&sealed),
-            "MULTI ; SELECT 2 ; SET a 1 ; SELECT 0 ; SET K v ; EXEC ; WATCH K"
+            "MULTI ; SELECT 2 ; SET a 1 ; SELECT 0 ; SET K v ; EXEC ; WATCH K ; GET K"
         );
         assert_eq!(next.end(), None);
         next.end_transaction();
@@ -267,7 +284,7 @@ mod tests {
         let sealed = next.close(b"K", b"w", &mut Unit::default());
         assert_eq!(
             text(&sealed),
-            "MULTI ; SELECT 2 ; INCR x ; SELECT 4 ; INCR y ; SELECT 0 ; SET K w ; EXEC ; WATCH K"
+            "MULTI ; SELECT 2 ; INCR x ; SELECT 4 ; INCR y ; SELECT 0 ; SET K w ; EXEC ; WATCH K ; GET K"
         );
     }
 }

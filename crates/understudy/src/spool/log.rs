@@ -103,10 +103,35 @@ impl Log {
         keep: Keep,
     ) -> io::Result<Self> {
         fs::create_dir_all(dir)?;
+        remove_if_there(&whole_file(dir, kind))?;
         for path in segment_files(dir, kind)? {
             fs::remove_file(path)?;
         }
         Ok(Self::at(dir, kind, replid, start, keep))
+    }
+
+    /// Notes on disk that the log is whole: nothing more belongs to it.
+    pub(crate) fn note_whole(&mut self) -> io::Result<()> {
+        self.flush()?;
+        let text = format!("{} {}\n", self.replid, self.end);
+        fs::write(whole_file(&self.dir, self.kind), text)
+    }
+
+    /// Opens what an earlier run left, if it was noted as whole and all of it is there.
+    pub(crate) fn recover_whole(
+        dir: &Path,
+        kind: &'static str,
+        keep: Keep,
+    ) -> io::Result<Option<Self>> {
+        let noted = match fs::read_to_string(whole_file(dir, kind)) {
+            Ok(text) => text,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+            Err(error) => return Err(error),
+        };
+        let log = Self::recover(dir, kind, keep)?;
+        Ok(log.filter(|log| {
+            log.start() == 0 && noted.trim_end() == format!("{} {}", log.replid, log.end)
+        }))
     }
 
     fn at(dir: &Path, kind: &'static str, replid: ReplId, start: u64, keep: Keep) -> Self {
@@ -382,10 +407,23 @@ impl Log {
         self.flushed = self.end;
         self.tail.clear();
         self.tail_bytes = 0;
+        remove_if_there(&whole_file(&self.dir, self.kind))?;
         for segment in self.segments.drain(..) {
             fs::remove_file(segment.path)?;
         }
         Ok(())
+    }
+}
+
+/// Where it is noted that a log is whole.
+fn whole_file(dir: &Path, kind: &str) -> PathBuf {
+    dir.join(format!("{kind}-whole"))
+}
+
+fn remove_if_there(path: &Path) -> io::Result<()> {
+    match fs::remove_file(path) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
+        _ => Ok(()),
     }
 }
 
@@ -585,6 +623,26 @@ mod tests {
         assert!(log.knows(id(b'a')) && log.knows(id(b'b')) && !log.knows(id(b'c')));
         assert_eq!(log.replid(), id(b'b'));
         assert_eq!(read_all(&mut log, 0), b"onetwo");
+    }
+
+    #[test]
+    fn only_what_was_noted_as_whole_and_is_all_there_comes_back_whole() {
+        let dir = tempfile::tempdir().unwrap();
+        let whole = || Log::recover_whole(dir.path(), "snapshot", KEEP).unwrap();
+        let mut log = Log::create(dir.path(), "snapshot", id(b'a'), 0, KEEP).unwrap();
+        for _ in 0..3 {
+            log.append(Bytes::from(bytes(1, 1000)), 1).unwrap();
+            log.flush().unwrap();
+        }
+        assert!(whole().is_none(), "not noted");
+        log.note_whole().unwrap();
+        assert_eq!(whole().unwrap().end(), 3000);
+        let path = &segment_files(dir.path(), "snapshot").unwrap()[0];
+        let raw = fs::read(path).unwrap();
+        fs::write(path, &raw[..raw.len() - 1]).unwrap();
+        assert!(whole().is_none(), "torn");
+        Log::create(dir.path(), "snapshot", id(b'a'), 0, KEEP).unwrap();
+        assert!(!whole_file(dir.path(), "snapshot").exists());
     }
 
     #[test]

@@ -1,0 +1,507 @@
+//! The way of a snapshot's commands to the target: in transactions, one in flight.
+//!
+//! ```text
+//! MULTI  [SELECT db]  <commands>  [SELECT 0]  SET checkpoint <progress>  EXEC  WATCH checkpoint  GET checkpoint
+//! ```
+//! The watch keeps a late or a replaced writer out, as in the stream (see [`super::unit`]). While a unit is on its way
+//! the next one is collected; with none on its way, what is collected goes out at once and only its end waits, so that
+//! a command of any size passes. The progress that a unit writes is that of the unit before it, whose replies were
+//! looked at: a run that goes on from there repeats one unit at most, which does no harm.
+
+use std::collections::VecDeque;
+use std::time::Duration;
+
+use bytes::{Buf, Bytes, BytesMut};
+use resp::{ErrorReply, Limits, ReplyKind, ReplyScanner};
+use rewrite::{Db, Expect, Method, Sent};
+
+use super::unit::{MULTI, guard, seal};
+
+/// A unit on a near target: some thousand small keys, which keep it busy for a few milliseconds.
+const UNIT_BYTES: usize = 256 << 10;
+/// What a target takes in a second, at most: a unit outlasts the way there and back.
+const BYTES_PER_SECOND: f64 = 4e8;
+
+/// A unit, open or on its way.
+#[derive(Debug)]
+struct Batch {
+    /// What is to be written, and what was (as long as it may have to be sent again).
+    out: Vec<u8>,
+    written: usize,
+    /// All of it is in `out`.
+    is_whole: bool,
+    commands: usize,
+    sent: VecDeque<Sent>,
+    /// Set when it is sealed: what GET has to answer, and which byte of the RDB it reaches.
+    sealed: Option<(Vec<u8>, u64)>,
+    stage: Stage,
+    refused: Option<(Option<Sent>, ErrorReply)>,
+    outcome: Option<Outcome>,
+}
+
+/// Which reply comes next.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Stage {
+    Multi,
+    /// So many commands were queued.
+    Queued(usize),
+    /// So many replies of EXEC are still to come.
+    Inside(usize),
+    Watch,
+    Guard,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Outcome {
+    Done,
+    Fenced,
+    Aborted,
+}
+
+/// What came back.
+#[derive(Debug)]
+pub(crate) enum Reply {
+    /// To one command, which has been carried out.
+    Command { sent: Sent, kind: ReplyKind },
+    /// The unit is done, and with it everything before this byte of the RDB.
+    Done { rdb_bytes: u64 },
+    /// The unit was refused as a whole, for the sake of one command where that is known.
+    Aborted {
+        sent: Option<Sent>,
+        error: ErrorReply,
+    },
+    /// The checkpoint was changed by somebody else.
+    Fenced,
+    /// Something that no server should say.
+    Nonsense(String),
+}
+
+/// The units of one connection.
+#[derive(Debug)]
+pub(crate) struct Lane {
+    key: Vec<u8>,
+    unit_bytes: usize,
+    open: Batch,
+    flight: Option<Batch>,
+    /// Database that the rewriter is in.
+    db: Db,
+    scanner: ReplyScanner,
+    spare: Vec<u8>,
+}
+
+impl Batch {
+    fn new(mut buffer: Vec<u8>) -> Self {
+        buffer.clear();
+        buffer.extend_from_slice(MULTI);
+        Self {
+            out: buffer,
+            written: 0,
+            is_whole: true,
+            commands: 0,
+            sent: VecDeque::new(),
+            sealed: None,
+            stage: Stage::Multi,
+            refused: None,
+            outcome: None,
+        }
+    }
+
+    fn select(&mut self, db: Db) {
+        resp::encode::command(&mut self.out, &[b"SELECT", db.0.to_string().as_bytes()]);
+        self.note(Sent {
+            key: Bytes::new(),
+            db,
+            kind: rdb::Kind::String,
+            method: Method::Select,
+            expect: Expect::Ok,
+            last_of_key: false,
+        });
+    }
+
+    fn note(&mut self, sent: Sent) {
+        self.sent.push_back(sent);
+        self.commands += 1;
+    }
+
+    /// The command at a place of the queue, while all are still there.
+    fn command(&self, index: usize) -> Option<Sent> {
+        self.sent.get(index).cloned()
+    }
+
+    /// The next reply; `None` if it is not complete.
+    fn reply(&mut self, scanner: &mut ReplyScanner, replies: &mut BytesMut) -> Option<Reply> {
+        loop {
+            if self.stage == Stage::Queued(self.commands + 1)
+                && self.sealed.is_some()
+                && let Some((items, len)) = array_head(replies)
+            {
+                replies.advance(len);
+                if items != self.commands + 1 {
+                    return Some(Reply::Nonsense(format!("EXEC answered {items} replies")));
+                }
+                self.stage = Stage::Inside(items);
+                continue;
+            }
+            let summary = match scanner.poll(replies) {
+                Ok(summary) => summary?,
+                Err(error) => return Some(Reply::Nonsense(format!("it is not RESP: {error}"))),
+            };
+            let bytes = replies.split_to(summary.len);
+            if let Some(reply) = self.take(summary.kind, &bytes) {
+                return Some(reply);
+            }
+        }
+    }
+
+    fn take(&mut self, kind: ReplyKind, bytes: &[u8]) -> Option<Reply> {
+        match (self.stage, kind) {
+            (Stage::Multi, ReplyKind::Simple) => self.stage = Stage::Queued(0),
+            (Stage::Multi, ReplyKind::Error(error)) => {
+                return Some(Reply::Aborted { sent: None, error });
+            }
+            (Stage::Multi, other) => return Some(Reply::Nonsense(format!("MULTI: {other:?}"))),
+            // The checkpoint's SET is one command more than were noted.
+            (Stage::Queued(seen), kind) if seen <= self.commands => {
+                if let ReplyKind::Error(error) = kind {
+                    let sent = self.command(seen);
+                    self.refused.get_or_insert((sent, error));
+                }
+                self.stage = Stage::Queued(seen + 1);
+            }
+            (Stage::Queued(_), kind) => {
+                self.outcome = Some(match kind {
+                    ReplyKind::Null => Outcome::Fenced,
+                    ReplyKind::Error(error) => {
+                        self.refused.get_or_insert((None, error));
+                        Outcome::Aborted
+                    }
+                    other => return Some(Reply::Nonsense(format!("EXEC: {other:?}"))),
+                });
+                self.stage = Stage::Watch;
+            }
+            (Stage::Inside(left), kind) => {
+                self.stage = Stage::Inside(left - 1);
+                if left > 1 {
+                    let sent = self.sent.pop_front()?;
+                    return Some(Reply::Command { sent, kind });
+                }
+                self.outcome = Some(Outcome::Done);
+                self.stage = Stage::Watch;
+            }
+            (Stage::Watch, _) => self.stage = Stage::Guard,
+            (Stage::Guard, _) => return Some(self.end(bytes)),
+        }
+        None
+    }
+
+    /// The last reply of a unit.
+    fn end(&mut self, watched: &[u8]) -> Reply {
+        let Some((guard, rdb_bytes)) = &self.sealed else {
+            return Reply::Nonsense("a reply too many".to_owned());
+        };
+        match (self.outcome, self.refused.take()) {
+            (Some(Outcome::Aborted), Some((sent, error))) => Reply::Aborted { sent, error },
+            (Some(Outcome::Done), _) if watched == guard.as_slice() => Reply::Done {
+                rdb_bytes: *rdb_bytes,
+            },
+            _ => Reply::Fenced,
+        }
+    }
+}
+
+impl Lane {
+    /// Units for the checkpoint `key`, of a size that suits the way to the target and `bytes_max`.
+    pub(crate) fn new(key: Vec<u8>, round_trip: Duration, bytes_max: usize) -> Self {
+        #[expect(
+            clippy::cast_possible_truncation,
+            clippy::cast_sign_loss,
+            reason = "a size that is clamped next"
+        )]
+        let wanted = (round_trip.as_secs_f64() * BYTES_PER_SECOND) as usize;
+        Self {
+            key,
+            unit_bytes: wanted.max(UNIT_BYTES).min(bytes_max),
+            open: Batch::new(Vec::new()),
+            flight: None,
+            db: Db(0),
+            scanner: ReplyScanner::new(Limits::default()),
+            spare: Vec::new(),
+        }
+    }
+
+    /// Whether more commands may be collected.
+    pub(crate) fn has_room(&self) -> bool {
+        match &self.flight {
+            Some(_) => self.open.out.len() < self.unit_bytes,
+            None => self.open.out.len() - self.open.written < self.unit_bytes,
+        }
+    }
+
+    /// Whether the open unit is as long as it should be.
+    pub(crate) fn is_full(&self) -> bool {
+        self.open.out.len() >= self.unit_bytes || !self.open.is_whole
+    }
+
+    /// Whether nothing is open or on its way.
+    pub(crate) fn is_idle(&self) -> bool {
+        self.flight.is_none() && self.is_empty()
+    }
+
+    /// Whether nothing is open.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.open.commands == 0 && self.open.out.len() <= MULTI.len() && self.open.is_whole
+    }
+
+    pub(crate) fn is_in_flight(&self) -> bool {
+        self.flight.is_some()
+    }
+
+    /// Space for the next commands.
+    pub(crate) fn body(&mut self) -> &mut Vec<u8> {
+        if self.is_empty() && self.db != Db(0) {
+            self.open.select(self.db);
+        }
+        &mut self.open.out
+    }
+
+    /// These commands were written to the body.
+    pub(crate) fn added(&mut self, sent: &mut Vec<Sent>) {
+        for sent in sent.drain(..) {
+            if sent.method == Method::Select {
+                self.db = sent.db;
+            }
+            self.open.note(sent);
+        }
+    }
+
+    /// Ends the open unit, which reaches byte `rdb_bytes` of the RDB; it goes on its way.
+    pub(crate) fn seal(&mut self, checkpoint: &str, rdb_bytes: u64) {
+        let next = Batch::new(std::mem::take(&mut self.spare));
+        let mut batch = std::mem::replace(&mut self.open, next);
+        if self.db != Db(0) {
+            batch.select(Db(0));
+        }
+        seal(&mut batch.out, &self.key, checkpoint.as_bytes());
+        batch.sealed = Some((guard(checkpoint.as_bytes()), rdb_bytes));
+        self.flight = Some(batch);
+    }
+
+    fn front(&mut self) -> &mut Batch {
+        self.flight.as_mut().unwrap_or(&mut self.open)
+    }
+
+    /// What may be written now.
+    pub(crate) fn to_write(&self) -> &[u8] {
+        match &self.flight {
+            Some(flight) => flight.out.get(flight.written..).unwrap_or_default(),
+            // A unit without commands would say MULTI and then wait.
+            None if self.open.out.len() <= MULTI.len() => &[],
+            None => self.open.out.get(self.open.written..).unwrap_or_default(),
+        }
+    }
+
+    /// So much of it was written.
+    pub(crate) fn wrote(&mut self, bytes: usize) {
+        let keep = 4 * self.unit_bytes;
+        let batch = self.front();
+        batch.written += bytes;
+        if batch.written == batch.out.len() && batch.out.len() > keep {
+            // A command too large to be kept: it can be written, but not be sent again.
+            batch.out.clear();
+            batch.written = 0;
+            batch.is_whole = false;
+        }
+    }
+
+    /// The next of the replies that came; `None` if there is none.
+    pub(crate) fn reply(&mut self, replies: &mut BytesMut) -> Option<Reply> {
+        let batch = self.flight.as_mut().unwrap_or(&mut self.open);
+        let reply = batch.reply(&mut self.scanner, replies)?;
+        if matches!(reply, Reply::Done { .. }) {
+            if let Some(done) = self.flight.take() {
+                self.spare = done.out;
+            }
+            self.scanner.reset();
+        }
+        Some(reply)
+    }
+
+    /// Sends the refused unit again; false if that cannot be done.
+    pub(crate) fn again(&mut self) -> bool {
+        let Some(flight) = &mut self.flight else {
+            return false;
+        };
+        flight.written = 0;
+        flight.stage = Stage::Multi;
+        flight.outcome = None;
+        flight.refused = None;
+        flight.is_whole
+    }
+
+    /// Commands and bytes on their way.
+    pub(crate) fn inflight(&self) -> (usize, usize) {
+        self.flight
+            .as_ref()
+            .map_or((0, 0), |flight| (flight.commands, flight.out.len()))
+    }
+}
+
+/// The number of items and the length of an array's first line, once it is complete; not for a null array.
+fn array_head(replies: &[u8]) -> Option<(usize, usize)> {
+    let line = replies.strip_prefix(b"*")?;
+    let digits = line.iter().take(20).take_while(|c| c.is_ascii_digit());
+    let digits = line.get(..digits.count())?;
+    let rest = line.get(digits.len()..)?;
+    if digits.is_empty() || !rest.starts_with(b"\r\n") {
+        return None;
+    }
+    let items = std::str::from_utf8(digits).ok()?.parse().ok()?;
+    Some((items, 1 + digits.len() + 2))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn lane() -> Lane {
+        Lane::new(b"K".to_vec(), Duration::ZERO, 1 << 20)
+    }
+
+    fn put(lane: &mut Lane, words: &[&str]) {
+        let argv: Vec<&[u8]> = words.iter().map(|word| word.as_bytes()).collect();
+        resp::encode::command(lane.body(), &argv);
+        let method = if words[0] == "SELECT" {
+            Method::Select
+        } else {
+            Method::Set
+        };
+        let db = if words[0] == "SELECT" {
+            Db(words[1].parse().unwrap())
+        } else {
+            Db(0)
+        };
+        lane.added(&mut vec![Sent {
+            key: Bytes::copy_from_slice(words[1].as_bytes()),
+            db,
+            kind: rdb::Kind::String,
+            method,
+            expect: Expect::Ok,
+            last_of_key: true,
+        }]);
+    }
+
+    fn text(mut rest: &[u8]) -> String {
+        let mut decoder = resp::CommandDecoder::new(Limits::default());
+        let mut lines = Vec::new();
+        while let Some(frame) = decoder.poll(rest).unwrap() {
+            let words: Vec<_> = decoder
+                .args()
+                .iter()
+                .map(|arg| String::from_utf8_lossy(arg.of(rest)).into_owned())
+                .collect();
+            lines.push(words.join(" "));
+            rest = &rest[frame.len..];
+        }
+        assert!(rest.is_empty());
+        lines.join(" ; ")
+    }
+
+    fn replies(lane: &mut Lane, text: &str) -> Vec<String> {
+        let mut buffer = BytesMut::new();
+        let mut said = Vec::new();
+        // Byte by byte: no cut may matter.
+        for byte in text.bytes() {
+            buffer.extend_from_slice(&[byte]);
+            while let Some(reply) = lane.reply(&mut buffer) {
+                said.push(match reply {
+                    Reply::Command { sent, kind } => {
+                        format!("{} {kind:?}", sent.key.escape_ascii())
+                    }
+                    Reply::Done { rdb_bytes } => format!("done {rdb_bytes}"),
+                    Reply::Aborted { sent, error } => format!(
+                        "aborted {} {}",
+                        sent.map_or_else(String::new, |sent| sent.key.escape_ascii().to_string()),
+                        String::from_utf8_lossy(&error.text)
+                    ),
+                    Reply::Fenced => "fenced".to_owned(),
+                    Reply::Nonsense(what) => format!("nonsense {what}"),
+                });
+            }
+        }
+        assert!(buffer.is_empty());
+        said
+    }
+
+    #[test]
+    fn a_unit_begins_and_ends_in_database_0() {
+        let mut lane = lane();
+        put(&mut lane, &["SELECT", "3"]);
+        put(&mut lane, &["SET", "a", "1"]);
+        lane.seal("v", 10);
+        assert_eq!(
+            text(lane.to_write()),
+            "MULTI ; SELECT 3 ; SET a 1 ; SELECT 0 ; SET K v ; EXEC ; WATCH K ; GET K"
+        );
+        put(&mut lane, &["SET", "b", "1"]);
+        let len = lane.to_write().len();
+        lane.wrote(len);
+        assert!(lane.to_write().is_empty(), "one unit in flight");
+        let said = replies(
+            &mut lane,
+            "+OK\r\n+QUEUED\r\n+QUEUED\r\n+QUEUED\r\n+QUEUED\r\n*4\r\n+OK\r\n$-1\r\n+OK\r\n+OK\r\n+OK\r\n$1\r\nv\r\n",
+        );
+        assert_eq!(said, ["3 Simple", "a Null", " Simple", "done 10"]);
+        assert!(!lane.is_in_flight());
+        assert_eq!(text(lane.to_write()), "MULTI ; SELECT 3 ; SET b 1");
+    }
+
+    #[test]
+    fn whoever_is_not_the_owner_any_more_is_told() {
+        for end in [
+            "*2\r\n+OK\r\n+OK\r\n+OK\r\n$1\r\nw\r\n",
+            "*-1\r\n+OK\r\n$1\r\nv\r\n",
+        ] {
+            let mut lane = lane();
+            put(&mut lane, &["SET", "a", "1"]);
+            lane.seal("v", 10);
+            let said = replies(&mut lane, &format!("+OK\r\n+QUEUED\r\n+QUEUED\r\n{end}"));
+            assert_eq!(said.last().unwrap(), "fenced");
+        }
+    }
+
+    #[test]
+    fn a_refused_unit_is_sent_again() {
+        let mut lane = lane();
+        put(&mut lane, &["SET", "a", "1"]);
+        put(&mut lane, &["SET", "b", "1"]);
+        lane.seal("v", 10);
+        let before = lane.to_write().to_vec();
+        lane.wrote(before.len());
+        let said = replies(
+            &mut lane,
+            "+OK\r\n+QUEUED\r\n-OOM full\r\n+QUEUED\r\n-EXECABORT no\r\n+OK\r\n$1\r\nu\r\n",
+        );
+        assert_eq!(said, ["aborted b OOM full"]);
+        assert!(lane.again());
+        assert_eq!(lane.to_write(), before);
+        let said = replies(
+            &mut lane,
+            "+OK\r\n+QUEUED\r\n+QUEUED\r\n+QUEUED\r\n*3\r\n+OK\r\n+OK\r\n+OK\r\n+OK\r\n$1\r\nv\r\n",
+        );
+        assert_eq!(said, ["a Simple", "b Simple", "done 10"]);
+    }
+
+    #[test]
+    fn what_is_collected_goes_out_while_nothing_is_on_its_way() {
+        let mut lane = lane();
+        assert!(lane.to_write().is_empty() && lane.is_idle());
+        lane.body().extend_from_slice(&vec![b'x'; 3 << 20]);
+        let len = lane.to_write().len();
+        lane.wrote(len);
+        assert!(lane.is_full() && lane.to_write().is_empty() && !lane.is_idle());
+        lane.body().extend_from_slice(b"rest");
+        assert_eq!(lane.to_write(), b"rest");
+        lane.seal("v", 1);
+        assert!(!lane.again(), "its beginning is gone");
+    }
+}
