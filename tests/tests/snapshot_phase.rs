@@ -61,7 +61,10 @@ fn kills_after_the_snapshot_is_received_go_on_with_it_from_the_spool() {
         daemon.restart();
     }
     daemon.wait_for("the phase of before", LIMIT, |daemon| {
-        daemon.output().contains("going on with the snapshot in the spool") || phase(daemon) == "stream"
+        daemon
+            .output()
+            .contains("going on with the snapshot in the spool")
+            || phase(daemon) == "stream"
     });
     proxy.throttle(Direction::ToServer, None);
     exact(daemon, counters, &source, &target);
@@ -83,7 +86,9 @@ fn a_lost_target_connection_goes_on_where_the_checkpoint_says() {
     }
     proxy.throttle(Direction::ToServer, None);
     daemon.wait_for("the snapshot's next part", LIMIT, |daemon| {
-        daemon.output().contains("going on with the snapshot applied_bytes=")
+        daemon
+            .output()
+            .contains("going on with the snapshot applied_bytes=")
     });
     let output = daemon.output();
     assert!(
@@ -122,7 +127,9 @@ fn a_target_that_is_full_in_the_snapshot_phase_is_waited_for() {
     client.command(&argv!["CONFIG", "SET", "maxmemory", 3_000_000]);
     let mut daemon = in_small_units(Link::new(&source, &target)).start();
     daemon.wait_for("the word for it", LIMIT, |daemon| {
-        daemon.output().contains("the target is not taking writes; waiting")
+        daemon
+            .output()
+            .contains("the target is not taking writes; waiting")
     });
     client.command(&argv!["CONFIG", "SET", "maxmemory", 0]);
     exact(daemon, counters, &source, &target);
