@@ -15,7 +15,6 @@
 //! checkpoint's flag `l` says that leases may be open: a run that finds it looks for them by SCAN.
 
 use std::cell::{Cell, RefCell};
-use std::convert::Infallible;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
@@ -181,23 +180,24 @@ impl Leases {
     }
 }
 
-/// Ends leases as the stream in `feed` passes them, as long as the link runs.
+/// Ends leases as the stream in `feed` passes them, as long as the link runs. Gives the error for which no expiry can
+/// ever be set: keys would stay that are gone at the source.
 pub(crate) async fn settle_forever(
     config: &Config,
     status: &Status,
     feed: &Feed,
     leases: &Leases,
-) -> Infallible {
+) -> SyncError {
     leases.show(status, now_ms());
     loop {
-        if let Err(error) = settle(config, status, feed, leases).await {
-            if error.class == Class::Stop {
-                tracing::error!(%error, "expiries of keys cannot be set; trying again");
+        match settle(config, status, feed, leases).await {
+            Err(error) if error.class == Class::Stop => return error,
+            Err(error) => {
+                tracing::debug!(%error, "expiries are set later");
+                tokio::time::sleep(RETRY).await;
             }
-            tokio::time::sleep(RETRY).await;
-            continue;
+            Ok(()) => leases.granted.notified().await,
         }
-        leases.granted.notified().await;
     }
 }
 
@@ -495,6 +495,13 @@ impl Target {
         let questions: Vec<Vec<&[u8]>> = keys.iter().map(|key| vec![&b"PTTL"[..], key]).collect();
         let answers = self.client.ask_all(&questions).await?;
         let now_ms = now_ms();
+        let refused = answers.iter().find_map(|answer| match answer {
+            Value::Error(error) => Some(error),
+            _ => None,
+        });
+        if let Some(error) = refused {
+            return Err(self.client.refused(&[b"PTTL"], error));
+        }
         Ok(answers
             .iter()
             .map(|answer| positive(answer).map(|left_ms| now_ms + left_ms))

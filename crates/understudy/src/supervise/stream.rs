@@ -1,0 +1,120 @@
+//! A session that goes on in the stream, over as many connections to the target as it takes.
+
+use super::losses::Losses;
+use super::{Next, Supervisor};
+use crate::checkpoint::{Phase, Position};
+use crate::error::{Class, Side, SyncError};
+use crate::pipeline::{StreamApplier, end_all, settle_forever};
+use crate::source::{Conn, spool_error};
+use crate::spool::{Feed, Log};
+use crate::target::{Target, Visit};
+
+impl Supervisor<'_> {
+    /// A session that goes on in the stream.
+    pub(super) async fn stream(
+        &self,
+        visit: Visit<'_>,
+        conn: Conn,
+        log: Log,
+    ) -> Result<Next, SyncError> {
+        let target = self.take_as_found(visit).await?;
+        let Phase::Stream(position) = target.checkpoint.phase else {
+            return Ok(Next::Again);
+        };
+        if target.checkpoint.leased {
+            self.leases.suspect();
+        }
+        tracing::info!(
+            offset = position.offset.0,
+            db = position.db,
+            "resuming the stream"
+        );
+        let feed = Feed::new(log);
+        feed.set_applied(position.offset.0).map_err(spool_error)?;
+        self.show_position(&feed, position);
+        let receiver = self.receiver(conn, None, &feed);
+        let applier = self.apply_stream(target, &feed, position, false);
+        Box::pin(self.session(receiver.run(), applier, &feed)).await
+    }
+
+    /// Applies the stream, and ends leases as it passes them.
+    pub(super) async fn apply_stream(
+        &self,
+        target: Target,
+        feed: &Feed,
+        position: Position,
+        announce: bool,
+    ) -> Result<(), SyncError> {
+        let settling = settle_forever(self.config, self.status, feed, &self.leases);
+        tokio::select! {
+            biased;
+            result = self.apply_units(target, feed, position, announce) => result?,
+            error = settling => return Err(error),
+        }
+        // The stream has ended in good order: from here on the target ends its keys by itself.
+        end_all(self.config, &self.leases).await
+    }
+
+    /// Applies the stream from `position` on, over as many connections as it takes.
+    async fn apply_units(
+        &self,
+        mut target: Target,
+        feed: &Feed,
+        mut position: Position,
+        mut announce: bool,
+    ) -> Result<(), SyncError> {
+        let mut losses = Losses::default();
+        loop {
+            let ours = target.checkpoint.clone();
+            let mut applier = StreamApplier::new(
+                self.common(),
+                feed,
+                target,
+                position,
+                self.source_version.version,
+            );
+            if announce {
+                applier.announce(position);
+            }
+            if !self.config.source.sync_aof {
+                applier.end_here();
+            }
+            let error = match applier.run().await {
+                Ok(_) => return Ok(()),
+                Err(error) if error.class != Class::Reconnect => return Err(error),
+                Err(error) => error,
+            };
+            losses.pause(feed.applied()).await;
+            target = self.retake(&error, &ours).await?;
+            let resync = |what: &str| {
+                SyncError::resync(Side::Target, &self.config.target.endpoint.address, what)
+            };
+            position = match target.checkpoint.phase {
+                Phase::Stream(found) => found,
+                // The first unit never arrived: nothing of the stream is applied.
+                Phase::Snapshot(_) if announce => {
+                    target.checkpoint.phase = Phase::Stream(position);
+                    position
+                }
+                Phase::Snapshot(_) | Phase::Diverged(_) => {
+                    return Err(resync("its checkpoint fell back"));
+                }
+            };
+            announce = announce && position.offset.0 == feed.applied();
+            let kept = feed.with_log(|log| log.start()..=log.end());
+            let is_known = feed.with_log(|log| log.knows(position.replid));
+            if !is_known || !kept.contains(&position.offset.0) {
+                return Err(resync("its checkpoint is outside of what is kept here"));
+            }
+            tracing::info!(
+                offset = position.offset.0,
+                "the target is back; going on from its checkpoint"
+            );
+            if target.checkpoint.leased {
+                self.leases.suspect();
+            }
+            feed.rewind(position.offset.0);
+            self.status.applied_offset.set(position.offset.0);
+        }
+    }
+}
