@@ -9,6 +9,7 @@
 //! `REPLACE`); what takes several is built under a temporary name and renamed with `RENAMENX` at the end.
 
 mod ahead;
+mod boundary;
 mod build;
 mod groups;
 mod losses;

@@ -2,9 +2,10 @@
 
 use std::borrow::Cow;
 
-use rdb::{Dialect, KeyHead, Want, dump};
+use rdb::{Dialect, Event, KeyHead, Want, dump};
 use resp::encode;
 
+use super::boundary;
 use super::losses::Loss;
 use super::write::{self, Expect, Method, Sent};
 use super::{Current, Existing, RestoreAs, SnapshotError, SnapshotErrorKind, SnapshotRewriter};
@@ -94,6 +95,11 @@ impl SnapshotRewriter {
         sent: &mut Vec<Sent>,
     ) -> Result<(), SnapshotError> {
         let current = self.take()?;
+        match boundary::elements(&current.head, body) {
+            Ok(None) => {}
+            Ok(Some(events)) => return self.raw_by_commands(current, events, out, sent),
+            Err(()) => return Err(Self::malformed(&current.head)),
+        }
         self.count_raw_losses(&current);
         let (body, restore) = self.bytes_of(&current, body)?;
         let head = &current.head;
@@ -147,6 +153,33 @@ impl SnapshotRewriter {
         Ok(())
     }
 
+    /// Builds a value by commands whose bytes are at hand.
+    fn raw_by_commands(
+        &mut self,
+        mut current: Current,
+        events: Vec<Event>,
+        out: &mut Vec<u8>,
+        sent: &mut Vec<Sent>,
+    ) -> Result<(), SnapshotError> {
+        if current.head.meta.take().is_some() {
+            self.lose(&current.head, Loss::Metadata)?;
+        }
+        let is_stream = current.head.kind == Kind::Stream;
+        self.current = Some(current);
+        for event in events.iter().filter(|_| is_stream) {
+            self.ahead(event)?;
+        }
+        for event in events {
+            self.write(event, out, sent)?;
+        }
+        Ok(())
+    }
+
+    fn malformed(head: &KeyHead) -> SnapshotError {
+        let (type_id, kind) = (head.type_id, head.kind);
+        Self::error(head, SnapshotErrorKind::TypeUnknown { type_id, kind })
+    }
+
     /// What `RESTORE` into an older layout, or without its hints, leaves behind.
     fn count_raw_losses(&mut self, current: &Current) {
         let Current { head, restore, .. } = current;
@@ -173,13 +206,7 @@ impl SnapshotRewriter {
         let keep = self.options.losses == Losses::Refuse;
         match streams::older(body, head.type_id, restore.type_id, keep) {
             Ok(body) => Ok((Cow::Owned(body), restore)),
-            Err(NotOlder::Malformed) => {
-                let kind = SnapshotErrorKind::TypeUnknown {
-                    type_id: head.type_id,
-                    kind: head.kind,
-                };
-                Err(Self::error(head, kind))
-            }
+            Err(NotOlder::Malformed) => Err(Self::malformed(head)),
             Err(why @ (NotOlder::Idempotence | NotOlder::Returned)) => Err(Self::error(
                 head,
                 SnapshotErrorKind::TargetLacks { what: why.what() },
