@@ -73,7 +73,7 @@ enum Command {
 
 /// Runs the command line; gives the exit code.
 pub fn run() -> u8 {
-    let args = match Args::try_parse() {
+    let args = match Args::try_parse_from(rdb::with_command(std::env::args_os())) {
         Ok(args) => args,
         Err(error) => {
             let _ = error.print();

@@ -3,6 +3,7 @@
 //! [`reader::Reader`] gives the events of a file, plain or compressed; each command is a loop over them. What was asked for
 //! goes to standard output, all else to standard error.
 
+mod ahead;
 mod bar;
 mod diff;
 mod failure;
@@ -19,20 +20,30 @@ mod stats;
 mod text;
 mod verify;
 
+use std::ffi::OsString;
+
 use clap::{Args, Subcommand};
 
 /// `understudy rdb ...`.
 #[derive(Debug, Args)]
-#[command(
-    args_conflicts_with_subcommands = true,
-    subcommand_negates_reqs = true,
-    arg_required_else_help = true
-)]
+#[command(arg_required_else_help = true)]
 pub(crate) struct RdbArgs {
     #[command(subcommand)]
-    command: Option<RdbCommand>,
-    #[command(flatten)]
-    stats: Option<stats::StatsArgs>,
+    command: RdbCommand,
+}
+
+/// A command line with `stats` where `rdb` is followed by no command: `understudy rdb FILE`.
+pub(crate) fn with_command(words: impl Iterator<Item = OsString>) -> Vec<OsString> {
+    const KNOWN: [&str; 8] = [
+        "stats", "json", "resp", "verify", "diff", "help", "--help", "-h",
+    ];
+    let mut words: Vec<OsString> = words.collect();
+    let is_rdb = words.get(1).is_some_and(|word| word == "rdb");
+    let named = |word: &OsString| KNOWN.iter().any(|known| word == known);
+    if is_rdb && words.get(2).is_some_and(|word| !named(word)) {
+        words.insert(2, "stats".into());
+    }
+    words
 }
 
 /// What can be done with a file. FILE may be compressed by gzip or zstd, and - is standard input.
@@ -52,15 +63,12 @@ enum RdbCommand {
 
 /// Runs the command; gives the exit code.
 pub(crate) fn run(args: &RdbArgs) -> u8 {
-    let result = match (&args.command, &args.stats) {
-        (Some(RdbCommand::Stats(args)), _) | (None, Some(args)) => stats::run(args),
-        (Some(RdbCommand::Json(args)), _) => json::run(args),
-        (Some(RdbCommand::Resp(args)), _) => resp::run(args),
-        (Some(RdbCommand::Verify(args)), _) => verify::run(args),
-        (Some(RdbCommand::Diff(args)), _) => diff::run(args),
-        (None, None) => Err(failure::Failure::Usage(
-            "no file is named; see understudy rdb --help".to_owned(),
-        )),
+    let result = match &args.command {
+        RdbCommand::Stats(args) => stats::run(args),
+        RdbCommand::Json(args) => json::run(args),
+        RdbCommand::Resp(args) => resp::run(args),
+        RdbCommand::Verify(args) => verify::run(args),
+        RdbCommand::Diff(args) => diff::run(args),
     };
     match result {
         Ok(code) => code,
@@ -68,6 +76,21 @@ pub(crate) fn run(args: &RdbArgs) -> u8 {
         Err(failure) => {
             eprintln!("error: {failure}");
             failure.exit_code()
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_file_alone_is_for_statistics() {
+        let words =
+            |text: &str| with_command(text.split(' ').map(OsString::from)).join(" ".as_ref());
+        assert_eq!(words("u rdb a.rdb --json"), "u rdb stats a.rdb --json");
+        for same in ["u rdb", "u rdb json a", "u rdb --help", "u sync json", "u"] {
+            assert_eq!(words(same), same);
         }
     }
 }

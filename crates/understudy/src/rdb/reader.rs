@@ -7,9 +7,9 @@ use std::path::Path;
 use bytes::Bytes;
 use rdb::{Db, Decoder, Error, ErrorKind, Event, KeyHead, Kind, Limits, Poll, Want};
 
+use super::ahead::{Ahead, Peek};
 use super::bar::Bar;
 use super::failure::{Damage, Failure, name_of};
-use super::input::Input;
 use super::names::{kind_name, printable, type_name};
 
 /// A key that was read, for messages.
@@ -43,8 +43,10 @@ impl fmt::Display for Seat {
 /// A file on its way through the decoder.
 pub(super) struct Reader {
     name: String,
-    input: Input,
+    input: Ahead,
     decoder: Decoder,
+    /// A second decoder, before the value of the key just given.
+    second: Option<Decoder>,
     dialect: rdb::Dialect,
     seat: Option<Seat>,
     /// The value wanted last is passed over, so that no event tells its end.
@@ -59,8 +61,9 @@ impl Reader {
     pub(super) fn open(file: &Path, limits: Limits, bar: &Bar) -> Result<Self, Failure> {
         Ok(Self {
             name: name_of(file),
-            input: Input::open(file, bar)?,
+            input: Ahead::open(file, bar)?,
             decoder: Decoder::new(limits),
+            second: None,
             dialect: rdb::Dialect::Shared,
             seat: None,
             skipping: false,
@@ -86,8 +89,11 @@ impl Reader {
     }
 
     fn feed(&mut self) -> Result<(), Failure> {
-        match self.input.read() {
+        match self.input.next() {
             Ok(Some(chunk)) => {
+                if let Some(second) = &mut self.second {
+                    second.feed(chunk.clone());
+                }
                 self.decoder.feed(chunk);
                 Ok(())
             }
@@ -104,6 +110,7 @@ impl Reader {
         match event {
             Event::Key(head) => {
                 self.end_skipped();
+                self.second = None;
                 self.seat_of(head);
             }
             Event::String(_) | Event::Raw(_) | Event::ValueEnd => self.value_ended(),
@@ -151,6 +158,35 @@ impl Reader {
         self.decoder.want(want);
     }
 
+    /// Keeps the place before the value of the key just given, for [`Self::look_ahead`].
+    pub(super) fn keep_place(&mut self) {
+        self.second = self.decoder.lookahead();
+    }
+
+    /// Gives what stands behind the messages of a stream whose first event was just given, if its place was kept.
+    pub(super) fn look_ahead(
+        &mut self,
+        mut each: impl FnMut(&Event) -> Result<(), Failure>,
+    ) -> Result<(), Failure> {
+        let Some(mut second) = self.second.take() else {
+            return Ok(());
+        };
+        second.want(Want::Groups);
+        let mut peek = Peek::default();
+        loop {
+            match second.poll() {
+                Ok(Poll::Event(event)) => each(&event)?,
+                Ok(Poll::End) => return Ok(()),
+                Ok(Poll::NeedMore) => match self.input.peek(&mut peek) {
+                    Ok(Some(chunk)) => second.feed(chunk),
+                    Ok(None) => return second.finish().map_err(|error| self.damage(&error)),
+                    Err(error) => return Err(self.broken(&error)),
+                },
+                Err(error) => return Err(self.damage(&error)),
+            }
+        }
+    }
+
     /// Whose numbers the types are.
     pub(super) const fn dialect(&self) -> rdb::Dialect {
         self.dialect
@@ -175,7 +211,7 @@ impl Reader {
     pub(super) fn trailing(&mut self) -> Result<u64, Failure> {
         let mut bytes = self.decoder.leftover().len() as u64;
         loop {
-            match self.input.read() {
+            match self.input.next() {
                 Ok(Some(chunk)) => bytes += chunk.len() as u64,
                 Ok(None) => return Ok(bytes),
                 Err(error) => return Err(self.broken(&error)),

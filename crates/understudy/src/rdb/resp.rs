@@ -5,7 +5,7 @@ use std::time::Instant;
 
 use bytes::Bytes;
 use clap::Args;
-use rdb::{Dialect, Event, KeyHead, Limits, RdbVersion, Want};
+use rdb::{Dialect, Event, KeyHead, Kind, Limits, RdbVersion, Want};
 use rewrite::{
     Abilities, Fork, Losses, Sent, SnapshotError, SnapshotErrorKind, SnapshotOptions,
     SnapshotRewriter, Version,
@@ -154,6 +154,12 @@ impl Writer<'_> {
                     self.rewriter = SnapshotRewriter::new(options);
                     self.event(Event::Start { dialect, version }, output)?;
                 }
+                Event::ValueStart {
+                    kind: Kind::Stream, ..
+                } => {
+                    self.look_ahead(reader)?;
+                    self.event(event, output)?;
+                }
                 event => self.event(event, output)?,
             }
             if output.buffer.len() >= Output::ROOM {
@@ -178,13 +184,27 @@ impl Writer<'_> {
             return Ok(());
         }
         match self.rewriter.key(head) {
-            Ok(want) => reader.want(want),
+            Ok(want) => {
+                if head.kind == Kind::Stream && want != Want::Skip {
+                    reader.keep_place();
+                }
+                reader.want(want);
+            }
             Err(error) => {
                 self.refuse(&error)?;
                 reader.want(Want::Skip);
             }
         }
         Ok(())
+    }
+
+    /// Groups stand behind the messages, and have to be known before.
+    fn look_ahead(&mut self, reader: &mut Reader) -> Result<(), Failure> {
+        let rewriter = &mut self.rewriter;
+        reader.look_ahead(|event| {
+            let ahead = rewriter.ahead(event);
+            ahead.map_err(|error| Failure::Refused(error.to_string()))
+        })
     }
 
     #[inline]
@@ -227,22 +247,29 @@ impl Writer<'_> {
                 counts.expired_fields,
                 "fields of hashes whose time has come",
             ),
+            (counts.field_ttls_lost, "TTLs of hash fields"),
+            (counts.metadata_lost, "keys' metadata"),
             (
-                counts.field_ttls_lost,
-                "TTLs of hash fields, which the target cannot keep",
+                counts.usage_hints_lost,
+                "keys' idle times and frequencies of use",
             ),
+            (counts.stream_counters_lost, "streams' counters"),
             (
-                counts.metadata_lost,
-                "keys' metadata, which the target cannot keep",
+                counts.consumer_times_lost,
+                "times when consumers of streams were last seen",
             ),
+            (counts.stream_pending_lost, "pending messages of streams"),
             (
-                counts.functions_dropped,
-                "libraries of functions, which the target cannot keep",
+                counts.stream_returned_lost,
+                "streams' notes of messages given back",
             ),
+            (counts.stream_idempotence_lost, "streams' producers"),
             (
-                counts.module_data_dropped,
-                "modules' data beside the keys, which no command can carry",
+                counts.stream_idempotence_counts_lost,
+                "streams' counts of producers' messages",
             ),
+            (counts.functions_dropped, "libraries of functions"),
+            (counts.module_data_dropped, "modules' data beside the keys"),
         ];
         for (count, what) in reasons.into_iter().filter(|(count, _)| *count > 0) {
             eprintln!("left out: {count} {what}");
