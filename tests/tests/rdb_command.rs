@@ -114,6 +114,16 @@ fn loads(from: &str, to: &str, words: &[&str]) {
 }
 
 #[test]
+fn commands_build_the_same_values_in_the_same_version() {
+    loads("redis-7.2", "redis-7.2", &[]);
+}
+
+#[test]
+fn commands_build_the_same_values_in_another_fork() {
+    loads("redis-7.4", "valkey-9.1", &["--target", "valkey-9.1"]);
+}
+
+#[test]
 fn restored_values_are_the_same_in_their_own_version() {
     loads("redis-7.2", "redis-7.2", &["--restore"]);
 }

@@ -4,6 +4,8 @@ use std::fmt;
 use std::io;
 use std::path::Path;
 
+use rdb::ErrorKind;
+
 use super::reader::Seat;
 
 /// Why a command ends early.
@@ -30,6 +32,8 @@ pub(super) struct Damage {
     pub(super) at: u64,
     /// What is wrong.
     pub(super) what: String,
+    /// What may help, where the damage says it.
+    pub(super) mend: &'static str,
     /// The key that was read last.
     pub(super) seat: Option<Seat>,
     /// Keys that were read whole.
@@ -104,8 +108,12 @@ impl fmt::Display for Damage {
 impl Damage {
     /// What can be done.
     pub(super) fn salvage(&self) -> String {
+        let mend = match self.mend {
+            "" if self.keys == 0 => "take another copy of the file",
+            mend => mend,
+        };
         if self.keys == 0 {
-            return "no key can be read; take another copy of the file".to_owned();
+            return format!("no key can be read: {mend}");
         }
         let file = if self.file == "standard input" {
             "-"
@@ -113,10 +121,29 @@ impl Damage {
             &self.file
         };
         let what = if self.at_end { "all" } else { "the first" };
-        format!(
-            "{what} {} keys can be read: understudy rdb resp {file} --until-damage",
-            self.keys
-        )
+        let keys = self.keys;
+        let salvage =
+            format!("{what} {keys} keys can be read: understudy rdb resp {file} --until-damage");
+        match mend {
+            "" => salvage,
+            mend => format!("{mend}; {salvage}"),
+        }
+    }
+}
+
+/// What may help against an error of the decoder; empty if nothing but another copy does.
+pub(super) const fn mend_of(kind: &ErrorKind) -> &'static str {
+    match kind {
+        ErrorKind::BadMagic => {
+            "name a file that SAVE or BGSAVE made, or the base file of an AOF folder"
+        }
+        ErrorKind::Version(_) | ErrorKind::UnknownType(_) | ErrorKind::Unsupported { .. } => {
+            "a newer server may have written it, which a newer understudy knows"
+        }
+        ErrorKind::Truncated => {
+            "the file was cut off: copy it anew, once the server has finished it"
+        }
+        _ => "",
     }
 }
 
@@ -126,4 +153,42 @@ pub(super) fn name_of(file: &Path) -> String {
         return "standard input".to_owned();
     }
     file.display().to_string()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn damage(kind: ErrorKind, keys: u64) -> Damage {
+        Damage {
+            file: "a.rdb".to_owned(),
+            at: 9,
+            what: kind.to_string(),
+            mend: mend_of(&kind),
+            seat: None,
+            keys,
+            at_end: false,
+        }
+    }
+
+    #[test]
+    fn a_message_says_what_where_and_what_to_do() {
+        let cut = Failure::Damage(Box::new(damage(ErrorKind::Truncated, 7)));
+        assert_eq!(
+            cut.to_string(),
+            "a.rdb: damaged at byte 9: the input ends too early; the file was cut off: copy it anew, once the server has \
+             finished it; the first 7 keys can be read: understudy rdb resp a.rdb --until-damage"
+        );
+        let corrupt = damage(ErrorKind::Corrupt("rule"), 0).salvage();
+        assert_eq!(corrupt, "no key can be read: take another copy of the file");
+        assert_eq!(cut.exit_code(), 1);
+    }
+
+    #[test]
+    fn a_closed_pipe_is_no_failure() {
+        let closed = Failure::output(&io::Error::from(io::ErrorKind::BrokenPipe));
+        assert_eq!(closed.exit_code(), 0);
+        let full = Failure::output(&io::Error::from(io::ErrorKind::StorageFull));
+        assert_eq!(full.exit_code(), 5);
+    }
 }

@@ -9,7 +9,7 @@ use rdb::{Db, Decoder, Error, ErrorKind, Event, KeyHead, Kind, Limits, Poll, Wan
 
 use super::ahead::{Ahead, Peek};
 use super::bar::Bar;
-use super::failure::{Damage, Failure, name_of};
+use super::failure::{Damage, Failure, mend_of, name_of};
 use super::names::{kind_name, printable, type_name};
 
 /// A key that was read, for messages.
@@ -225,6 +225,7 @@ impl Reader {
             file: self.name.clone(),
             at,
             what: what.to_owned(),
+            mend: "",
             seat: self.seat.clone(),
             keys: self.keys,
             at_end: false,
@@ -244,6 +245,7 @@ impl Reader {
             file: self.name.clone(),
             at: error.at,
             what: error.kind.to_string(),
+            mend: mend_of(&error.kind),
             seat,
             keys,
             at_end,
@@ -259,6 +261,7 @@ impl Reader {
             file: self.name.clone(),
             at: self.decoder.offset() + self.decoder.buffered() as u64,
             what: format!("the compressed file is damaged: {error}"),
+            mend: "",
             seat: self.seat.clone(),
             keys: self.keys,
             at_end: self.ended,
