@@ -8,7 +8,7 @@ use std::process::{Command, Stdio};
 use serde_json::Value;
 use tempfile::TempDir;
 use testkit::client::number;
-use testkit::oracle::{self, OracleOptions};
+use testkit::oracle;
 use testkit::{Engine, Server, argv, daemon, workload};
 
 /// How `understudy rdb` ended, and what it printed.
@@ -109,8 +109,19 @@ fn loads(from: &str, to: &str, words: &[&str]) {
     let printed = rdb(&[&["resp"], words].concat(), &file, b"");
     assert_eq!(printed.code, 0, "{}", printed.stderr);
     pipe(&printed.stdout, &target);
-    let options = OracleOptions::default();
-    oracle::assert_equal_with(&source.address(), &target.address(), &options);
+    let mut found = oracle::compare(&source.address(), &target.address());
+    if !words.contains(&"--restore") {
+        found.retain(|difference| !is_the_commands_own(&difference.what));
+    }
+    let shown: Vec<String> = found.iter().map(ToString::to_string).collect();
+    assert!(shown.is_empty(), "{from} to {to}:\n{}", shown.join("\n"));
+}
+
+/// What no command can bring: a small sorted set keeps -0.0 as 0, and XSETID does not take the largest deleted id back
+/// to 0-0 once a message that stood in for a deleted one was deleted.
+fn is_the_commands_own(what: &str) -> bool {
+    what.starts_with("largest deleted id: source \"0-0\"")
+        || (what.contains("source -0.0") && what.contains("target 0.0"))
 }
 
 #[test]
