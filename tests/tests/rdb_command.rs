@@ -278,7 +278,7 @@ fn damage_is_found_and_what_is_before_it_is_saved() {
     }
     assert!(seen_inside, "no cut fell into a value");
 
-    let mut wrong = whole.clone();
+    let mut wrong = whole;
     *wrong.last_mut().expect("bytes") ^= 1;
     fs::write(&copy, &wrong).expect("a copy");
     let verdict = rdb(&["verify", "--json"], &copy, b"");
