@@ -3,131 +3,12 @@
 mod common;
 
 use bytes::Bytes;
-use expect_test::{Expect, expect};
+use expect_test::expect;
 use rdb::types::StreamForm;
 use rdb::{Db, Dialect, Encoding, Event, KeyHead, Kind, RdbVersion, Score, Want};
-use rewrite::{
-    Abilities, Existing, Filter, FilterRules, Fork, Losses, SnapshotOptions, SnapshotRewriter,
-};
+use rewrite::{Filter, FilterRules, Fork, Losses, SnapshotOptions, SnapshotRewriter};
 
-const NOW_MS: u64 = 1_000_000;
-
-fn options(fork: Fork, version: &str) -> SnapshotOptions {
-    let target = Abilities::from_version(fork, version.parse().unwrap());
-    SnapshotOptions::new(target, NOW_MS)
-}
-
-fn redis(version: &str) -> SnapshotOptions {
-    options(Fork::Redis, version)
-}
-
-fn skip(options: SnapshotOptions) -> SnapshotOptions {
-    SnapshotOptions {
-        existing: Existing::Skip,
-        ..options
-    }
-}
-
-fn head(kind: Kind, type_id: u8, encoding: Encoding) -> KeyHead {
-    KeyHead {
-        db: Db(0),
-        key: Bytes::from_static(b"k"),
-        type_id,
-        kind,
-        encoding,
-        expire_at_ms: None,
-        idle_seconds: None,
-        freq: None,
-        meta: None,
-        at: 0,
-    }
-}
-
-fn string() -> KeyHead {
-    head(Kind::String, 0, Encoding::Plain)
-}
-
-fn list() -> KeyHead {
-    head(Kind::List, 1, Encoding::Plain)
-}
-
-fn hash(type_id: u8) -> KeyHead {
-    head(Kind::Hash, type_id, Encoding::Listpack)
-}
-
-fn until(head: KeyHead) -> KeyHead {
-    KeyHead {
-        expire_at_ms: Some(2_000_000),
-        ..head
-    }
-}
-
-fn text(text: &str) -> Bytes {
-    Bytes::from(text.to_owned())
-}
-
-fn start(kind: Kind) -> Event {
-    Event::ValueStart { kind, len: None }
-}
-
-fn items(words: &[&str]) -> Vec<Event> {
-    let items = words.iter().map(|word| Event::Item(text(word)));
-    [start(Kind::List)]
-        .into_iter()
-        .chain(items)
-        .chain([Event::ValueEnd])
-        .collect()
-}
-
-fn pairs(fields: &[(&str, &str, Option<u64>)]) -> Vec<Event> {
-    let pair = |(field, value, expire_at_ms): &(&str, &str, _)| Event::Pair {
-        field: text(field),
-        value: text(value),
-        expire_at_ms: *expire_at_ms,
-    };
-    let pairs = fields.iter().map(pair);
-    [start(Kind::Hash)]
-        .into_iter()
-        .chain(pairs)
-        .chain([Event::ValueEnd])
-        .collect()
-}
-
-/// What a value becomes: what is wanted, then a command a line with method and expected reply (`.`: the last one).
-fn rewrite(rewriter: &mut SnapshotRewriter, head: &KeyHead, events: Vec<Event>) -> String {
-    let (mut out, mut sent, mut text) = (Vec::new(), Vec::new(), String::new());
-    match rewriter.key(head) {
-        Ok(want) => text += &format!("{want:?}\n"),
-        Err(error) => return format!("! {error}\n"),
-    }
-    for event in events {
-        if let Err(error) = rewriter.event(event, &mut out, &mut sent) {
-            return text + &format!("! {error}\n");
-        }
-    }
-    let commands = common::frames(&out);
-    assert_eq!(commands.len(), sent.len(), "{sent:?}");
-    for (command, sent) in commands.iter().zip(&sent) {
-        let last = if sent.last_of_key { "." } else { "" };
-        text += &format!(
-            "{} -- {:?} {:?}{last}\n",
-            common::text(command),
-            sent.method,
-            sent.expect
-        );
-        assert!(sent.key.is_empty() || sent.key == head.key);
-    }
-    let lasts = sent.iter().filter(|sent| sent.last_of_key).count();
-    assert!(
-        lasts == 1 && sent.last().unwrap().last_of_key || sent.is_empty(),
-        "{sent:?}"
-    );
-    text
-}
-
-fn check(options: SnapshotOptions, head: KeyHead, events: Vec<Event>, expected: Expect) {
-    expected.assert_eq(&rewrite(&mut SnapshotRewriter::new(options), &head, events));
-}
+use common::snapshot::*;
 
 #[test]
 fn strings() {
@@ -614,6 +495,60 @@ fn streams_of_newer_types() {
             Raw { bytes_max: 524288 }
             ! key "k": a Stream of RDB type 19 cannot be brought to this target's version: migrate to a newer target, or filter the key out
         "#]],
+    );
+}
+
+#[test]
+fn what_is_told_of_use_goes_only_with_restore() {
+    let idle = |head| KeyHead {
+        idle_seconds: Some(7),
+        ..head
+    };
+    let mut rewriter = SnapshotRewriter::new(redis("7.0.15"));
+    rewrite(&mut rewriter, &idle(list()), items(&["a"]));
+    rewrite(
+        &mut rewriter,
+        &idle(string()),
+        vec![Event::String(text("v"))],
+    );
+    rewrite(
+        &mut rewriter,
+        &idle(hash(16)),
+        vec![Event::Raw(text("body"))],
+    );
+    assert_eq!(rewriter.counts().usage_hints_lost, 2);
+    let mut rewriter = SnapshotRewriter::new(redis("4.0.14"));
+    rewrite(
+        &mut rewriter,
+        &idle(hash(13)),
+        vec![Event::Raw(text("body"))],
+    );
+    assert_eq!(rewriter.counts().usage_hints_lost, 1);
+}
+
+#[test]
+fn expiries_of_fields_are_bounded_in_words() {
+    let names: Vec<String> = (0..7).map(|field| format!("f{field}")).collect();
+    let fields: Vec<_> = names
+        .iter()
+        .map(|name| (name.as_str(), "v", Some(3_000_000)))
+        .collect();
+    let mut options = redis("8.0.6");
+    options.target.args_max = 9;
+    check(
+        options,
+        hash(22),
+        pairs(&fields),
+        expect![[r#"
+        Raw { bytes_max: 524288 }
+        UNLINK k -- Commands Int
+        HSET k f0 v f1 v f2 v -- Commands Int
+        HPEXPIREAT k 3000000 FIELDS 3 f0 f1 f2 -- Commands Array
+        HSET k f3 v f4 v f5 v -- Commands Int
+        HPEXPIREAT k 3000000 FIELDS 3 f3 f4 f5 -- Commands Array
+        HSET k f6 v -- Commands Int
+        HPEXPIREAT k 3000000 FIELDS 1 f6 -- Commands Array.
+    "#]],
     );
 }
 

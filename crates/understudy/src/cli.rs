@@ -9,7 +9,7 @@ use crate::config::{Config, annotated_default, effective};
 use crate::error::{Side, SyncError};
 use crate::status::Status;
 use crate::stop::Stop;
-use crate::{client::Client, http, logging, progress, supervise};
+use crate::{client::Client, http, logging, progress, rdb, supervise};
 
 /// Exit code for configuration and usage errors.
 const USAGE: u8 = 2;
@@ -56,6 +56,11 @@ enum Command {
         #[arg(long)]
         json: bool,
     },
+    /// Look into RDB files: statistics, JSON, commands, soundness, differences.
+    #[command(
+        after_help = "Example: understudy rdb dump.rdb\n         understudy rdb verify dump.rdb.gz\n         understudy rdb resp dump.rdb | redis-cli --pipe"
+    )]
+    Rdb(Box<rdb::RdbArgs>),
     /// Print the annotated default, or what FILE comes to with every default filled in.
     #[command(
         after_help = "Example: understudy config > shake.toml\n         understudy config shake.toml"
@@ -68,7 +73,7 @@ enum Command {
 
 /// Runs the command line; gives the exit code.
 pub fn run() -> u8 {
-    let args = match Args::try_parse() {
+    let args = match Args::try_parse_from(rdb::with_command(std::env::args_os())) {
         Ok(args) => args,
         Err(error) => {
             let _ = error.print();
@@ -78,6 +83,7 @@ pub fn run() -> u8 {
     match (args.command, args.file) {
         (Some(Command::Sync { file }), _) | (None, Some(file)) => sync(&file, args.log_format),
         (Some(Command::Ping { file, count, json }), _) => ping(&file, count, json),
+        (Some(Command::Rdb(args)), _) => rdb::run(&args),
         (Some(Command::Config { file }), _) => print_config(file.as_deref()),
         (None, None) => USAGE,
     }

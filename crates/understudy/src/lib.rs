@@ -23,6 +23,7 @@ mod metrics;
 mod net;
 mod pipeline;
 mod progress;
+mod rdb;
 mod source;
 mod spool;
 pub mod status;

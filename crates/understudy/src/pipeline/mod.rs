@@ -2,6 +2,7 @@
 
 mod lane;
 mod lease;
+mod lookahead;
 mod snapshot;
 mod stream;
 mod sweep;

@@ -14,6 +14,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use super::Common;
 use super::lane::{Lane, Reply};
 use super::lease::Leases;
+use super::lookahead::{Failed, Lookahead, Looked};
 use super::stream::show;
 use super::sweep::KeySet;
 use crate::backoff::Backoff;
@@ -47,6 +48,10 @@ pub(crate) struct SnapshotApplier<'a> {
     feed: &'a Feed,
     decoder: Decoder,
     rewriter: SnapshotRewriter,
+    /// A stream that is looked at ahead, or may have to be.
+    ahead: Option<Lookahead>,
+    /// Looking ahead has paused for others to have their turn.
+    has_more_to_look_at: bool,
     read_pos: u64,
     lane: Lane,
     sent: Vec<Sent>,
@@ -101,6 +106,8 @@ impl<'a> SnapshotApplier<'a> {
             feed,
             decoder: Decoder::new(rdb::Limits::default()),
             rewriter: SnapshotRewriter::new(options),
+            ahead: None,
+            has_more_to_look_at: false,
             read_pos: 0,
             lane: Lane::new(
                 checkpoint::key(&config.link_name).into_bytes(),
@@ -138,6 +145,10 @@ impl<'a> SnapshotApplier<'a> {
                 self.databases.check(&self.config.target, db).await?;
                 continue;
             }
+            if std::mem::take(&mut self.has_more_to_look_at) {
+                tokio::task::yield_now().await;
+                continue;
+            }
             self.seal(starved);
             if self.done && self.lane.is_idle() {
                 break;
@@ -167,6 +178,16 @@ impl<'a> SnapshotApplier<'a> {
     /// Decodes and rewrites as much as the buffers allow; true when the feed has no more.
     fn produce(&mut self) -> Result<bool, SyncError> {
         while !self.done && self.unchecked.is_none() && self.lane.has_room() {
+            if self.looks_ahead() {
+                match self.look_ahead()? {
+                    Looked::Done(first) => self.rewrite(first)?,
+                    Looked::Busy => {
+                        self.has_more_to_look_at = true;
+                        return Ok(false);
+                    }
+                    Looked::Starved => return Ok(true),
+                }
+            }
             match self.decoder.poll() {
                 Ok(Poll::Event(event)) => {
                     self.event(event)?;
@@ -222,6 +243,39 @@ impl<'a> SnapshotApplier<'a> {
         if !self.config.source.sync_rdb {
             return Ok(());
         }
+        if let (
+            Event::ValueStart {
+                kind: rdb::Kind::Stream,
+                ..
+            },
+            Some(ahead),
+        ) = (&event, &mut self.ahead)
+        {
+            ahead.begin(event);
+            return Ok(());
+        }
+        self.rewrite(event)
+    }
+
+    fn looks_ahead(&self) -> bool {
+        self.ahead.as_ref().is_some_and(Lookahead::has_begun)
+    }
+
+    /// Looks at more of a stream whose first event waits.
+    fn look_ahead(&mut self) -> Result<Looked, SyncError> {
+        let Some(ahead) = &mut self.ahead else {
+            return Ok(Looked::Busy);
+        };
+        match ahead.look(self.feed, &mut self.rewriter) {
+            Ok(Looked::Starved) if self.feed.is_complete() => Err(self.cut_short()),
+            Ok(looked) => Ok(looked),
+            Err(Failed::Spool(error)) => Err(spool_error(error)),
+            Err(Failed::Damaged(error)) => Err(self.corrupt(&error)),
+            Err(Failed::Refused(error)) => Err(self.refused(error.to_string())),
+        }
+    }
+
+    fn rewrite(&mut self, event: Event) -> Result<(), SyncError> {
         if matches!(event, Event::String(_) | Event::Raw(_) | Event::ValueEnd) {
             self.in_key = None;
         }
@@ -257,6 +311,10 @@ impl<'a> SnapshotApplier<'a> {
         };
         let want = want.map_err(|error| self.refused(error.to_string()))?;
         self.in_key = (want != rdb::Want::Skip).then_some(head.at);
+        self.ahead = (head.kind == rdb::Kind::Stream && want != rdb::Want::Skip)
+            .then(|| self.decoder.lookahead())
+            .flatten()
+            .map(|decoder| Lookahead::new(decoder, self.read_pos));
         self.decoder.want(want);
         Ok(())
     }
@@ -428,6 +486,19 @@ impl<'a> SnapshotApplier<'a> {
             ("snapshot_expired_field", counts.expired_fields),
             ("snapshot_field_ttl_lost", counts.field_ttls_lost),
             ("snapshot_metadata_lost", counts.metadata_lost),
+            ("snapshot_usage_hint_lost", counts.usage_hints_lost),
+            ("snapshot_stream_counters_lost", counts.stream_counters_lost),
+            ("snapshot_consumer_times_lost", counts.consumer_times_lost),
+            ("snapshot_stream_pending_lost", counts.stream_pending_lost),
+            ("snapshot_stream_returned_lost", counts.stream_returned_lost),
+            (
+                "snapshot_stream_idempotence_lost",
+                counts.stream_idempotence_lost,
+            ),
+            (
+                "snapshot_stream_idempotence_counts_lost",
+                counts.stream_idempotence_counts_lost,
+            ),
             ("snapshot_function", counts.functions_dropped),
             ("snapshot_module_data", counts.module_data_dropped),
         ];
