@@ -135,14 +135,17 @@ impl Stream {
         }
         if self.left == 0 {
             self.stage = Stage::Info;
-        } else {
-            self.node(input)?;
-            self.left -= 1;
+            return Ok(None);
         }
-        Ok(None)
+        let id = self.node(input)?;
+        self.left -= 1;
+        // Whoever checks a stream wants to stop at any node, to see how large it is by now.
+        let checked = self.look == Look::Check;
+        Ok(checked.then_some(Event::StreamEntry { id, fields: 0 }))
     }
 
-    fn node(&mut self, input: &mut Input<'_>) -> Result<(), Stop> {
+    /// Reads a node; returns its id.
+    fn node(&mut self, input: &mut Input<'_>) -> Result<StreamId, Stop> {
         let max = input.limits.item_bytes_max;
         let mut reader = Reader::new(input.window.rest());
         let name = reader.text(max)?;
@@ -154,7 +157,7 @@ impl Stream {
             let used = reader.at();
             input.window.consume(used);
             self.stage = Stage::PassNode(head.stored() as u64);
-            return Ok(());
+            return Ok(StreamId::default());
         }
         let listpack = reader.text(max)?;
         let used = reader.at();
@@ -176,7 +179,7 @@ impl Stream {
         if self.look == Look::Give {
             self.messages = Some(Messages::new(blob, base)?);
         }
-        Ok(())
+        Ok(base)
     }
 
     fn pass_node(&mut self, left: u64, input: &mut Input<'_>) -> Result<Option<Event>, Stop> {
