@@ -97,6 +97,7 @@ impl Decoder {
             arena,
             limits,
             templates,
+            back,
             ..
         } = self
         else {
@@ -107,6 +108,7 @@ impl Decoder {
             arena,
             limits,
             templates,
+            back,
         })?;
         if self.window.marked_len() > *bytes_max {
             let row = *row;
@@ -125,6 +127,7 @@ impl Decoder {
             arena,
             limits,
             templates,
+            back,
             ..
         } = self
         else {
@@ -135,6 +138,7 @@ impl Decoder {
             arena,
             limits,
             templates,
+            back,
         })?;
         if matches!(event, Event::String(_) | Event::ValueEnd) {
             self.state = self.after_value();

@@ -173,6 +173,7 @@ impl Stream {
             text => input.text(text)?,
         };
         let checked = stream_node::check(&blob, base, self.last_message)?;
+        input.back.note(&blob)?;
         input.window.consume(used);
         self.last_node = Some(base);
         self.last_message = checked.last;
