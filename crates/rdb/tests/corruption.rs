@@ -316,6 +316,38 @@ fn broken_nodes() {
     }
 }
 
+/// Redis loads a stream that counts its messages wrong; it is never passed on whole.
+#[test]
+fn a_stream_that_miscounts_comes_in_elements() {
+    let node = |count, deleted| {
+        let ints = [count, deleted, 0, 0, 2, 0, 0, 3].map(Item::Int);
+        listpack(&ints)
+    };
+    for (node, length, whole_too) in [
+        (node(1, 0), 1, true),
+        (node(1, 0), 2, false),
+        (node(0, 1), 1, false),
+    ] {
+        let mut file = RdbWriter::redis(11);
+        file.key(21, "key").len(1).text([1; 16]).text(&node);
+        file.len(length).bytes([0; 8]);
+        file.string("next", "value");
+        let file = file.finish();
+        let (raw, end) = whole(&file, Mode::Raw(u64::MAX), &Limits::default());
+        assert_eq!(end, Ok(Poll::End));
+        let is_whole = matches!(raw.get(2), Some(Event::Raw(_)));
+        assert_eq!(is_whole, whole_too, "{raw:?}");
+        if !whole_too {
+            let (elements, _) = whole(&file, Mode::Elements, &Limits::default());
+            assert_eq!(
+                raw[..6],
+                elements[..6],
+                "start, key, value, message, info, end"
+            );
+        }
+    }
+}
+
 #[test]
 fn broken_arrays_and_templates() {
     for (body, why) in [

@@ -110,7 +110,7 @@ impl Decoder {
             templates,
             back,
         })?;
-        if self.window.marked_len() > *bytes_max {
+        if self.window.marked_len() > *bytes_max || elements.is_flawed() {
             let row = *row;
             self.go_back(row);
         } else if event == Event::ValueEnd {

@@ -144,6 +144,11 @@ impl Elements {
         Self { row, stage }
     }
 
+    /// Whether the value is good enough to be decoded and not to be passed on whole.
+    pub(crate) fn is_flawed(&self) -> bool {
+        matches!(&self.stage, Stage::Stream(stream) if stream.is_flawed())
+    }
+
     /// The next event; [`Event::String`] and [`Event::ValueEnd`] are the last.
     pub(crate) fn next(&mut self, input: &mut Input<'_>) -> Result<Event, Stop> {
         match &mut self.stage {
