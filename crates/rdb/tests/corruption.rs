@@ -348,6 +348,19 @@ fn a_stream_that_miscounts_comes_in_elements() {
     }
 }
 
+/// Found by fuzzing: such values were passed on whole, and not decoded.
+#[test]
+fn expiries_of_fields_out_of_range() {
+    let why = "expiry out of range";
+    let value = b"\x01\x01\x01f\x01v";
+    let above = [&[0, 0, 0, 0, 0, 0, 2, 0], &value[..]].concat();
+    refused(RdbWriter::redis(12), 24, &above, why);
+    let last = [&[0, 0, 0, 0, 0, 0, 1, 0], &value[..]].concat();
+    refused(RdbWriter::redis(12), 24, &last, why);
+    let absolute = b"\x01\x81\0\x01\0\0\0\0\0\0\x01f\x01v";
+    refused(RdbWriter::redis(12), 22, absolute, why);
+}
+
 #[test]
 fn broken_arrays_and_templates() {
     for (body, why) in [

@@ -160,6 +160,8 @@ const fn is_looked_into(encoding: Encoding) -> bool {
         encoding,
         Encoding::Stream(_)
             | Encoding::Array
+            | Encoding::ExpiringAbsolute
+            | Encoding::ExpiringRelative
             | Encoding::TemplateListpack
             | Encoding::TemplateListpackRef
             | Encoding::TemplateArray
