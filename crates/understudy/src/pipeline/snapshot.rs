@@ -94,6 +94,7 @@ impl<'a> SnapshotApplier<'a> {
                 ExistingKeys::Skip => rewrite::Existing::Skip,
             },
             restore_bytes_max: RESTORE_BYTES_MAX,
+            losses: config.target.losses,
             ..rewrite::SnapshotOptions::new(target.abilities.clone(), unix_ms())
         };
         Self {
@@ -390,6 +391,12 @@ impl<'a> SnapshotApplier<'a> {
         ];
         for (reason, count) in reasons.into_iter().filter(|(_, count)| *count > 0) {
             self.status.dropped.add(reason, count);
+            // Filters and expiries are meant; the rest is what the target cannot hold.
+            if reason.starts_with("snapshot_filter_") || reason.starts_with("snapshot_expired_") {
+                tracing::info!(left_out = reason, count, "not in the copy");
+            } else {
+                tracing::warn!(left_out = reason, count, "not in the copy");
+            }
         }
     }
 

@@ -172,6 +172,7 @@ impl<'a> StreamApplier<'a> {
             own_key_mark: Bytes::from_static(checkpoint::KEY_PREFIX.as_bytes()),
             checkpoint_key: Bytes::from(key.clone()),
             start_db: Db(position.db),
+            losses: config.target.losses,
             ..rewrite::StreamOptions::new(target.abilities.clone())
         };
         Self {
