@@ -21,9 +21,21 @@ pub struct StreamState {
     pub entries_added: Option<i64>,
     /// Since 7.0.
     pub recorded_first_id: Option<String>,
+    /// Settings and counts of idempotent production by the name that XINFO gives them. Since Redis 8.6.
+    pub idempotence: Option<BTreeMap<&'static str, i64>>,
     /// By name.
     pub groups: BTreeMap<Vec<u8>, Group>,
 }
+
+/// What XINFO tells of idempotent production.
+const IDEMPOTENCE: [&str; 6] = [
+    "idmp-duration",
+    "idmp-maxsize",
+    "pids-tracked",
+    "iids-tracked",
+    "iids-added",
+    "iids-duplicates",
+];
 
 /// A consumer group.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
@@ -87,6 +99,7 @@ fn full(side: &mut Side, key: &[u8]) -> Result<StreamState, Error> {
         max_deleted_id: info.get("max-deleted-entry-id").map(text),
         entries_added: info.get("entries-added").and_then(number),
         recorded_first_id: info.get("recorded-first-entry-id").map(text),
+        idempotence: idempotence(&info),
         ..StreamState::default()
     };
     for group in groups {
@@ -95,6 +108,12 @@ fn full(side: &mut Side, key: &[u8]) -> Result<StreamState, Error> {
         state.groups.insert(name, full_group(group));
     }
     Ok(state)
+}
+
+fn idempotence(info: &BTreeMap<String, Value>) -> Option<BTreeMap<&'static str, i64>> {
+    let told = IDEMPOTENCE.map(|name| info.get(name).and_then(number).map(|told| (name, told)));
+    let told: BTreeMap<&'static str, i64> = told.into_iter().flatten().collect();
+    (!told.is_empty()).then_some(told)
 }
 
 fn full_group(mut info: BTreeMap<String, Value>) -> Group {

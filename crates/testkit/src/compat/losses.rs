@@ -1,0 +1,115 @@
+//! What a target's version makes unavoidable, by name.
+
+use crate::oracle::{Difference, OracleOptions};
+use crate::version::Version;
+
+/// A kind of loss.
+#[derive(Debug, Clone, Copy)]
+pub struct Loss {
+    /// The word in the table.
+    pub name: &'static str,
+    /// What is lost and which targets cannot hold it.
+    pub meaning: &'static str,
+    /// The reason under which the daemon counts it, if it does.
+    pub reason: Option<&'static str>,
+    /// Whether a pair of versions can lose it.
+    possible: fn(Version, Version) -> bool,
+    /// Whether a difference is this loss.
+    shows: fn(&Difference) -> bool,
+    /// Leaves it out of the next comparison; false if there is nothing to leave out.
+    ignore: fn(&mut OracleOptions) -> bool,
+}
+
+/// Every kind of loss that a pair may have.
+pub static LOSSES: &[Loss] = &[
+    Loss {
+        name: "field expiries",
+        meaning: "Expiries of hash fields: the fields stay and do not expire. Targets before Redis 7.4 and Valkey 9.0. \
+                  Counted by field.",
+        reason: Some("snapshot_field_ttl_lost"),
+        possible: |_, target| !target.has_field_ttl(),
+        shows: |difference| {
+            difference.what.starts_with("field ")
+                && difference.what.contains(": expiry: source Some")
+                && difference.what.ends_with("target None")
+        },
+        ignore: |options| std::mem::take(&mut options.field_expiries),
+    },
+    Loss {
+        name: "functions",
+        meaning: "Libraries of functions. Targets before Redis 7.0. Counted by library.",
+        reason: Some("snapshot_function"),
+        possible: |_, target| !target.has_functions(),
+        shows: |difference| {
+            difference.db.is_none() && difference.what == "is missing at the target"
+        },
+        ignore: |options| std::mem::take(&mut options.functions),
+    },
+    Loss {
+        name: "streams",
+        meaning: "Streams, whole. Targets before Redis 5.0. Counted by key.",
+        reason: None,
+        possible: |_, target| !target.redis(5, 0),
+        shows: |difference| difference.what == "is missing at the target (stream at the source)",
+        ignore: |_| false,
+    },
+    Loss {
+        name: "arrays",
+        meaning: "Arrays, whole. Targets before Redis 8.8, and Valkey. Counted by key.",
+        reason: None,
+        possible: |_, target| !target.is_redis(8, 8),
+        shows: |difference| difference.what == "is missing at the target (array at the source)",
+        ignore: |_| false,
+    },
+    Loss {
+        name: "-0 scores",
+        meaning: "The sign of a score of -0 in a small sorted set: servers from 7.0 on keep such a score as the whole number \
+                  0, whoever writes it. Sources before 7.0. Counted by key.",
+        reason: None,
+        possible: |source, target| !source.redis(7, 0) && target.redis(7, 0),
+        shows: |difference| {
+            difference.what.contains("source -0.0 (") && difference.what.contains("target 0.0 (")
+        },
+        ignore: |_| false,
+    },
+    Loss {
+        name: "consumer times",
+        meaning: "When consumers were last seen and last active: no command sets it, so that a stream which has to be built \
+                  by commands has the time of the copy. Targets that cannot load the source's form of streams. Counted by key.",
+        reason: None,
+        possible: |_, _| true,
+        shows: |difference| {
+            difference.what.contains(": seen: source ")
+                || difference.what.contains(": active: source ")
+        },
+        ignore: |options| std::mem::take(&mut options.consumer_times),
+    },
+];
+
+impl Loss {
+    pub(super) fn ignore(&self, options: &mut OracleOptions) -> bool {
+        (self.ignore)(options)
+    }
+}
+
+/// The loss that a difference is, if the versions make it possible.
+pub(super) fn explain(
+    (source, target): (Version, Version),
+    difference: &Difference,
+) -> Option<&'static Loss> {
+    LOSSES
+        .iter()
+        .find(|loss| (loss.possible)(source, target) && (loss.shows)(difference))
+}
+
+/// The name for a reason of the daemon's; `None` for what is no loss.
+pub(super) fn by_reason(reason: &str) -> Option<&'static str> {
+    let mut losses = LOSSES.iter().filter(|loss| loss.reason == Some(reason));
+    losses.next().map(|loss| loss.name)
+}
+
+pub(super) fn is_counted_by_daemon(name: &str) -> bool {
+    LOSSES
+        .iter()
+        .any(|loss| loss.name == name && loss.reason.is_some())
+}
