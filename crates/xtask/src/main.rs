@@ -4,6 +4,7 @@ mod commands;
 mod compat;
 mod demo;
 mod engines;
+mod golden;
 mod program;
 mod test;
 
@@ -19,6 +20,7 @@ usage: cargo xtask TASK [ARGS...]
   demo [--keep]       a whole migration on this machine, with proof (--help says more)
   compat [--only NAMES] [--json]
                       every pair of versions, and docs/compatibility.md from it (--help says more)
+  golden [NAMES...]   RDB files of real servers for the tests of crates/rdb (--help says more)
   commands SERVER...  write the table of commands anew, from the servers named";
 
 fn main() -> ExitCode {
@@ -44,6 +46,7 @@ fn run(task: &str, args: &[String]) -> Result<(), String> {
         "engines" => engines::run(args),
         "test" => test::run(args),
         "compat" => compat::run(args),
+        "golden" => golden::run(args),
         "commands" => commands::run(args),
         "demo" => demo::run(args),
         _ => Err(format!("there is no such task\n\n{USAGE}")),

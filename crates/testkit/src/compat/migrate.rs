@@ -19,10 +19,11 @@ pub(super) fn run(
     binary: &Path,
     source: &Server,
     target: &Server,
+    losses: &str,
 ) -> Result<BTreeMap<&'static str, u64>, String> {
     let folder = TempDir::with_prefix("understudy-compat-").expect("make the daemon's folder");
     let file = |name: &str| folder.path().join(name);
-    fs::write(file("shake.toml"), config(source, target)).expect("write shake.toml");
+    fs::write(file("shake.toml"), config(source, target, losses)).expect("write shake.toml");
     let output = File::create(file("output")).expect("make the output file");
     let mut child = Command::new(binary)
         .args(["sync", "shake.toml"])
@@ -55,11 +56,11 @@ pub(super) fn run(
         .replace(&target.address(), "TARGET"))
 }
 
-fn config(source: &Server, target: &Server) -> String {
+fn config(source: &Server, target: &Server, losses: &str) -> String {
     let (source, target) = (source.address(), target.address());
     format!(
         "[sync_reader]\naddress = \"{source}\"\nsync_aof = false\n\
-         [redis_writer]\naddress = \"{target}\"\nlosses = \"warn\"\n\
+         [redis_writer]\naddress = \"{target}\"\nlosses = \"{losses}\"\n\
          [link]\nname = \"compat\"\n"
     )
 }

@@ -81,14 +81,15 @@ pub fn source(engine: &str) -> Server {
     server
 }
 
-/// Brings a source's samples to a target, which is emptied first, and compares. A target that dies of it is started again.
-pub fn run(binary: &Path, source: &Server, target: &mut Server) -> Outcome {
+/// Brings a source's samples to a target, which is emptied first, and compares. `losses` is what `redis_writer.losses`
+/// says. A target that dies of it is started again.
+pub fn run(binary: &Path, source: &Server, target: &mut Server, losses: &str) -> Outcome {
     empty(&mut target.client());
     if source.engine().version.redis(3, 0) {
         samples::fill_expired(&mut source.client());
     }
     let from = Instant::now();
-    let ended = migrate::run(binary, source, target);
+    let ended = migrate::run(binary, source, target, losses);
     let ran = from.elapsed();
     let verdict = match ended {
         Err(refusal) => Verdict::Refused(refusal),

@@ -175,6 +175,32 @@ pub fn compare_with(source: &str, target: &str, options: &OracleOptions) -> Vec<
     differences
 }
 
+/// Everything that a server holds, by db and key; keys of ours too.
+pub fn read_all(address: &str) -> BTreeMap<(u32, Vec<u8>), KeyState> {
+    let mut side = Side::connect(address);
+    let mut all = BTreeMap::new();
+    for db in side.client.keyspace().into_keys() {
+        side.client.select(db);
+        let keys = side.client.keys();
+        for batch in keys.chunks(BATCH_KEYS) {
+            let states = read::keys(&mut side, batch);
+            let named = batch.iter().map(|key| (db, key.clone()));
+            all.extend(named.zip(states));
+        }
+    }
+    all
+}
+
+/// Code by name of every library of functions; none where the server knows none.
+pub fn read_functions(address: &str) -> BTreeMap<Vec<u8>, Vec<u8>> {
+    functions(&mut Side::connect(address))
+}
+
+/// The first thing in which two states of a key differ.
+pub fn difference(source: &KeyState, target: &KeyState, options: &OracleOptions) -> Option<String> {
+    diff::keys(source, target, options)
+}
+
 /// DEBUG DIGEST over all dbs. Keys that match the glob `remove` are deleted first (our own, at the target).
 pub fn digest(client: &mut Client, remove: Option<&str>) -> String {
     if let Some(glob) = remove {

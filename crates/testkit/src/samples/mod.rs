@@ -96,8 +96,82 @@ fn noise(seed: u64, len: usize) -> Vec<u8> {
     crate::rng::Rng::new(seed).bytes(len)
 }
 
-/// Text of this length that can be compressed and whose parts differ.
+/// Text of this length that can be compressed well and whose parts differ.
 fn prose(len: usize) -> Vec<u8> {
-    let words = (0_u64..).flat_map(|number| format!("word {number} of many, ").into_bytes());
-    words.take(len).collect()
+    let parts =
+        (0_u64..).flat_map(|number| format!("part {number} {} ", "-".repeat(90)).into_bytes());
+    parts.take(len).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::Server;
+    use crate::client::{Error, text};
+
+    fn encodings(engine: &str, expected: &[(&str, &str)]) {
+        let server = Server::of(engine);
+        let mut client = server.client();
+        fill(&mut client, Samples::default());
+        for (key, encoding) in expected {
+            let told = client.command(&argv!["OBJECT", "ENCODING", key]);
+            assert_eq!(text(&told), *encoding, "{engine} {key}");
+        }
+        let dbs: Vec<u32> = client.keyspace().into_keys().collect();
+        assert_eq!(dbs, DBS);
+    }
+
+    #[test]
+    fn samples_have_the_encodings_that_they_are_for() {
+        let common = [
+            ("string:007", "embstr"),
+            ("string:127", "int"),
+            ("string:noise", "raw"),
+            ("set:int16", "intset"),
+            ("set:table", "hashtable"),
+            ("zset:table", "skiplist"),
+            ("hash:table", "hashtable"),
+            ("list:nodes", "quicklist"),
+        ];
+        let packed = |encoding| {
+            ["zset:small", "zset:boundary", "hash:small", "hash:boundary"]
+                .map(|key| (key, encoding))
+        };
+        for (engine, encoding) in [("redis-5.0", "ziplist"), ("redis-7.2", "listpack")] {
+            encodings(engine, &common);
+            encodings(engine, &packed(encoding));
+        }
+        encodings(
+            "valkey-9.1",
+            &[("set:small", "listpack"), ("hash:expiring", "hashtable")],
+        );
+        encodings(
+            "redis-8.0",
+            &[
+                ("hash:expiring", "listpackex"),
+                ("hash:expiring-table", "hashtable"),
+            ],
+        );
+    }
+
+    #[test]
+    fn what_has_expired_is_still_in_the_server_and_not_to_be_seen() {
+        let server = Server::of("redis-7.4");
+        let mut client = server.client();
+        client.command(&argv!["DEBUG", "SET-ACTIVE-EXPIRE", 0]);
+        fill_expired(&mut client);
+        assert_eq!(client.keyspace().get(&0), Some(&2));
+        assert_eq!(
+            text(&client.command(&argv!["HGET", "expired:field", "goes"])),
+            ""
+        );
+        assert_eq!(
+            text(&client.command(&argv!["HGET", "expired:field", "stays"])),
+            "1"
+        );
+        assert_eq!(
+            client.try_command(&argv!["GET", "expired:string"]),
+            Ok(redis::Value::Nil) as Result<_, Error>
+        );
+    }
 }

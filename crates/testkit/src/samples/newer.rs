@@ -38,10 +38,13 @@ impl Shelf {
     }
 
     fn field_ttls(&mut self) {
-        for (key, count) in [("hash:expiring", 6), ("hash:expiring-table", 600)] {
+        for (key, count) in [("hash:expiring", 6), ("hash:expiring-table", 12)] {
             let mut argv = argv!["HMSET", key];
             for index in 0..count {
                 argv.extend(argv![format!("field {index}"), format!("value {index}")]);
+            }
+            if key == "hash:expiring-table" {
+                argv.extend(argv!["long", prose(100)]);
             }
             self.push(argv);
             for index in (0..count).step_by(3) {

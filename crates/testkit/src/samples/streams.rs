@@ -42,7 +42,8 @@ impl Shelf {
     fn entries(&mut self) {
         self.add("stream:small", 1..=5);
         self.expire("stream:small");
-        self.add("stream:nodes", (1..=300).map(|id| id * 1000));
+        self.setting("stream-node-max-entries", 10);
+        self.add("stream:nodes", (1..=25).map(|id| id * 1000));
         self.push(argv!["XADD", "stream:fields", "5-0", "a", "1"]);
         self.push(argv!["XADD", "stream:fields", "5-1", "a", "2"]);
         self.push(argv![
@@ -83,8 +84,9 @@ impl Shelf {
         ]);
         self.add("stream:deleted", 1..=8);
         self.push(argv!["XDEL", "stream:deleted", "3-1", "8-1", "1-1"]);
-        self.add("stream:trimmed", 1..=250);
+        self.add("stream:trimmed", 1..=25);
         self.push(argv!["XTRIM", "stream:trimmed", "MAXLEN", 7]);
+        self.setting("stream-node-max-entries", 100);
         self.add("stream:moved-on", 1..=3);
         self.push(argv!["XSETID", "stream:moved-on", "900-7"]);
     }

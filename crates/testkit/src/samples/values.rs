@@ -76,7 +76,7 @@ impl Shelf {
         self.expire("string:expires");
         self.push(argv!["SETBIT", "string:bits", 9001, 1]);
         self.build("PFADD", "string:sparse", each(3, |i| format!("seen {i}")));
-        self.build("PFADD", "string:dense", each(3000, |i| format!("{i}")));
+        self.build("PFADD", "string:dense", each(1200, |i| format!("{i}")));
         // Names that a careless tool trips over.
         self.push(argv!["SET", "", "the empty key"]);
         self.push(argv![
@@ -97,7 +97,7 @@ impl Shelf {
         self.build(
             "RPUSH",
             "list:nodes",
-            each(1500, |i| format!("item number {i}")),
+            each(40, |i| format!("item {i} {}", "-".repeat(230))),
         );
         self.push(argv!["RPUSH", "list:empty-items", "", "a", ""]);
         self.push(argv!["RPUSH", "list:big", "a", prose(BIG), "b", prose(BIG)]);
@@ -122,32 +122,43 @@ impl Shelf {
     }
 
     fn sets(&mut self) {
-        self.build("SADD", "set:int16", each(40, |i| (i * 7).to_string()));
-        self.build("SADD", "set:int32", each(40, |i| (i * 70_000).to_string()));
+        self.build("SADD", "set:int16", each(12, |i| (i * 7).to_string()));
+        self.build("SADD", "set:int32", each(12, |i| (i * 70_000).to_string()));
         self.build(
             "SADD",
             "set:int64",
-            each(40, |i| (i << 40).to_string()).chain(numbers().take(12)),
+            each(12, |i| (i << 40).to_string()).chain(numbers().take(12)),
         );
         self.build("SADD", "set:small", each(20, |i| format!("member {i}")));
         self.build("SADD", "set:mixed", numbers().chain([Vec::new()]));
-        self.build("SADD", "set:table", each(700, |i| format!("member {i}")));
+        let long = argv![prose(100)];
+        self.build(
+            "SADD",
+            "set:table",
+            each(20, |i| format!("m{i}")).chain(long),
+        );
         self.push(argv!["SADD", "set:long", prose(5000), "b"]);
         self.expire("set:small");
     }
 
     fn zsets(&mut self) {
-        for (key, filler) in [("zset:small", 0), ("zset:table", 200)] {
+        for (key, filler) in [("zset:small", 0), ("zset:table", 6)] {
             let scored = SCORES.iter().flat_map(|score| {
                 [
                     score.as_bytes().to_vec(),
                     format!("scored {score}").into_bytes(),
                 ]
             });
-            let fill = each(filler, |i| format!("{}.25", i as i64 - 100));
+            let fill = each(filler, |i| format!("{}.25", i as i64 - 3));
             let fill = fill.zip(each(filler, |i| format!("m{i}")));
             let fill = fill.flat_map(|(score, member)| [score, member]);
-            self.build("ZADD", key, scored.chain(fill));
+            // The length makes it a table.
+            let long = if filler > 0 {
+                argv!["1.5", prose(100)]
+            } else {
+                Vec::new()
+            };
+            self.build("ZADD", key, scored.chain(fill).chain(long));
         }
         // A small one cannot keep it everywhere: see losses.
         self.push(argv!["ZADD", "zset:small-minus-zero", "-0", "minus zero"]);
@@ -185,7 +196,11 @@ impl Shelf {
                 .flat_map(|(field, value)| [field, value])
         };
         self.build("HMSET", "hash:small", pairs(10));
-        self.build("HMSET", "hash:table", pairs(600));
+        self.build(
+            "HMSET",
+            "hash:table",
+            pairs(20).chain(argv!["long", prose(100)]),
+        );
         self.build(
             "HMSET",
             "hash:numbers",

@@ -12,10 +12,10 @@ use resp::{Limits, ReplyKind, ReplyScanner};
 use rewrite::{Db, Expect, Method, Sent, SnapshotRewriter};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
-use super::Common;
 use super::lease::Leases;
 use super::stream::show;
 use super::sweep::KeySet;
+use super::{ALLOW_LOSS, Common};
 use crate::checkpoint::KEY_PREFIX;
 use crate::client::{class_of, mend};
 use crate::clock::unix_ms;
@@ -211,7 +211,7 @@ impl<'a> SnapshotApplier<'a> {
         }
         let before = self.out.len();
         let rewritten = self.rewriter.event(event, &mut self.out, &mut self.sent);
-        rewritten.map_err(|error| self.refused(error.to_string()))?;
+        rewritten.map_err(|error| self.cannot_hold(&error))?;
         self.note_sent(before);
         Ok(())
     }
@@ -242,7 +242,7 @@ impl<'a> SnapshotApplier<'a> {
                 ..head.clone()
             }),
         };
-        let want = want.map_err(|error| self.refused(error.to_string()))?;
+        let want = want.map_err(|error| self.cannot_hold(&error))?;
         self.decoder.want(want);
         Ok(())
     }
@@ -410,6 +410,14 @@ impl<'a> SnapshotApplier<'a> {
 
     fn lost(&self, what: impl std::fmt::Display) -> SyncError {
         SyncError::reconnect(Side::Target, &self.config.target.endpoint.address, what)
+    }
+
+    fn cannot_hold(&self, error: &rewrite::SnapshotError) -> SyncError {
+        let mend = match error.kind {
+            rewrite::SnapshotErrorKind::TargetLacks { .. } => ALLOW_LOSS,
+            _ => "",
+        };
+        self.refused(format!("{error}{mend}"))
     }
 
     fn refused(&self, what: String) -> SyncError {

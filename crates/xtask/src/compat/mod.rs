@@ -101,7 +101,7 @@ fn pairs(options: &Options) -> Result<Vec<Outcome>, String> {
     for name in &options.sources {
         let source = compat::source(name);
         for target in &mut targets {
-            let outcome = compat::run(&options.binary, &source, target);
+            let outcome = compat::run(&options.binary, &source, target, "warn");
             show(&outcome, options.json)?;
             outcomes.push(outcome);
         }
