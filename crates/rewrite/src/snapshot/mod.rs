@@ -172,7 +172,13 @@ impl SnapshotRewriter {
             key: printable(&head.key),
             kind,
         };
-        let (want, restore) = self.choose(head).map_err(fail)?;
+        let (want, restore) = match self.choose(head) {
+            Err(SnapshotErrorKind::TypeUnknown { .. }) if self.options.losses == Losses::Allow => {
+                self.counts.keys_lost += 1;
+                return Ok(Want::Skip);
+            }
+            chosen => chosen.map_err(fail)?,
+        };
         let mut head = head.clone();
         if head.meta.is_some() && !self.takes_metadata() {
             self.counts.metadata_lost += 1;

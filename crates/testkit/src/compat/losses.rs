@@ -62,6 +62,14 @@ pub static LOSSES: &[Loss] = &[
         ignore: |_| false,
     },
     Loss {
+        name: "vector sets",
+        meaning: "Vector sets, whole. Targets before Redis 8.0, and Valkey. Counted by key.",
+        reason: None,
+        possible: |_, target| !target.is_redis(8, 0),
+        shows: |difference| difference.what == "is missing at the target (vectorset at the source)",
+        ignore: |_| false,
+    },
+    Loss {
         name: "-0 scores",
         meaning: "The sign of a score of -0 in a small sorted set: servers from 7.0 on keep such a score as the whole number \
                   0, whoever writes it. Sources before 7.0. Counted by key.",

@@ -3,8 +3,8 @@
 use std::collections::BTreeMap;
 use std::fs::{self, File};
 use std::path::Path;
-use std::process::{Command, Stdio};
-use std::time::Duration;
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::time::{Duration, Instant};
 
 use tempfile::TempDir;
 
@@ -13,6 +13,8 @@ use crate::{Server, process};
 
 /// Far more than a pair takes.
 const LIMIT: Duration = Duration::from_secs(60);
+/// So often the target is looked at meanwhile.
+const STEP: Duration = Duration::from_millis(500);
 
 /// What the daemon has left out, by the loss's name; or its error line, without addresses.
 pub(super) fn run(
@@ -33,7 +35,7 @@ pub(super) fn run(
         .stderr(output)
         .spawn()
         .unwrap_or_else(|error| panic!("{}: {error}", binary.display()));
-    let status = process::wait(&mut child, LIMIT);
+    let status = wait(&mut child, target);
     if status.is_none() {
         // It is ours, and it hangs.
         let _ = child.kill();
@@ -54,6 +56,17 @@ pub(super) fn run(
     Err(error
         .replace(&source.address(), "SOURCE")
         .replace(&target.address(), "TARGET"))
+}
+
+/// Until it ends. A daemon waits for a target that has died; we do not.
+fn wait(child: &mut Child, target: &Server) -> Option<ExitStatus> {
+    let from = Instant::now();
+    loop {
+        let status = process::wait(child, STEP);
+        if status.is_some() || from.elapsed() > LIMIT || !target.answers() {
+            return status;
+        }
+    }
 }
 
 fn config(source: &Server, target: &Server, losses: &str) -> String {

@@ -41,6 +41,9 @@ pub const ENGINES: [&str; 18] = [
     "redict-7.3",
 ];
 
+/// What is said of a target that a payload has killed.
+const DIED: &str = "the target died of it";
+
 /// What became of a pair.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Verdict {
@@ -72,7 +75,7 @@ pub fn source(engine: &str) -> Server {
     let mut client = server.client();
     let samples = Samples {
         large: true,
-        modules: false,
+        modules: true,
     };
     samples::fill(&mut client, samples);
     if server.engine().version.redis(3, 0) {
@@ -92,6 +95,7 @@ pub fn run(binary: &Path, source: &Server, target: &mut Server, losses: &str) ->
     let ended = migrate::run(binary, source, target, losses);
     let ran = from.elapsed();
     let verdict = match ended {
+        Err(_) if !target.answers() => Verdict::Wrong(vec![DIED.into()]),
         Err(refusal) => Verdict::Refused(refusal),
         Ok(left_out) => verdict_of_living(source, target, left_out),
     };
@@ -124,7 +128,7 @@ fn verdict_of_living(
     match compared {
         Ok(verdict) => verdict,
         Err(_) if target.answers() => Verdict::Wrong(vec!["the comparison failed".into()]),
-        Err(_) => Verdict::Wrong(vec!["the target died of it".into()]),
+        Err(_) => Verdict::Wrong(vec![DIED.into()]),
     }
 }
 

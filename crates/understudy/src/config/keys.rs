@@ -290,7 +290,7 @@ pub(crate) const KEYS: &[Key] = &[
         "redis_writer.losses",
         Kind::Word(&["fail", "warn"]),
         r#""fail""#,
-        "What the target's version cannot hold (functions, expiries of fields ...): stop and say so, or leave it out, count it and go on.",
+        "What the target's version cannot hold (streams, functions, expiries of fields ...): stop and say so, or leave it out, count it and go on.",
     ),
     key(
         "redis_writer.batch_commands",

@@ -384,6 +384,7 @@ impl<'a> SnapshotApplier<'a> {
             ("snapshot_filter_kind", counts.filtered_kinds),
             ("snapshot_expired_key", counts.expired_keys),
             ("snapshot_expired_field", counts.expired_fields),
+            ("snapshot_key_lost", counts.keys_lost),
             ("snapshot_field_ttl_lost", counts.field_ttls_lost),
             ("snapshot_metadata_lost", counts.metadata_lost),
             ("snapshot_function", counts.functions_dropped),
@@ -414,7 +415,8 @@ impl<'a> SnapshotApplier<'a> {
 
     fn cannot_hold(&self, error: &rewrite::SnapshotError) -> SyncError {
         let mend = match error.kind {
-            rewrite::SnapshotErrorKind::TargetLacks { .. } => ALLOW_LOSS,
+            rewrite::SnapshotErrorKind::TargetLacks { .. }
+            | rewrite::SnapshotErrorKind::TypeUnknown { .. } => ALLOW_LOSS,
             _ => "",
         };
         self.refused(format!("{error}{mend}"))
