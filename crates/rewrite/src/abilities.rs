@@ -115,6 +115,18 @@ pub struct Abilities {
     pub functions: bool,
     /// Fields of hashes with a TTL (Redis 7.4, Valkey 9.0).
     pub hash_field_ttl: bool,
+    /// Streams (5.0).
+    pub streams: bool,
+    /// `XGROUP CREATECONSUMER` (6.2).
+    pub stream_consumers: bool,
+    /// `XSETID ... ENTRIESADDED`, `XGROUP CREATE ... ENTRIESREAD` (7.0).
+    pub stream_counters: bool,
+    /// `XCFGSET`, `XIDMPRECORD` (Redis 8.6.2).
+    pub stream_idempotence: bool,
+    /// `XNACK` (Redis 8.8).
+    pub stream_returns: bool,
+    /// Arrays (Redis 8.8).
+    pub arrays: bool,
     /// The longest argument it takes (`proto-max-bulk-len`).
     pub bulk_bytes_max: u64,
     /// The most arguments in one command (3,999 on ElastiCache Serverless).
@@ -146,6 +158,12 @@ impl Abilities {
                 Fork::Redis => !version.below(7, 4),
                 Fork::Valkey => !version.below(9, 0),
             },
+            streams: !older(5, 0),
+            stream_consumers: !older(6, 2),
+            stream_counters: !older(7, 0),
+            stream_idempotence: fork == Fork::Redis && version >= Version::new(8, 6, 2),
+            stream_returns: fork == Fork::Redis && !version.below(8, 8),
+            arrays: fork == Fork::Redis && !version.below(8, 8),
             bulk_bytes_max: 512 << 20,
             args_max: 1 << 20,
         }
@@ -281,5 +299,7 @@ mod tests {
         assert!(redis("7.4.0").hash_field_ttl && !redis("7.2.0").hash_field_ttl);
         assert!(!redis("2.8.17").restore_replace && redis("3.0.5").restore_replace);
         assert!(redis("3.2.6").rdb_version_exact && !redis("4.0.0").rdb_version_exact);
+        assert!(redis("8.6.2").stream_idempotence && !redis("8.6.1").stream_idempotence);
+        assert!(redis("5.0.14").streams && !redis("4.0.14").streams);
     }
 }

@@ -27,13 +27,52 @@ pub(crate) struct Decimal {
     start: usize,
 }
 
+/// The text of a stream's id, on the stack: two numbers of twenty digits and a dash.
+pub(crate) struct IdText {
+    bytes: [u8; 41],
+    len: usize,
+}
+
+pub(crate) fn id_text(id: rdb::StreamId) -> IdText {
+    let mut text = IdText {
+        bytes: [0; 41],
+        len: 0,
+    };
+    text.push(Decimal::unsigned(id.ms).text());
+    text.push(b"-");
+    text.push(Decimal::unsigned(id.seq).text());
+    text
+}
+
+impl IdText {
+    fn push(&mut self, part: &[u8]) {
+        let end = self.len + part.len();
+        if let Some(place) = self.bytes.get_mut(self.len..end) {
+            place.copy_from_slice(part);
+            self.len = end;
+        }
+    }
+
+    pub(crate) fn text(&self) -> &[u8] {
+        self.bytes.get(..self.len).unwrap_or_default()
+    }
+}
+
 impl Decimal {
     pub(crate) fn new(number: i64) -> Self {
+        let mut decimal = Self::unsigned(number.unsigned_abs());
+        if number < 0 {
+            decimal.push(b'-');
+        }
+        decimal
+    }
+
+    pub(crate) fn unsigned(number: u64) -> Self {
         let mut decimal = Self {
             bytes: [0; 20],
             start: 20,
         };
-        let mut rest = number.unsigned_abs();
+        let mut rest = number;
         loop {
             // Ten's remainder fits in a byte.
             decimal.push(b'0' + u8::try_from(rest % 10).unwrap_or_default());
@@ -41,9 +80,6 @@ impl Decimal {
             if rest == 0 {
                 break;
             }
-        }
-        if number < 0 {
-            decimal.push(b'-');
         }
         decimal
     }
@@ -71,6 +107,14 @@ mod tests {
             assert_eq!(decimal.text(), number.to_string().as_bytes());
             assert_eq!(parse_i64(decimal.text()), Some(number));
         }
+    }
+
+    #[test]
+    fn ids_are_written() {
+        let id = |ms, seq| rdb::StreamId { ms, seq };
+        assert_eq!(id_text(id(0, 0)).text(), b"0-0");
+        let largest = "18446744073709551615-18446744073709551615";
+        assert_eq!(id_text(id(u64::MAX, u64::MAX)).text(), largest.as_bytes());
     }
 
     #[test]

@@ -15,6 +15,9 @@ const TIME_BYTES: usize = 8;
 /// The type bytes of streams, newest first.
 pub(crate) const TYPES: [u8; 5] = [27, 26, 21, 19, 15];
 
+/// The type from which on streams have counters.
+pub(crate) const WITH_COUNTERS: u8 = 19;
+
 /// Why a stream cannot be written in an older layout.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum NotOlder {
@@ -129,7 +132,7 @@ impl Copy<'_> {
         Some(returned > 0)
     }
 
-    /// `true`: producers' ids are recorded, or were.
+    /// `true`: producers' ids are recorded.
     fn idempotence(&mut self) -> Option<bool> {
         self.numbers(2)?;
         let producers = self.number()?;
@@ -140,8 +143,8 @@ impl Copy<'_> {
                 self.numbers(2)?;
             }
         }
-        let counted = (self.number()?, self.number()?);
-        Some(producers > 0 || counted != (0, 0))
+        self.numbers(2)?;
+        Some(producers > 0)
     }
 
     fn ids(&mut self) -> Option<u64> {

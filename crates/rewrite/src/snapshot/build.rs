@@ -4,12 +4,12 @@ use bytes::Bytes;
 use rdb::{KeyHead, Score};
 use resp::encode;
 
+use super::losses::Loss;
 use super::write::{self, Expect, Method, Sent};
-use super::{Current, Existing, Progress, SnapshotError, SnapshotErrorKind, SnapshotRewriter};
+use super::{Current, Existing, Progress, SnapshotError, SnapshotRewriter};
 use crate::Kind;
 use crate::number::Decimal;
 use crate::slot::temporary_key;
-use crate::stream::Losses;
 
 /// About what the head of a bulk string and its end take.
 const BULK_FRAME_BYTES: usize = 10;
@@ -26,12 +26,16 @@ pub(super) struct Chunk {
 impl SnapshotRewriter {
     pub(super) fn elements_start(&mut self) -> Result<(), SnapshotError> {
         let mut current = self.take()?;
-        if current.value != Progress::Expected {
+        if !matches!(current.value, Progress::Expected) {
             return Err(Self::out_of_order());
+        }
+        if current.restore.is_some() {
+            self.count_hints(&current.head);
         }
         current.value = Progress::Elements {
             name: self.build_name(&current),
             begun: false,
+            insert: None,
         };
         self.chunk.words.clear();
         self.chunk.count = 0;
@@ -96,7 +100,9 @@ impl SnapshotRewriter {
                 return Ok(());
             }
             if !self.options.target.hash_field_ttl {
-                self.lose_field_ttl()?;
+                let current = self.take()?;
+                self.lose(&current.head, Loss::FieldTtl)?;
+                self.current = Some(current);
                 return self.element(&[field, value], out, sent);
             }
         }
@@ -107,13 +113,13 @@ impl SnapshotRewriter {
         Ok(())
     }
 
-    fn lose_field_ttl(&mut self) -> Result<(), SnapshotError> {
-        if self.options.losses == Losses::Refuse {
-            let what = "TTLs of hash fields (Redis 7.4, Valkey 9.0)";
-            let kind = SnapshotErrorKind::TargetLacks { what };
-            return Err(Self::error(&self.take()?.head, kind));
-        }
-        self.counts.field_ttls_lost += 1;
+    /// Where an array inserts next, less one.
+    pub(super) fn insert_index(&mut self, index: u64) -> Result<(), SnapshotError> {
+        let value = self.current.as_mut().map(|current| &mut current.value);
+        let Some(Progress::Elements { insert, .. }) = value else {
+            return Err(Self::out_of_order());
+        };
+        *insert = Some(index);
         Ok(())
     }
 
@@ -130,7 +136,8 @@ impl SnapshotRewriter {
             Kind::Zset => b"ZADD",
             Kind::Hash if self.options.target.hset_variadic => b"HSET",
             Kind::Hash => b"HMSET",
-            Kind::String | Kind::Stream | Kind::Module | Kind::Array | Kind::RateLimiter => {
+            Kind::Array => b"ARMSET",
+            Kind::String | Kind::Stream | Kind::Module | Kind::RateLimiter => {
                 return Err(Self::out_of_order());
             }
         };
@@ -154,7 +161,7 @@ impl SnapshotRewriter {
     /// The first command of a value: makes room for it.
     fn begin(&mut self, current: &mut Current, out: &mut Vec<u8>, sent: &mut Vec<Sent>) {
         let db = current.head.db;
-        if let Progress::Elements { name, begun } = &mut current.value
+        if let Progress::Elements { name, begun, .. } = &mut current.value
             && !std::mem::replace(begun, true)
         {
             self.select(db, out, sent);
@@ -213,7 +220,10 @@ impl SnapshotRewriter {
         if !matches!(current.value, Progress::Elements { .. }) {
             return self.string_end(&current, out, sent);
         }
-        let Progress::Elements { begun: any, .. } = current.value else {
+        let Progress::Elements {
+            begun: any, insert, ..
+        } = current.value
+        else {
             return Ok(());
         };
         if !any && self.options.existing != Existing::Replace {
@@ -223,6 +233,10 @@ impl SnapshotRewriter {
         let Progress::Elements { name, .. } = &current.value else {
             return Ok(());
         };
+        if let Some(next) = insert.and_then(|insert| insert.checked_add(1)) {
+            encode::command(out, &[b"ARSEEK", name, Decimal::unsigned(next).text()]);
+            sent.push(Sent::new(&current.head, Method::Commands, Expect::Int));
+        }
         if any {
             self.finish(&current.head, name, Method::Commands, out, sent);
         } else if let Some(last) = sent.last_mut() {

@@ -8,9 +8,15 @@
 //! Where the target's own keys are not to be replaced, a single command says so itself (`SET ... NX`, `RESTORE` without
 //! `REPLACE`); what takes several is built under a temporary name and renamed with `RENAMENX` at the end.
 
+mod ahead;
+mod boundary;
 mod build;
+mod groups;
+mod losses;
 mod report;
 mod restore;
+mod skeleton;
+mod stream;
 mod string;
 mod write;
 
@@ -19,12 +25,16 @@ use rdb::{Dialect, Event, KeyHead, Want};
 
 use crate::abilities::Abilities;
 use crate::filter::Filter;
+use crate::number::Decimal;
 use crate::outcome::printable;
 use crate::own::OwnKeys;
 use crate::stream::Losses;
 use crate::{Db, Kind};
+use ahead::Ahead;
 use build::Chunk;
+use losses::Loss;
 pub use report::{SnapshotCounts, SnapshotError, SnapshotErrorKind};
+use stream::Stream;
 pub use write::{Expect, Method, Sent};
 
 /// What happens to a key that the target already has.
@@ -92,6 +102,7 @@ pub struct SnapshotRewriter {
     /// The key failed: what is still to come of its value is passed over.
     abandoned: bool,
     chunk: Chunk,
+    ahead: Ahead,
 }
 
 /// The key whose value is expected or under way.
@@ -111,7 +122,7 @@ struct RestoreAs {
 }
 
 /// How far a value is.
-#[derive(Debug, PartialEq, Eq)]
+#[derive(Debug)]
 enum Progress {
     Expected,
     /// A string within a command that is begun; so many bytes are to come.
@@ -127,7 +138,10 @@ enum Progress {
     Elements {
         name: Bytes,
         begun: bool,
+        /// Where an array inserts next, less one.
+        insert: Option<u64>,
     },
+    Stream(Box<Stream>),
 }
 
 impl SnapshotRewriter {
@@ -142,6 +156,7 @@ impl SnapshotRewriter {
             current: None,
             abandoned: false,
             chunk: Chunk::default(),
+            ahead: Ahead::default(),
             options,
         }
     }
@@ -165,6 +180,7 @@ impl SnapshotRewriter {
     pub fn key(&mut self, head: &KeyHead) -> Result<Want, SnapshotError> {
         self.current = None;
         self.abandoned = false;
+        self.ahead = Ahead::default();
         if self.is_left_out(head) {
             return Ok(Want::Skip);
         }
@@ -180,8 +196,11 @@ impl SnapshotRewriter {
             chosen => chosen.map_err(fail)?,
         };
         let mut head = head.clone();
-        if head.meta.is_some() && !self.takes_metadata() {
-            self.counts.metadata_lost += 1;
+        if want == Want::Elements {
+            self.count_hints(&head);
+        }
+        if head.meta.is_some() && (!self.takes_metadata() || restore.is_none()) {
+            self.count_loss(Loss::Metadata);
             head.meta = None;
         }
         self.current = Some(Current {
@@ -190,6 +209,13 @@ impl SnapshotRewriter {
             value: Progress::Expected,
         });
         Ok(want)
+    }
+
+    /// Commands do not tell how a key is used.
+    fn count_hints(&mut self, head: &KeyHead) {
+        if restore::has_hints(head) {
+            self.count_loss(Loss::UsageHint);
+        }
     }
 
     fn is_left_out(&mut self, head: &KeyHead) -> bool {
@@ -241,6 +267,14 @@ impl SnapshotRewriter {
         out: &mut Vec<u8>,
         sent: &mut Vec<Sent>,
     ) -> Result<(), SnapshotError> {
+        if let Some(Current {
+            value: Progress::Stream(_),
+            ..
+        }) = &self.current
+            && is_of_a_value(&event)
+        {
+            return self.stream(event, out, sent);
+        }
         match event {
             Event::String(value) => self.string(&value, out, sent),
             Event::Raw(body) => self.raw(&body, out, sent),
@@ -248,6 +282,9 @@ impl SnapshotRewriter {
                 kind: Kind::String,
                 len,
             } => self.string_start(len, out, sent),
+            Event::ValueStart {
+                kind: Kind::Stream, ..
+            } => self.stream_start(),
             Event::ValueStart { .. } => self.elements_start(),
             Event::StringPart(part) => self.string_part(&part, out, sent),
             Event::Item(item) => self.element(&[&item], out, sent),
@@ -257,6 +294,11 @@ impl SnapshotRewriter {
                 expire_at_ms,
             } => self.pair(&field, &value, expire_at_ms, out, sent),
             Event::Scored { member, score } => self.scored(&member, score, out, sent),
+            Event::ArrayItem { index, value } => {
+                let index = Decimal::unsigned(index);
+                self.element(&[index.text(), &value], out, sent)
+            }
+            Event::ArrayInsertIndex(index) => self.insert_index(index),
             Event::ValueEnd => self.end(out, sent),
             Event::Function { code } => self.function(&code, out, sent),
             Event::FunctionPreGa {
@@ -281,6 +323,7 @@ impl SnapshotRewriter {
                 self.dialect = dialect;
                 Ok(())
             }
+            event if is_of_a_value(&event) => Err(Self::out_of_order()),
             // Hints, notes and the end; keys go to `key`.
             _ => Ok(()),
         }
@@ -328,15 +371,12 @@ impl SnapshotRewriter {
             return Ok(());
         }
         if !self.options.target.functions {
-            if self.options.losses == Losses::Refuse {
-                let what = "functions (Redis 7.0)";
-                let kind = SnapshotErrorKind::TargetLacks { what };
-                return Err(SnapshotError {
+            self.may_lose(Loss::Function)
+                .map_err(|kind| SnapshotError {
                     key: String::new(),
                     kind,
-                });
-            }
-            self.counts.functions_dropped += 1;
+                })?;
+            self.count_loss(Loss::Function);
             return Ok(());
         }
         write::function(code, self.options.existing, out, sent);

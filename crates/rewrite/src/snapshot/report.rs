@@ -25,6 +25,20 @@ pub struct SnapshotCounts {
     pub field_ttls_lost: u64,
     /// Metadata of keys that the target cannot keep.
     pub metadata_lost: u64,
+    /// How long keys were not used or how often, where they are not restored. Never an error.
+    pub usage_hints_lost: u64,
+    /// Streams whose counters (messages ever added, read by groups) the target does not have. Never an error.
+    pub stream_counters_lost: u64,
+    /// Consumers whose times (last seen, last active) begin anew. Never an error.
+    pub consumer_times_lost: u64,
+    /// Pending messages that no command can make pending.
+    pub stream_pending_lost: u64,
+    /// Streams with messages that consumers gave back, which belong to a consumer of ours at the target.
+    pub stream_returned_lost: u64,
+    /// Streams whose producers the target does not remember.
+    pub stream_idempotence_lost: u64,
+    /// Streams whose numbers of messages recognised begin anew. Never an error.
+    pub stream_idempotence_counts_lost: u64,
     /// Libraries of functions that are filtered out, or that the target cannot keep.
     pub functions_dropped: u64,
     /// Data that modules keep beside the keys, which no command can carry.
@@ -62,7 +76,14 @@ pub enum SnapshotErrorKind {
         /// What the target takes.
         max: u64,
     },
-    /// A string has not the length that was announced for it.
+    /// A message of a stream has more fields than fit into a command.
+    TooManyWords {
+        /// The words its command would have.
+        words: u64,
+        /// The words that the target takes.
+        max: u64,
+    },
+    /// A string has not the length that was announced for it, or a message not as many fields.
     WrongLength,
     /// A part of a value came without its beginning.
     OutOfOrder,
@@ -86,6 +107,10 @@ impl fmt::Display for SnapshotError {
             SnapshotErrorKind::TooLarge { bytes, max } => write!(
                 f,
                 "{bytes} bytes go in one piece, and the target takes {max}: raise its proto-max-bulk-len"
+            ),
+            SnapshotErrorKind::TooManyWords { words, max } => write!(
+                f,
+                "a message takes a command of {words} words, and the target takes {max}: trim the stream, or filter it out"
             ),
             SnapshotErrorKind::WrongLength => write!(f, "not as long as announced"),
             SnapshotErrorKind::OutOfOrder => write!(f, "a part of a value without its beginning"),

@@ -2,9 +2,11 @@
 
 use std::borrow::Cow;
 
-use rdb::{Dialect, KeyHead, Want, dump};
+use rdb::{Dialect, Event, KeyHead, Want, dump};
 use resp::encode;
 
+use super::boundary;
+use super::losses::Loss;
 use super::write::{self, Expect, Method, Sent};
 use super::{Current, Existing, RestoreAs, SnapshotError, SnapshotErrorKind, SnapshotRewriter};
 use crate::Kind;
@@ -28,26 +30,41 @@ impl SnapshotRewriter {
         head: &KeyHead,
     ) -> Result<(Want, Option<RestoreAs>), SnapshotErrorKind> {
         let with_meta = head.meta.is_some() && self.takes_metadata();
-        if head.meta.is_some() && !with_meta && self.options.losses == Losses::Refuse {
-            let what = "metadata of keys (Redis 8.6)";
-            return Err(SnapshotErrorKind::TargetLacks { what });
+        let restore = self.restorable(head.type_id);
+        if head.meta.is_some() && (!with_meta || restore.is_none()) {
+            self.may_lose(Loss::Metadata)?;
         }
         if head.kind == Kind::String && !with_meta {
             return Ok((Want::Elements, None));
         }
-        let Some(mut restore) = self.restorable(head.type_id) else {
-            if head.encoding.decodes() {
+        let builds = self.builds(head);
+        let Some(mut restore) = restore else {
+            if builds {
                 return Ok((Want::Elements, None));
             }
             let (type_id, kind) = (head.type_id, head.kind);
             return Err(SnapshotErrorKind::TypeUnknown { type_id, kind });
         };
-        let mut bytes_max = self.body_bytes_max();
+        let mut bytes_max = if builds {
+            self.body_bytes_max()
+        } else {
+            u64::MAX
+        };
         if with_meta {
             restore.version = restore.version.max(META_VERSION);
             bytes_max = u64::MAX;
         }
         Ok((Want::Raw { bytes_max }, Some(restore)))
+    }
+
+    /// Whether commands can build such a value at the target.
+    fn builds(&self, head: &KeyHead) -> bool {
+        match head.kind {
+            Kind::String | Kind::List | Kind::Set | Kind::Zset | Kind::Hash => true,
+            Kind::Stream => self.options.target.streams,
+            Kind::Array => self.options.target.arrays,
+            Kind::Module | Kind::RateLimiter => false,
+        }
     }
 
     /// The largest body that is sent in one piece, where it could also be sent otherwise.
@@ -78,6 +95,12 @@ impl SnapshotRewriter {
         sent: &mut Vec<Sent>,
     ) -> Result<(), SnapshotError> {
         let current = self.take()?;
+        match boundary::elements(&current.head, body) {
+            Ok(None) => {}
+            Ok(Some(events)) => return self.raw_by_commands(current, events, out, sent),
+            Err(()) => return Err(Self::malformed(&current.head)),
+        }
+        self.count_raw_losses(&current);
         let (body, restore) = self.bytes_of(&current, body)?;
         let head = &current.head;
         let len = dump::payload_len(head.meta.as_deref(), &body);
@@ -130,6 +153,45 @@ impl SnapshotRewriter {
         Ok(())
     }
 
+    /// Builds a value by commands whose bytes are at hand.
+    fn raw_by_commands(
+        &mut self,
+        mut current: Current,
+        events: Vec<Event>,
+        out: &mut Vec<u8>,
+        sent: &mut Vec<Sent>,
+    ) -> Result<(), SnapshotError> {
+        if current.head.meta.take().is_some() {
+            self.lose(&current.head, Loss::Metadata)?;
+        }
+        let is_stream = current.head.kind == Kind::Stream;
+        self.current = Some(current);
+        for event in events.iter().filter(|_| is_stream) {
+            self.ahead(event)?;
+        }
+        for event in events {
+            self.write(event, out, sent)?;
+        }
+        Ok(())
+    }
+
+    fn malformed(head: &KeyHead) -> SnapshotError {
+        let (type_id, kind) = (head.type_id, head.kind);
+        Self::error(head, SnapshotErrorKind::TypeUnknown { type_id, kind })
+    }
+
+    /// What `RESTORE` into an older layout, or without its hints, leaves behind.
+    fn count_raw_losses(&mut self, current: &Current) {
+        let Current { head, restore, .. } = current;
+        if has_hints(head) && !self.options.target.restore_idle_freq {
+            self.count_loss(Loss::UsageHint);
+        }
+        let older = restore.is_some_and(|restore| restore.type_id < streams::WITH_COUNTERS);
+        if head.kind == Kind::Stream && head.type_id >= streams::WITH_COUNTERS && older {
+            self.count_loss(Loss::StreamCounters);
+        }
+    }
+
     /// The bytes to send: as they are, or a stream's in an older layout.
     fn bytes_of<'a>(
         &self,
@@ -144,13 +206,7 @@ impl SnapshotRewriter {
         let keep = self.options.losses == Losses::Refuse;
         match streams::older(body, head.type_id, restore.type_id, keep) {
             Ok(body) => Ok((Cow::Owned(body), restore)),
-            Err(NotOlder::Malformed) => {
-                let kind = SnapshotErrorKind::TypeUnknown {
-                    type_id: head.type_id,
-                    kind: head.kind,
-                };
-                Err(Self::error(head, kind))
-            }
+            Err(NotOlder::Malformed) => Err(Self::malformed(head)),
             Err(why @ (NotOlder::Idempotence | NotOlder::Returned)) => Err(Self::error(
                 head,
                 SnapshotErrorKind::TargetLacks { what: why.what() },
@@ -201,4 +257,9 @@ impl SnapshotRewriter {
         let idle = i64::try_from(head.idle_seconds?).ok()?;
         Some((b"IDLETIME", idle))
     }
+}
+
+/// Whether the file says how the key is used.
+pub(super) fn has_hints(head: &KeyHead) -> bool {
+    head.freq.is_some() || head.idle_seconds.is_some()
 }

@@ -71,7 +71,9 @@ impl SnapshotRewriter {
                 out.extend_from_slice(part);
             }
             Progress::Append { .. } => self.append(&mut current, part, out, sent),
-            Progress::Expected | Progress::Elements { .. } => return Err(Self::out_of_order()),
+            Progress::Expected | Progress::Elements { .. } | Progress::Stream(_) => {
+                return Err(Self::out_of_order());
+            }
         }
         self.current = Some(current);
         Ok(())
@@ -93,7 +95,9 @@ impl SnapshotRewriter {
                 Err(Self::error(&current.head, SnapshotErrorKind::WrongLength))
             }
             Progress::Append { .. } => self.string_built(current, out, sent),
-            Progress::Expected | Progress::Elements { .. } => Err(Self::out_of_order()),
+            Progress::Expected | Progress::Elements { .. } | Progress::Stream(_) => {
+                Err(Self::out_of_order())
+            }
         }
     }
 

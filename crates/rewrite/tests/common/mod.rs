@@ -1,6 +1,8 @@
 //! Commands as text, for golden files: words with blanks between, `""` for an empty one, `\x00` escapes for bytes.
 #![allow(dead_code, reason = "each test file uses its own part of this module")]
 
+pub(crate) mod snapshot;
+
 use resp::{Arg, CommandDecoder, Limits, encode};
 
 pub(crate) fn frame(words: &str) -> Vec<u8> {
