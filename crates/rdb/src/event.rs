@@ -28,6 +28,9 @@ pub enum Want {
     },
     /// The elements, where the encoding decodes; else the body as [`Event::Raw`].
     Elements,
+    /// As [`Want::Elements`], but of a stream without its messages: they are passed over unread,
+    /// and what follows them is given.
+    Groups,
     /// Nothing.
     Skip,
 }
@@ -353,18 +356,23 @@ impl ModuleId {
     pub const fn version(self) -> u64 {
         self.0 & 0x3ff
     }
+
+    /// Writes so many characters of six bits each, the last one lowest.
+    pub(crate) fn characters(bits: u64, count: u32, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        const CHARSET: &[u8; 64] =
+            b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_";
+        (0..count).rev().try_for_each(|place| {
+            let index = usize::try_from(bits >> (6 * place) & 63).unwrap_or_default();
+            let character = CHARSET.get(index).copied().unwrap_or(b'?');
+            write!(f, "{}", char::from(character))
+        })
+    }
 }
 
 impl fmt::Display for ModuleId {
     /// The name.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        const CHARSET: &[u8; 64] =
-            b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_";
-        (0..9).rev().try_for_each(|place| {
-            let index = usize::try_from(self.0 >> (10 + 6 * place) & 63).unwrap_or_default();
-            let character = CHARSET.get(index).copied().unwrap_or(b'?');
-            write!(f, "{}", char::from(character))
-        })
+        Self::characters(self.0 >> 10, 9, f)
     }
 }
 

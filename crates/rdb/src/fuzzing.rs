@@ -21,6 +21,7 @@ const LIMITS: Limits = Limits {
     part_bytes_max: 7,
     db_max: 1 << 16,
     template_id_max: 64,
+    templates_bytes_max: 1 << 12,
     validate_raw: true,
 };
 

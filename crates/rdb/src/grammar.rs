@@ -23,8 +23,6 @@ pub(crate) enum Piece {
     Each(&'static [Self]),
     /// A number, and these pieces if it is 1; it may be 0.
     Optional(&'static [Self]),
-    /// The name of a stream's node: a string of 16 bytes.
-    NodeId,
     /// A container number, then a listpack or a plain element in a string.
     QuicklistNode,
     /// A field's expiry as i64, at least -1.
@@ -81,7 +79,9 @@ pub(crate) const EXPIRING_LED: &[Piece] = &[Each(&[Number, Text, Text])];
 pub(crate) const EXPIRING_TRAILING: &[Piece] = &[Each(&[Text, Text, Piece::TrailingExpiry])];
 pub(crate) const EXPIRING_RELATIVE: &[Piece] = &[Fixed(8), Each(&[Number, Text, Text])];
 
-const NODES: Piece = Each(&[Piece::NodeId, packed(Form::Listpack, Shape::StreamNode)]);
+/// A node's id and its listpack. Streams are passed over by these pieces, and looked into by
+/// [`value::stream`](crate::value::stream) alone; so are arrays and templates.
+const NODES: Piece = Each(&[Text, Text]);
 /// Id, time of delivery; count of deliveries.
 const PENDING: Piece = Each(&[Fixed(16 + 8), Number]);
 const IDS: Piece = Each(&[Fixed(16)]);
@@ -168,11 +168,8 @@ const GROUP_5: &[Piece] = &[Text, Number, Number, Number, PENDING, CONSUMERS_3, 
 pub(crate) const ARRAY: &[Piece] = &[Piece::ArrayHead];
 pub(crate) const ARRAY_VALUE: &[Piece] = &[Number, Piece::ArrayValue];
 
-pub(crate) const TEMPLATE_LISTPACK: &[Piece] = &[
-    Piece::TemplateNames(NamesThen::Listpack),
-    packed(Form::Listpack, Shape::TemplateValues),
-];
-pub(crate) const TEMPLATE_LISTPACK_REF: &[Piece] = &[packed(Form::Listpack, Shape::TemplateValues)];
+pub(crate) const TEMPLATE_LISTPACK: &[Piece] = &[Piece::TemplateNames(NamesThen::Listpack), Text];
+pub(crate) const TEMPLATE_LISTPACK_REF: &[Piece] = &[Text];
 pub(crate) const TEMPLATE_ARRAY: &[Piece] = &[Piece::TemplateNames(NamesThen::Values)];
 pub(crate) const TEMPLATE_ARRAY_REF: &[Piece] = &[Piece::TemplateValues];
 

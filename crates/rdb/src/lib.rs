@@ -57,3 +57,4 @@ pub use event::{
 };
 pub use limits::Limits;
 pub use types::{Db, Dialect, Encoding, Kind, RdbVersion};
+pub use value::module::{KeyMeta, KeyMetaClass, key_meta, module_aux};

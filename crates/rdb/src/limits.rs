@@ -18,6 +18,8 @@ pub struct Limits {
     pub db_max: u32,
     /// Highest hash template number accepted (template numbers are small and dense).
     pub template_id_max: u64,
+    /// What the names of all hash templates of a file may take.
+    pub templates_bytes_max: u64,
     /// Whether compressed parts of raw values are decompressed to validate what they hold.
     /// Uncompressed parts are always validated.
     pub validate_raw: bool,
@@ -32,6 +34,7 @@ impl Default for Limits {
             part_bytes_max: 1 << 20,
             db_max: 1 << 24,
             template_id_max: 1 << 21,
+            templates_bytes_max: 256 << 20,
             validate_raw: true,
         }
     }

@@ -9,6 +9,7 @@ use crate::grammar::{self, Piece};
 use crate::leaf::reader::Reader;
 use crate::limits::Limits;
 use crate::types::Dialect;
+use crate::value::template::ascends;
 
 /// An opcode, by what is done with its body.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -180,10 +181,7 @@ impl Body<'_> {
         let mut fields: Vec<Bytes> = Vec::new();
         for _ in 0..self.reader.number()? {
             let field = self.text()?;
-            let ascends = fields
-                .last()
-                .is_none_or(|last| (last.len(), last.as_ref()) < (field.len(), field.as_ref()));
-            if !ascends {
+            if !ascends(fields.last(), &field) {
                 return Err(Stop::corrupt("a template whose fields do not ascend"));
             }
             fields.push(field);

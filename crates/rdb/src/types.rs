@@ -126,31 +126,7 @@ impl Encoding {
     /// Whether the decoder can give the elements of such a value.
     #[must_use]
     pub const fn decodes(self) -> bool {
-        match self {
-            Self::Plain
-            | Self::TextScores
-            | Self::BinaryScores
-            | Self::Zipmap
-            | Self::Ziplist
-            | Self::Intset
-            | Self::Listpack
-            | Self::Quicklist
-            | Self::Quicklist2
-            | Self::ExpiringAbsolute
-            | Self::ExpiringListpackPreGa
-            | Self::ExpiringTrailing
-            | Self::ExpiringRelative
-            | Self::ExpiringListpack => true,
-            Self::Stream(_)
-            | Self::ModulePreGa
-            | Self::Module
-            | Self::Array
-            | Self::TemplateListpack
-            | Self::TemplateListpackRef
-            | Self::TemplateArray
-            | Self::TemplateArrayRef
-            | Self::Reserved => false,
-        }
+        !matches!(self, Self::ModulePreGa | Self::Reserved)
     }
 }
 

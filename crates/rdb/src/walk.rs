@@ -10,6 +10,7 @@ use crate::leaf::reader::{Reader, StringHead};
 use crate::leaf::{double, lzf};
 use crate::limits::Limits;
 use crate::templates::Templates;
+use crate::value::array;
 use crate::window::Window;
 
 /// How closely the walk looks at what it passes.
@@ -172,10 +173,6 @@ impl Walk {
                 flag @ 0..=1 => Then::Push(pieces, flag),
                 _ => return Err(Stop::corrupt("a flag that is neither 0 nor 1")),
             },
-            Piece::NodeId => match reader.text(around.limits.item_bytes_max)? {
-                text if text.len() == 16 => Then::Next,
-                _ => return Err(Stop::corrupt("a stream node's name of other than 16 bytes")),
-            },
             Piece::QuicklistNode => self.quicklist_node(&mut reader, around.limits)?,
             Piece::TrailingExpiry => match i64::from_le_bytes(reader.array()?) {
                 ..-1 => return Err(Stop::corrupt("a field's expiry out of range")),
@@ -186,8 +183,8 @@ impl Walk {
             Piece::ArrayValue => self.array_value(&mut reader, around.limits)?,
             Piece::TemplateNames(names) => self.names(names, &mut reader, around.limits)?,
             Piece::TemplateValues => {
-                let fields = around.templates.fields(reader.number()?)?;
-                Then::Push(grammar::STRING, fields)
+                let names = around.templates.names(reader.number()?)?;
+                Then::Push(grammar::STRING, names.len() as u64)
             }
         };
         Ok(Effect {
@@ -334,14 +331,6 @@ impl Walk {
 }
 
 fn array_head(reader: &mut Reader<'_>) -> Result<Then, Stop> {
-    let values = reader.number()?;
-    if values == 0 {
-        return Err(Stop::corrupt("an array without values"));
-    }
-    match reader.number()? {
-        0 => {}
-        1 => drop(reader.number()?),
-        _ => return Err(Stop::corrupt("a flag that is neither 0 nor 1")),
-    }
+    let (values, _) = array::head(reader)?;
     Ok(Then::Push(grammar::ARRAY_VALUE, values))
 }

@@ -39,7 +39,8 @@ pub(crate) struct Window {
     /// Bytes in `held` and `held_loose`.
     held_len: usize,
     sum: Running,
-    /// Everything before this offset is in the sum (going back does not take it out again).
+    /// Everything before this offset is in the sum (going back does not take it out again), or
+    /// is not wanted there.
     summed: u64,
 }
 
@@ -58,6 +59,19 @@ impl Window {
             held_len: 0,
             sum: Running::new(),
             summed: 0,
+        }
+    }
+
+    /// A window over the same bytes from the place of this one on, which sums nothing.
+    pub(crate) fn fork(&self) -> Self {
+        Self {
+            head: self.head.slice(self.pos..),
+            head_at: self.offset(),
+            queue: self.queue.clone(),
+            loose: self.loose.clone(),
+            queued: self.queued,
+            summed: u64::MAX,
+            ..Self::new()
         }
     }
 

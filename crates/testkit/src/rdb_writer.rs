@@ -14,7 +14,7 @@ mod compress;
 mod packed;
 
 pub use compress::lzf;
-pub use packed::{Item, intset, listpack, stream_node, ziplist, zipmap};
+pub use packed::{Item, Message, intset, listpack, stream_messages, stream_node, ziplist, zipmap};
 
 /// A file that is being written.
 #[derive(Debug, Clone)]

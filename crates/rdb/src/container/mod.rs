@@ -11,6 +11,7 @@ use crate::leaf::double;
 
 pub(crate) mod intset;
 pub(crate) mod listpack;
+pub(crate) mod stream_node;
 pub(crate) mod ziplist;
 pub(crate) mod zipmap;
 
@@ -34,17 +35,13 @@ pub(crate) enum Shape {
     Scored,
     /// Field, value, expiry by turns.
     Expiring,
-    /// Messages of a stream; never empty.
-    StreamNode,
-    /// A number, then values.
-    TemplateValues,
 }
 
 impl Shape {
     /// Entries to an element.
     pub(crate) const fn entries(self) -> u64 {
         match self {
-            Self::Items | Self::StreamNode | Self::TemplateValues => 1,
+            Self::Items => 1,
             Self::Pairs | Self::Scored => 2,
             Self::Expiring => 3,
         }
@@ -86,16 +83,6 @@ impl Packed {
                 entry if index % 3 == 2 => expiry(entry).map(drop),
                 _ => Ok(()),
             }),
-            Shape::StreamNode => self.walk(blob, |_, _| Ok(())),
-            Shape::TemplateValues => self.walk(blob, |index, entry| match entry {
-                Entry::Text { .. } if index == 0 => {
-                    Err(ErrorKind::Corrupt("a template's number that is no integer"))
-                }
-                Entry::Int(..0) if index == 0 => {
-                    Err(ErrorKind::Corrupt("a template's number below zero"))
-                }
-                Entry::Int(_) | Entry::Text { .. } => Ok(()),
-            }),
         }
     }
 
@@ -114,9 +101,6 @@ impl Packed {
             return Err(ErrorKind::Corrupt(
                 "a container with an incomplete last element",
             ));
-        }
-        if count == 0 && matches!(self.shape, Shape::StreamNode | Shape::TemplateValues) {
-            return Err(ErrorKind::Corrupt("a container that must not be empty"));
         }
         Ok(count)
     }

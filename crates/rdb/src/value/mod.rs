@@ -9,18 +9,35 @@ use crate::event::{Event, Score};
 use crate::leaf::double;
 use crate::leaf::reader::{Reader, Text};
 use crate::limits::Limits;
+use crate::templates::Templates;
 use crate::types::{Encoding, Kind, Row};
 use crate::window::Window;
 
+pub(crate) mod array;
 pub(crate) mod empty;
+pub(crate) mod module;
+mod pending;
 pub(crate) mod plain;
+mod stream;
 pub(crate) mod string;
+pub(crate) mod template;
 
 /// A value on its way out, element by element.
 #[derive(Debug)]
 pub(crate) struct Elements {
     row: &'static Row,
     stage: Stage,
+}
+
+/// How a value is looked at.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Look {
+    /// Its elements are given.
+    Give,
+    /// It is validated; nobody looks at the events, and messages of streams are left out.
+    Check,
+    /// Of streams, only what stands behind the messages is given.
+    Groups,
 }
 
 #[derive(Debug)]
@@ -38,6 +55,10 @@ enum Stage {
         entries: Entries,
         shape: Shape,
     },
+    Stream(Box<stream::Stream>),
+    Array(array::Array),
+    Module(module::Parts),
+    Template(Box<template::Template>),
     /// Nodes of a list, each a container or an element.
     Nodes {
         left: u64,
@@ -50,6 +71,7 @@ pub(crate) struct Input<'a> {
     pub(crate) window: &'a mut Window,
     pub(crate) arena: &'a mut Arena,
     pub(crate) limits: &'a Limits,
+    pub(crate) templates: &'a Templates,
 }
 
 impl Input<'_> {
@@ -72,8 +94,19 @@ impl Input<'_> {
         self.arena.text(self.window, text)
     }
 
-    /// Reads a container, led by `lead` bytes, off the window.
-    fn container(&mut self, lead: usize, packed: Packed) -> Result<(Entries, u64), Stop> {
+    /// Reads a string off the window.
+    fn item(&mut self) -> Result<Bytes, Stop> {
+        let mut reader = Reader::new(self.window.rest());
+        let text = reader.text(self.limits.item_bytes_max)?;
+        let used = reader.at();
+        let item = self.text(text)?;
+        self.window.consume(used);
+        Ok(item)
+    }
+
+    /// Reads a container, led by `lead` bytes: its entries, their number, and how many bytes of
+    /// the window it takes with its lead, which are not consumed yet.
+    fn container(&mut self, lead: usize, packed: Packed) -> Result<(Entries, u64, usize), Stop> {
         let mut reader = Reader::new(self.window.rest());
         reader.take(lead)?;
         let text = reader.text(self.limits.item_bytes_max)?;
@@ -83,18 +116,26 @@ impl Input<'_> {
         }
         let blob = self.text(text)?;
         let count = packed.check(&blob)?;
-        self.window.consume(used);
-        Ok((Entries::new(packed.form, blob), count))
+        Ok((Entries::new(packed.form, blob), count, used))
     }
 }
 
 impl Elements {
     /// Begins a value of a type that decodes.
-    pub(crate) const fn new(row: &'static Row) -> Self {
-        Self {
-            row,
-            stage: Stage::Start,
-        }
+    pub(crate) fn new(row: &'static Row, look: Look) -> Self {
+        let stage = match row.encoding {
+            Encoding::Stream(form) => Stage::Stream(Box::new(stream::Stream::new(form, look))),
+            Encoding::Array => Stage::Array(array::Array::default()),
+            Encoding::Module => Stage::Module(module::Parts::default()),
+            Encoding::TemplateListpack
+            | Encoding::TemplateListpackRef
+            | Encoding::TemplateArray
+            | Encoding::TemplateArrayRef => {
+                Stage::Template(Box::new(template::Template::new(row.encoding)))
+            }
+            _ => Stage::Start,
+        };
+        Self { row, stage }
     }
 
     /// The next event; [`Event::String`] and [`Event::ValueEnd`] are the last.
@@ -108,6 +149,10 @@ impl Elements {
                 *left -= 1;
                 Ok(event)
             }
+            Stage::Stream(stream) => stream.next(input),
+            Stage::Array(array) => array.next(input),
+            Stage::Module(parts) => parts.next(input),
+            Stage::Template(template) => template.next(input),
             Stage::Packed { entries, shape } => packed_element(entries, *shape, input.arena),
             Stage::Nodes { left, entries } => {
                 next_in_nodes(self.row.encoding, left, entries, input)
@@ -132,7 +177,8 @@ impl Elements {
             }
             encoding => match packed_in(self.row.kind, encoding) {
                 Some((lead, packed)) => {
-                    let (entries, count) = input.container(lead, packed)?;
+                    let (entries, count, used) = input.container(lead, packed)?;
+                    input.window.consume(used);
                     let len = count / packed.shape.entries();
                     (
                         Stage::Packed {
@@ -231,7 +277,7 @@ fn packed_element(entries: &mut Entries, shape: Shape, arena: &mut Arena) -> Res
     };
     let first = entry_text(entries, first, arena);
     let event = match shape {
-        Shape::Items | Shape::StreamNode | Shape::TemplateValues => Event::Item(first),
+        Shape::Items => Event::Item(first),
         Shape::Scored => Event::Scored {
             member: first,
             score: score(entries)?,
@@ -315,9 +361,7 @@ fn node(encoding: Encoding, input: &mut Input<'_>) -> Result<Node, Stop> {
             form: Form::Ziplist,
             shape,
         };
-        return input
-            .container(0, packed)
-            .map(|(entries, _)| Node::Entries(entries));
+        return packed_node(0, packed, input);
     }
     let mut reader = Reader::new(input.window.rest());
     match reader.number()? {
@@ -337,10 +381,14 @@ fn node(encoding: Encoding, input: &mut Input<'_>) -> Result<Node, Stop> {
                 form: Form::Listpack,
                 shape,
             };
-            input
-                .container(lead, packed)
-                .map(|(entries, _)| Node::Entries(entries))
+            packed_node(lead, packed, input)
         }
         _ => Err(Stop::corrupt("a list node of an unknown container")),
     }
+}
+
+fn packed_node(lead: usize, packed: Packed, input: &mut Input<'_>) -> Result<Node, Stop> {
+    let (entries, _, used) = input.container(lead, packed)?;
+    input.window.consume(used);
+    Ok(Node::Entries(entries))
 }

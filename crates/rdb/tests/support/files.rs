@@ -3,7 +3,9 @@
 
 use rdb::types::{ROWS, Row};
 use rdb::{Dialect, Encoding, Kind};
-use testkit::rdb_writer::{Item, RdbWriter, intset, listpack, stream_node, ziplist, zipmap};
+use testkit::rdb_writer::{
+    Item, Message, RdbWriter, intset, listpack, stream_messages, stream_node, ziplist, zipmap,
+};
 
 /// Name and bytes of every golden file.
 pub fn all() -> Vec<(String, Vec<u8>)> {
@@ -340,6 +342,26 @@ fn id(ms: u64, seq: u64) -> [u8; 16] {
     both.to_be_bytes()
 }
 
+/// Messages with fields of their own, and deleted ones of both forms.
+fn mixed_node() -> Vec<u8> {
+    let message = |seq, deleted, fields, values| Message {
+        id: (0, seq),
+        deleted,
+        fields,
+        values,
+    };
+    stream_messages(
+        &["f"],
+        &[
+            message(0, true, None, &["gone"]),
+            message(1, false, Some(&["own", "7"]), &["value", "-7"]),
+            message(2, true, Some(&["own"]), &["gone, too"]),
+            message(3, true, Some(&[]), &[]),
+            message(4, false, None, &["8"]),
+        ],
+    )
+}
+
 fn stream(type_id: u8, body: &mut RdbWriter) {
     let node = stream_node(
         &["temperature", "unit"],
@@ -349,14 +371,16 @@ fn stream(type_id: u8, body: &mut RdbWriter) {
             ((5, 1), &["70000", "a unit"]),
         ],
     );
-    body.len(2)
+    body.len(3)
         .text(id(1000, 1))
         .text(&node)
         .lzf_text(id(2000, 0))
-        .lzf_text(&node);
-    body.len(6).len(2005).len(1);
+        .lzf_text(&node)
+        .text(id(3000, 0))
+        .text(mixed_node());
+    body.len(8).len(3007).len(1);
     if type_id >= 19 {
-        body.len(1000).len(1).len(0).len(0).len(6);
+        body.len(1000).len(1).len(3000).len(3).len(11);
     }
     body.len(2);
     for name in ["group", "other"] {
@@ -371,7 +395,12 @@ fn stream(type_id: u8, body: &mut RdbWriter) {
                 .len(3);
         }
         body.len(2);
-        for (consumer, ids) in [("first", &[id(1000, 1)][..]), ("idle", &[])] {
+        // Below 27, every pending message has an owner.
+        let second: &[[u8; 16]] = match type_id {
+            27.. => &[],
+            _ => &[id(1005, 1)],
+        };
+        for (consumer, ids) in [("first", &[id(1000, 1)][..]), ("second", second)] {
             body.text(consumer)
                 .bytes(1_700_000_000_001_i64.to_le_bytes());
             if type_id >= 21 {

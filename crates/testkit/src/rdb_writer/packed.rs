@@ -171,17 +171,59 @@ pub fn zipmap(pairs: &[(&[u8], &[u8])], free: u8) -> Vec<u8> {
     out
 }
 
+/// A message of a stream's node.
+#[derive(Debug, Clone, Copy)]
+pub struct Message<'a> {
+    /// The distance of its id from the node's.
+    pub id: (i64, i64),
+    /// Whether it is deleted.
+    pub deleted: bool,
+    /// Its fields, if they are not the node's.
+    pub fields: Option<&'a [&'a str]>,
+    /// Its values.
+    pub values: &'a [&'a str],
+}
+
 /// The listpack of a stream's node: messages that share their fields, by distance of their ids.
 #[must_use]
 pub fn stream_node(fields: &[&str], messages: &[((i64, i64), &[&str])]) -> Vec<u8> {
-    let mut items: Vec<Item<'_>> = vec![(messages.len() as i64).into(), 0.into()];
+    let messages: Vec<Message<'_>> = messages
+        .iter()
+        .map(|(id, values)| Message {
+            id: *id,
+            deleted: false,
+            fields: None,
+            values,
+        })
+        .collect();
+    stream_messages(fields, &messages)
+}
+
+/// The listpack of a stream's node.
+#[must_use]
+pub fn stream_messages(fields: &[&str], messages: &[Message<'_>]) -> Vec<u8> {
+    let deleted = messages.iter().filter(|message| message.deleted).count();
+    let mut items: Vec<Item<'_>> = vec![
+        ((messages.len() - deleted) as i64).into(),
+        (deleted as i64).into(),
+    ];
     items.push((fields.len() as i64).into());
     items.extend(fields.iter().map(|field| Item::from(*field)));
     items.push(0.into());
-    for ((ms, seq), values) in messages {
-        items.extend([Item::Int(2), Item::Int(*ms), Item::Int(*seq)]);
-        items.extend(values.iter().map(|value| Item::from(*value)));
-        items.push((values.len() as i64 + 3).into());
+    for message in messages {
+        let start = items.len();
+        let flags = i64::from(message.deleted) | i64::from(message.fields.is_none()) << 1;
+        items.extend([flags, message.id.0, message.id.1].map(Item::Int));
+        match message.fields {
+            None => items.extend(message.values.iter().map(|value| Item::from(*value))),
+            Some(fields) => {
+                items.push((fields.len() as i64).into());
+                for (field, value) in fields.iter().zip(message.values) {
+                    items.extend([Item::from(*field), Item::from(*value)]);
+                }
+            }
+        }
+        items.push(((items.len() - start) as i64).into());
     }
     listpack(&items)
 }

@@ -2,6 +2,8 @@
 
 use bytes::Bytes;
 
+mod value;
+
 use crate::arena::Arena;
 use crate::error::{Error, ErrorKind, Stop};
 use crate::event::{Event, KeyHead, Poll, Want};
@@ -11,8 +13,8 @@ use crate::limits::Limits;
 use crate::opcode::{Long, Opcode};
 use crate::templates::Templates;
 use crate::types::{self, Db, Dialect, RdbVersion, Row};
-use crate::value::{Elements, Input, empty};
-use crate::walk::{Around, Care, Walk, Walked};
+use crate::value::{Elements, empty};
+use crate::walk::{Care, Walk, Walked};
 use crate::window::Window;
 
 /// Decodes a file as it arrives.
@@ -51,8 +53,17 @@ pub struct Decoder {
     arena: Arena,
     templates: Templates,
     skipped_empty: u64,
-    /// Whether this is one value without a file around it.
-    alone: bool,
+    scope: Scope,
+}
+
+/// What the bytes are.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Scope {
+    File,
+    /// One value without a file around it.
+    Payload,
+    /// One value with a file around it that is read elsewhere.
+    Ahead,
 }
 
 /// What opcodes have said of the next key.
@@ -80,6 +91,12 @@ enum State {
     /// A value is being held, to be given whole.
     Walking {
         row: &'static Row,
+    },
+    /// A value is being held and looked into, to be given whole.
+    Checking {
+        row: &'static Row,
+        elements: Elements,
+        bytes_max: u64,
     },
     /// A value is being passed over.
     Skipping,
@@ -116,7 +133,7 @@ impl Decoder {
             arena: Arena::new(),
             templates: Templates::default(),
             skipped_empty: 0,
-            alone: false,
+            scope: Scope::File,
         }
     }
 
@@ -128,8 +145,32 @@ impl Decoder {
         decoder.state = State::Payload;
         decoder.dialect = Dialect::of_payload(version);
         decoder.version = version;
-        decoder.alone = true;
+        decoder.scope = Scope::Payload;
         decoder
+    }
+
+    /// A second decoder that stands before the value of the key just given, to look at what is
+    /// behind before what is in front is given: the ids that a stream's groups hold, above all,
+    /// before its messages. `None` unless the last event was an [`Event::Key`].
+    ///
+    /// It has what was fed so far; what follows is to be fed to both. It gives the one value, by
+    /// default in elements ([`want`](Self::want) says otherwise, [`Want::Groups`] for instance),
+    /// then [`Poll::End`], whatever comes behind. Offsets count from where the file begins.
+    #[must_use]
+    pub fn lookahead(&self) -> Option<Self> {
+        let State::Keyed { row } = self.state else {
+            return None;
+        };
+        Some(Self {
+            window: self.window.fork(),
+            state: State::Keyed { row },
+            dialect: self.dialect,
+            version: self.version,
+            db: self.db,
+            templates: self.templates.clone(),
+            scope: Scope::Ahead,
+            ..Self::new(self.limits.clone())
+        })
     }
 
     /// Takes the next bytes of the file.
@@ -214,25 +255,10 @@ impl Decoder {
             State::Between => self.between(),
             State::Keyed { row } => {
                 let row = *row;
-                self.begin_value(row)
+                Ok(self.begin_value(row))
             }
-            State::Giving { elements } => {
-                let Self {
-                    window,
-                    arena,
-                    limits,
-                    ..
-                } = self;
-                let event = elements.next(&mut Input {
-                    window,
-                    arena,
-                    limits,
-                })?;
-                if matches!(event, Event::String(_) | Event::ValueEnd) {
-                    self.state = self.after_value();
-                }
-                Ok(Some(event))
-            }
+            State::Giving { .. } => self.give(),
+            State::Checking { .. } => self.check_value(),
             State::Walking { row } => {
                 let row = *row;
                 self.walk_value(row)
@@ -268,10 +294,10 @@ impl Decoder {
     }
 
     const fn after_value(&self) -> State {
-        if self.alone {
-            State::Spent
-        } else {
-            State::Between
+        match self.scope {
+            Scope::File => State::Between,
+            Scope::Payload => State::Spent,
+            Scope::Ahead => State::Ended,
         }
     }
 
@@ -308,9 +334,9 @@ impl Decoder {
         };
         let mut reader = Reader::new(self.window.rest());
         reader.u8()?;
-        let text = match self.alone {
-            true => Text::Plain { start: 0, end: 0 },
-            false => reader.text(self.limits.item_bytes_max)?,
+        let text = match self.scope {
+            Scope::Payload => Text::Plain { start: 0, end: 0 },
+            Scope::File | Scope::Ahead => reader.text(self.limits.item_bytes_max)?,
         };
         let used = reader.at();
         let is_empty = empty::is_empty(row, reader)?;
@@ -323,7 +349,7 @@ impl Decoder {
             freq,
             meta,
         } = std::mem::take(&mut self.lead);
-        if is_empty && self.alone {
+        if is_empty && self.scope == Scope::Payload {
             return Err(Stop::corrupt("a value without elements"));
         }
         if is_empty {
@@ -349,76 +375,14 @@ impl Decoder {
         })))
     }
 
-    fn begin_value(&mut self, row: &'static Row) -> Result<Option<Event>, Stop> {
-        let body = row.body.unwrap_or_default();
-        let bytes_max = match self.want {
-            Want::Elements if row.encoding.decodes() => {
-                self.state = State::Giving {
-                    elements: Elements::new(row),
-                };
-                return Ok(None);
-            }
-            Want::Skip => {
-                self.walk.start(body, Care::Skip, u64::MAX);
-                self.state = State::Skipping;
-                return Ok(None);
-            }
-            Want::Raw { bytes_max } if row.encoding.decodes() => {
-                bytes_max.min(self.limits.raw_bytes_max)
-            }
-            Want::Raw { .. } | Want::Elements => self.limits.raw_bytes_max,
-        };
-        let care = if self.limits.validate_raw {
-            Care::Unpacked
-        } else {
-            Care::Stored
-        };
-        self.window.mark();
-        self.walk.start(body, care, bytes_max);
-        self.state = State::Walking { row };
-        Ok(None)
-    }
-
-    fn run_walk(&mut self) -> Result<Walked, Stop> {
-        let around = Around {
-            limits: &self.limits,
-            templates: &self.templates,
-        };
-        self.walk.run(&mut self.window, around)
-    }
-
-    fn walk_value(&mut self, row: &'static Row) -> Result<Option<Event>, Stop> {
-        match self.run_walk()? {
-            Walked::Whole => {
-                self.state = self.after_value();
-                Ok(Some(Event::Raw(self.window.take_marked())))
-            }
-            Walked::TooLarge if row.encoding.decodes() => {
-                self.window.rewind();
-                self.state = State::Giving {
-                    elements: Elements::new(row),
-                };
-                Ok(None)
-            }
-            Walked::TooLarge => Err(self.too_large("value without elements")),
-        }
-    }
-
-    fn too_large(&self, what: &'static str) -> Stop {
-        let max = self.limits.raw_bytes_max;
-        let got = self.window.marked_len().max(max.saturating_add(1));
-        Stop::Bad(ErrorKind::Limit { what, got, max })
-    }
-
     fn hold_opcode(&mut self, opcode: Long) -> Result<Option<Event>, Stop> {
         if self.run_walk()? == Walked::TooLarge {
             return Err(self.too_large("opcode body"));
         }
         let raw = self.window.take_marked();
-        self.state = if self.alone {
-            State::Payload
-        } else {
-            State::Between
+        self.state = match self.scope {
+            Scope::Payload => State::Payload,
+            Scope::File | Scope::Ahead => State::Between,
         };
         let event = opcode.read(&raw, &mut self.arena, &self.limits);
         let Some(event) = event.map_err(Stop::in_full)? else {
@@ -426,7 +390,7 @@ impl Decoder {
             return Ok(None);
         };
         if let Event::HashTemplate { id, fields } = &event {
-            self.templates.add(*id, fields.len() as u64)?;
+            self.templates.add(*id, fields, &self.limits)?;
         }
         Ok(Some(event))
     }
