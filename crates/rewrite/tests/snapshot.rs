@@ -499,6 +499,55 @@ fn streams_of_newer_types() {
 }
 
 #[test]
+fn what_is_told_of_use_goes_only_with_restore() {
+    let idle = |head| KeyHead {
+        idle_seconds: Some(7),
+        ..head
+    };
+    let mut rewriter = SnapshotRewriter::new(redis("7.0.15"));
+    rewrite(&mut rewriter, &idle(list()), items(&["a"]));
+    rewrite(
+        &mut rewriter,
+        &idle(string()),
+        vec![Event::String(text("v"))],
+    );
+    rewrite(
+        &mut rewriter,
+        &idle(hash(16)),
+        vec![Event::Raw(text("body"))],
+    );
+    assert_eq!(rewriter.counts().usage_hints_lost, 2);
+    let mut rewriter = SnapshotRewriter::new(redis("4.0.14"));
+    rewrite(
+        &mut rewriter,
+        &idle(hash(13)),
+        vec![Event::Raw(text("body"))],
+    );
+    assert_eq!(rewriter.counts().usage_hints_lost, 1);
+}
+
+#[test]
+fn expiries_of_fields_are_bounded_in_words() {
+    let names: Vec<String> = (0..7).map(|field| format!("f{field}")).collect();
+    let fields: Vec<_> = names
+        .iter()
+        .map(|name| (name.as_str(), "v", Some(3_000_000)))
+        .collect();
+    let mut options = redis("8.0.6");
+    options.target.args_max = 9;
+    check(options, hash(22), pairs(&fields), expect![[r#"
+        Raw { bytes_max: 524288 }
+        UNLINK k -- Commands Int
+        HSET k f0 v f1 v f2 v -- Commands Int
+        HPEXPIREAT k 3000000 FIELDS 3 f0 f1 f2 -- Commands Array
+        HSET k f3 v f4 v f5 v -- Commands Int
+        HPEXPIREAT k 3000000 FIELDS 3 f3 f4 f5 -- Commands Array
+        HSET k f6 v -- Commands Int
+        HPEXPIREAT k 3000000 FIELDS 1 f6 -- Commands Array.
+    "#]]);
+}
+
+#[test]
 fn the_two_types_22() {
     let body = || vec![Event::Raw(text("body"))];
     let start = |dialect| Event::Start {
