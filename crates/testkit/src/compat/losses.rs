@@ -63,7 +63,8 @@ pub static LOSSES: &[Loss] = &[
     },
     Loss {
         name: "vector sets",
-        meaning: "Vector sets, whole. Targets before Redis 8.0, and Valkey. Counted by key.",
+        meaning: "Vector sets, whole. Targets before Redis 8.0, and Valkey: they refuse the values of a module that they do not \
+                  have, so that the filter has to keep them out, as it did here. Counted by key.",
         reason: None,
         possible: |_, target| !target.is_redis(8, 0),
         shows: |difference| difference.what == "is missing at the target (vectorset at the source)",
