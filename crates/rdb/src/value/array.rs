@@ -6,7 +6,8 @@
 //! ```
 
 use crate::error::Stop;
-use crate::event::{Event, Score};
+use crate::event::Event;
+use crate::leaf::double;
 use crate::leaf::reader::Reader;
 use crate::types::Kind;
 use crate::value::Input;
@@ -42,12 +43,7 @@ impl Array {
                 input.arena.text(input.window, text)?
             }
             1 => input.arena.int(i64::from_le_bytes(reader.array()?)),
-            2 => match f64::from_le_bytes(reader.array()?) {
-                value if value.is_nan() => {
-                    return Err(Stop::corrupt("a double of an array that is not a number"));
-                }
-                value => Score(value).to_string().into(),
-            },
+            2 => double::array_text(f64::from_le_bytes(reader.array()?)).into(),
             _ => return Err(Stop::corrupt("an array's value of an unknown form")),
         };
         let used = reader.at();
@@ -73,7 +69,12 @@ pub(crate) fn head(reader: &mut Reader<'_>) -> Result<(u64, Option<u64>), Stop> 
     }
     match reader.number()? {
         0 => Ok((values, None)),
-        1 => Ok((values, Some(reader.number()?))),
+        1 => match reader.number()? {
+            u64::MAX => Err(Stop::corrupt(
+                "an array whose place of insertion is out of range",
+            )),
+            index => Ok((values, Some(index))),
+        },
         _ => Err(Stop::corrupt("a flag that is neither 0 nor 1")),
     }
 }

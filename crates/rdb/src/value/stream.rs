@@ -358,7 +358,6 @@ impl Stream {
             Ok((seconds, messages, reader.number()?))
         })?;
         self.left = producers;
-        self.names.clear();
         self.stage = Stage::Producers;
         Ok(Some(Event::StreamIdempotence {
             duration_seconds,
@@ -372,9 +371,6 @@ impl Stream {
             return Ok(None);
         };
         let (name, messages, used) = named(input, |reader| reader.number())?;
-        if !self.names.insert(name.as_ref().into()) {
-            return Err(Stop::corrupt("a stream with two producers of one name"));
-        }
         input.window.consume(used);
         (self.left, self.items) = (left, messages);
         self.stage = Stage::Produced;
