@@ -535,7 +535,11 @@ fn expiries_of_fields_are_bounded_in_words() {
         .collect();
     let mut options = redis("8.0.6");
     options.target.args_max = 9;
-    check(options, hash(22), pairs(&fields), expect![[r#"
+    check(
+        options,
+        hash(22),
+        pairs(&fields),
+        expect![[r#"
         Raw { bytes_max: 524288 }
         UNLINK k -- Commands Int
         HSET k f0 v f1 v f2 v -- Commands Int
@@ -544,7 +548,8 @@ fn expiries_of_fields_are_bounded_in_words() {
         HPEXPIREAT k 3000000 FIELDS 3 f3 f4 f5 -- Commands Array
         HSET k f6 v -- Commands Int
         HPEXPIREAT k 3000000 FIELDS 1 f6 -- Commands Array.
-    "#]]);
+    "#]],
+    );
 }
 
 #[test]

@@ -7,7 +7,7 @@
 
 use bytes::Bytes;
 use memchr::memmem;
-use rdb::{Event, KeyHead, Limits, Poll, Want, dump};
+use rdb::{Event, Limits, Poll, Want, dump};
 
 /// Strings whose entries have those sizes: five bytes less, the head of a long string.
 const LENGTHS: [usize; 3] = [16_378, 2_097_146, 268_435_450];
@@ -18,11 +18,11 @@ const BODY_BYTES_MIN: usize = 16_383 / 88;
 
 /// The elements of a value that is to be built by commands for this reason; `None` if its bytes are good for all. `Err`:
 /// the bytes are not what they are said to be.
-pub(super) fn elements(head: &KeyHead, body: &[u8]) -> Result<Option<Vec<Event>>, ()> {
-    if body.len() < BODY_BYTES_MIN || !suspicious(head.type_id, body).unwrap_or(true) {
+pub(super) fn elements(type_id: u8, body: &[u8]) -> Result<Option<Vec<Event>>, ()> {
+    if body.len() < BODY_BYTES_MIN || !suspicious(type_id, body).unwrap_or(true) {
         return Ok(None);
     }
-    let events = decode(head.type_id, body).ok_or(())?;
+    let events = decode(type_id, body).ok_or(())?;
     Ok(events.iter().any(is_at_a_boundary).then_some(events))
 }
 
@@ -147,25 +147,7 @@ fn has_long_entry(listpack: &[u8]) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use rdb::types::Encoding;
-    use rdb::{Db, Kind};
-
     use super::*;
-
-    fn head(kind: Kind, type_id: u8) -> KeyHead {
-        KeyHead {
-            db: Db(0),
-            key: Bytes::from_static(b"k"),
-            type_id,
-            kind,
-            encoding: Encoding::Listpack,
-            expire_at_ms: None,
-            idle_seconds: None,
-            freq: None,
-            meta: None,
-            at: 0,
-        }
-    }
 
     /// A string's length in five bytes, and the string.
     fn string(text: &[u8]) -> Vec<u8> {
@@ -213,10 +195,10 @@ mod tests {
                     value: Bytes::from_static(b"y"),
                     expire_at_ms: None,
                 };
-                let found = elements(&head(Kind::Hash, 16), &string).unwrap().unwrap();
+                let found = elements(16, &string).unwrap().unwrap();
                 assert!(found.contains(&pair), "{rear:?}");
                 let list = [&[1, 2], &string[..]].concat();
-                let found = elements(&head(Kind::List, 18), &list).unwrap().unwrap();
+                let found = elements(18, &list).unwrap().unwrap();
                 assert_eq!(found.len(), 4);
             }
         }
@@ -227,22 +209,18 @@ mod tests {
         for (length, rear) in [(16_377, &[0x7f, 0xfe][..]), (16_379, &[0x01, 0x80, 0x80])] {
             let pack = listpack(length, rear);
             for string in [string(&pack), compressed(&pack)] {
-                assert_eq!(
-                    elements(&head(Kind::Hash, 16), &string),
-                    Ok(None),
-                    "{length}"
-                );
+                assert_eq!(elements(16, &string), Ok(None), "{length}");
             }
         }
         let plain = [&[1, 1], &string(&[b'x'; 16_378])[..]].concat();
-        assert_eq!(elements(&head(Kind::List, 18), &plain), Ok(None));
-        assert_eq!(elements(&head(Kind::Hash, 4), &[0; 500]), Ok(None));
+        assert_eq!(elements(18, &plain), Ok(None));
+        assert_eq!(elements(4, &[0; 500]), Ok(None));
     }
 
     #[test]
     fn what_cannot_be_read_is_an_error() {
         let mut pack = listpack(16_378, LONG);
         pack.truncate(16_384);
-        assert_eq!(elements(&head(Kind::Hash, 16), &string(&pack)), Err(()));
+        assert_eq!(elements(16, &string(&pack)), Err(()));
     }
 }

@@ -9,6 +9,7 @@
 //! `REPLACE`); what takes several is built under a temporary name and renamed with `RENAMENX` at the end.
 
 mod ahead;
+mod alone;
 mod boundary;
 mod build;
 mod groups;
@@ -31,6 +32,7 @@ use crate::own::OwnKeys;
 use crate::stream::Losses;
 use crate::{Db, Kind};
 use ahead::Ahead;
+pub(crate) use alone::{by_commands, is_at_a_boundary};
 use build::Chunk;
 use losses::Loss;
 pub use report::{SnapshotCounts, SnapshotError, SnapshotErrorKind};

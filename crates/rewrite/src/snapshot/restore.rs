@@ -95,7 +95,7 @@ impl SnapshotRewriter {
         sent: &mut Vec<Sent>,
     ) -> Result<(), SnapshotError> {
         let current = self.take()?;
-        match boundary::elements(&current.head, body) {
+        match boundary::elements(current.head.type_id, body) {
             Ok(None) => {}
             Ok(Some(events)) => return self.raw_by_commands(current, events, out, sent),
             Err(()) => return Err(Self::malformed(&current.head)),

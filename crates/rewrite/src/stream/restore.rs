@@ -6,6 +6,7 @@ use super::{Done, Work};
 use crate::number::{Decimal, parse_i64};
 use crate::outcome::{ErrorKind, printable};
 use crate::payload::{self, Unloadable};
+use crate::snapshot::{SnapshotErrorKind, SnapshotOptions, by_commands, is_at_a_boundary};
 
 /// The options of a `RESTORE`.
 #[derive(Default)]
@@ -40,15 +41,35 @@ impl<'a> Work<'a> {
             at => self.leased(key, at),
         };
         let payload = match payload::fit(words.at(3), &self.options.target) {
+            Ok(_) if is_at_a_boundary(words.at(3)) => return self.rebuild(key, expire_at_ms, None),
             Ok(payload) => payload,
-            Err(Unloadable { type_id }) => {
-                return Err(ErrorKind::TypeUnknown {
-                    key: printable(key),
-                    type_id,
-                });
-            }
+            Err(Unloadable { type_id }) => return self.rebuild(key, expire_at_ms, Some(type_id)),
         };
         Ok(self.emit_restore(key, expire_at_ms, &payload, options.hint))
+    }
+
+    /// The value by commands, since the target does not know the type or would die of the bytes.
+    fn rebuild(
+        &mut self,
+        key: &[u8],
+        expire_at_ms: i64,
+        unknown: Option<u8>,
+    ) -> Result<Done, ErrorKind> {
+        let options = SnapshotOptions {
+            own_key_mark: self.options.own_key_mark.clone(),
+            losses: self.options.losses,
+            ..SnapshotOptions::new(self.options.target.clone(), 0)
+        };
+        let payload = self.words.at(3);
+        match by_commands(payload, key, expire_at_ms, options, self.out) {
+            Ok(Some(commands)) => Ok(Done::Rewritten(commands)),
+            Err(SnapshotErrorKind::TargetLacks { what }) => Err(ErrorKind::TargetLacks { what }),
+            Ok(None) if unknown.is_none() => Ok(Done::Forward),
+            Ok(None) | Err(_) => Err(ErrorKind::TypeUnknown {
+                key: printable(key),
+                type_id: unknown.or(payload.first().copied()).unwrap_or_default(),
+            }),
+        }
     }
 
     /// `None`: not a `RESTORE` as any server knows it.

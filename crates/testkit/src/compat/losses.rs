@@ -46,6 +46,44 @@ pub static LOSSES: &[Loss] = &[
         ignore: |options| std::mem::take(&mut options.functions),
     },
     Loss {
+        name: "stream counters",
+        meaning: "Messages ever added to a stream and read by a group, and the largest id deleted. Targets before Redis 7.0, \
+                  which do not have them. Counted by stream.",
+        reason: Some("snapshot_stream_counters_lost"),
+        possible: |_, target| !target.redis(7, 0),
+        shows: |_| false,
+        ignore: |_| false,
+    },
+    Loss {
+        name: "returned messages",
+        meaning: "That nobody owns a pending message: it belongs to a consumer of ours instead. Targets before Redis 8.8, and \
+                  Valkey. Counted by stream.",
+        reason: Some("snapshot_stream_returned_lost"),
+        possible: |_, target| !target.is_redis(8, 8),
+        shows: |difference| {
+            difference.key == b"stream:returned" && difference.what.contains("pending entry")
+        },
+        ignore: |_| false,
+    },
+    Loss {
+        name: "producers",
+        meaning: "What a stream remembers of its producers, by which it knows a message that comes twice. Targets before Redis \
+                  8.6, and Valkey. Counted by stream.",
+        reason: Some("snapshot_stream_idempotence_lost"),
+        possible: |_, target| !target.is_redis(8, 6),
+        shows: |_| false,
+        ignore: |_| false,
+    },
+    Loss {
+        name: "producers' counts",
+        meaning: "How many messages were recognised so far. Targets that have no RESTORE for the source's streams. Counted by \
+                  stream.",
+        reason: Some("snapshot_stream_idempotence_counts_lost"),
+        possible: |_, target| target.is_redis(8, 6),
+        shows: |difference| difference.what.starts_with("producers: "),
+        ignore: |_| false,
+    },
+    Loss {
         name: "streams",
         meaning: "Streams, whole. Targets before Redis 5.0. Counted by key.",
         reason: None,
@@ -85,7 +123,7 @@ pub static LOSSES: &[Loss] = &[
         name: "consumer times",
         meaning: "When consumers were last seen and last active: no command sets it, so that a stream which has to be built \
                   by commands has the time of the copy. Targets that cannot load the source's form of streams. Counted by key.",
-        reason: None,
+        reason: Some("snapshot_consumer_times_lost"),
         possible: |_, _| true,
         shows: |difference| {
             difference.what.contains(": seen: source ")

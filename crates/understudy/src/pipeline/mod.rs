@@ -1,6 +1,7 @@
 //! From the spool to the target: the snapshot, then the stream.
 
 mod lease;
+mod lookahead;
 mod snapshot;
 mod stream;
 mod sweep;

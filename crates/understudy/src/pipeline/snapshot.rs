@@ -13,6 +13,7 @@ use rewrite::{Db, Expect, Method, Sent, SnapshotRewriter};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 use super::lease::Leases;
+use super::lookahead::{Failed, Lookahead, Looked};
 use super::stream::show;
 use super::sweep::KeySet;
 use super::{ALLOW_LOSS, Common};
@@ -48,6 +49,10 @@ pub(crate) struct SnapshotApplier<'a> {
     feed: &'a Feed,
     decoder: Decoder,
     rewriter: SnapshotRewriter,
+    /// A stream that is looked at ahead, or may have to be.
+    ahead: Option<Lookahead>,
+    /// Looking ahead has paused for others to have their turn.
+    has_more_to_look_at: bool,
     read_pos: u64,
     out: Vec<u8>,
     written: usize,
@@ -103,6 +108,8 @@ impl<'a> SnapshotApplier<'a> {
             feed,
             decoder: Decoder::new(rdb::Limits::default()),
             rewriter: SnapshotRewriter::new(options),
+            ahead: None,
+            has_more_to_look_at: false,
             read_pos: 0,
             out: Vec::with_capacity(2 * OUT_BYTES),
             written: 0,
@@ -134,6 +141,10 @@ impl<'a> SnapshotApplier<'a> {
             let starved = self.produce()?;
             if let Some(db) = self.unchecked.take() {
                 self.databases.check(&self.config.target, db).await?;
+                continue;
+            }
+            if std::mem::take(&mut self.has_more_to_look_at) {
+                tokio::task::yield_now().await;
                 continue;
             }
             if self.done && self.written == self.out.len() && self.waiting.is_empty() {
@@ -168,6 +179,16 @@ impl<'a> SnapshotApplier<'a> {
             && self.out.len() - self.written < OUT_BYTES
             && self.has_room()
         {
+            if self.looks_ahead() {
+                match self.look_ahead()? {
+                    Looked::Done(first) => self.rewrite(first)?,
+                    Looked::Busy => {
+                        self.has_more_to_look_at = true;
+                        return Ok(false);
+                    }
+                    Looked::Starved => return Ok(true),
+                }
+            }
             match self.decoder.poll() {
                 Ok(Poll::Event(event)) => self.event(event)?,
                 Ok(Poll::End) => self.end()?,
@@ -209,6 +230,39 @@ impl<'a> SnapshotApplier<'a> {
         if !self.config.source.sync_rdb {
             return Ok(());
         }
+        if let (
+            Event::ValueStart {
+                kind: rdb::Kind::Stream,
+                ..
+            },
+            Some(ahead),
+        ) = (&event, &mut self.ahead)
+        {
+            ahead.begin(event);
+            return Ok(());
+        }
+        self.rewrite(event)
+    }
+
+    fn looks_ahead(&self) -> bool {
+        self.ahead.as_ref().is_some_and(Lookahead::has_begun)
+    }
+
+    /// Looks at more of a stream whose first event waits.
+    fn look_ahead(&mut self) -> Result<Looked, SyncError> {
+        let Some(ahead) = &mut self.ahead else {
+            return Ok(Looked::Busy);
+        };
+        match ahead.look(self.feed, &mut self.rewriter) {
+            Ok(Looked::Starved) if self.feed.is_complete() => Err(self.cut_short()),
+            Ok(looked) => Ok(looked),
+            Err(Failed::Spool(error)) => Err(spool_error(error)),
+            Err(Failed::Damaged(error)) => Err(self.corrupt(&error)),
+            Err(Failed::Refused(error)) => Err(self.cannot_hold(&error)),
+        }
+    }
+
+    fn rewrite(&mut self, event: Event) -> Result<(), SyncError> {
         let before = self.out.len();
         let rewritten = self.rewriter.event(event, &mut self.out, &mut self.sent);
         rewritten.map_err(|error| self.cannot_hold(&error))?;
@@ -243,6 +297,10 @@ impl<'a> SnapshotApplier<'a> {
             }),
         };
         let want = want.map_err(|error| self.cannot_hold(&error))?;
+        self.ahead = (head.kind == rdb::Kind::Stream && want != rdb::Want::Skip)
+            .then(|| self.decoder.lookahead())
+            .flatten()
+            .map(|decoder| Lookahead::new(decoder, self.read_pos));
         self.decoder.want(want);
         Ok(())
     }
@@ -387,6 +445,19 @@ impl<'a> SnapshotApplier<'a> {
             ("snapshot_key_lost", counts.keys_lost),
             ("snapshot_field_ttl_lost", counts.field_ttls_lost),
             ("snapshot_metadata_lost", counts.metadata_lost),
+            ("snapshot_usage_hint_lost", counts.usage_hints_lost),
+            ("snapshot_stream_counters_lost", counts.stream_counters_lost),
+            ("snapshot_consumer_times_lost", counts.consumer_times_lost),
+            ("snapshot_stream_pending_lost", counts.stream_pending_lost),
+            ("snapshot_stream_returned_lost", counts.stream_returned_lost),
+            (
+                "snapshot_stream_idempotence_lost",
+                counts.stream_idempotence_lost,
+            ),
+            (
+                "snapshot_stream_idempotence_counts_lost",
+                counts.stream_idempotence_counts_lost,
+            ),
             ("snapshot_function", counts.functions_dropped),
             ("snapshot_module_data", counts.module_data_dropped),
         ];

@@ -31,7 +31,8 @@ pub(super) fn same(file: &[u8], server: &Server) -> Result<usize, String> {
             return Err(format!("{shown}: the decoder has no such key"));
         };
         if let Content::Dump(body) = &mine.content {
-            payload(body, name, &mut server.client()).map_err(|error| format!("{shown}: {error}"))?;
+            payload(body, name, &mut server.client())
+                .map_err(|error| format!("{shown}: {error}"))?;
         } else if let Some(what) = oracle::difference(state, mine, &options) {
             return Err(format!("{shown}: {what} (target: the decoder)"));
         }
