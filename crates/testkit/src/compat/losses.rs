@@ -80,7 +80,7 @@ pub static LOSSES: &[Loss] = &[
                   stream.",
         reason: Some("snapshot_stream_idempotence_counts_lost"),
         possible: |_, target| target.is_redis(8, 6),
-        shows: |difference| difference.what.starts_with("producers: "),
+        shows: |difference| difference.what.starts_with("producers' counts: "),
         ignore: |_| false,
     },
     Loss {
@@ -101,10 +101,10 @@ pub static LOSSES: &[Loss] = &[
     },
     Loss {
         name: "vector sets",
-        meaning: "Vector sets, whole. Targets before Redis 8.0, and Valkey: they refuse the values of a module that they do not \
+        meaning: "Vector sets, whole. Targets before Redis 8.0, Redis 8.0 for a newer source's, and Valkey: they refuse the values of a module that they do not \
                   have, so that the filter has to keep them out, as it did here. Counted by key.",
         reason: None,
-        possible: |_, target| !target.is_redis(8, 0),
+        possible: |source, target| !holds_vectors(source, target),
         shows: |difference| difference.what == "is missing at the target (vectorset at the source)",
         ignore: |_| false,
     },
@@ -132,6 +132,11 @@ pub static LOSSES: &[Loss] = &[
         ignore: |options| std::mem::take(&mut options.consumer_times),
     },
 ];
+
+/// Whether the target can load a vector set of the source's. What 8.2 and later write, 8.0 calls bad data.
+pub(super) fn holds_vectors(source: Version, target: Version) -> bool {
+    target.is_redis(8, 2) || (target.is_redis(8, 0) && !source.is_redis(8, 2))
+}
 
 impl Loss {
     pub(super) fn ignore(&self, options: &mut OracleOptions) -> bool {

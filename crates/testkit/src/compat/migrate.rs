@@ -70,9 +70,9 @@ fn wait(child: &mut Child, target: &Server) -> Option<ExitStatus> {
     }
 }
 
-fn config(source: &Server, target: &Server, losses: &str) -> String {
+fn config(source: &Server, target: &Server, policy: &str) -> String {
     // A module's value can only go where the module is: the daemon is refused it, and cannot know before.
-    let filter = if target.engine().version.is_redis(8, 0) {
+    let filter = if losses::holds_vectors(source.engine().version, target.engine().version) {
         String::new()
     } else {
         format!("[filter]\nblock_key_prefix = [\"{MODULE_PREFIX}\"]\n")
@@ -80,7 +80,7 @@ fn config(source: &Server, target: &Server, losses: &str) -> String {
     let (source, target) = (source.address(), target.address());
     format!(
         "[sync_reader]\naddress = \"{source}\"\nsync_aof = false\n\
-         [redis_writer]\naddress = \"{target}\"\nlosses = \"{losses}\"\n\
+         [redis_writer]\naddress = \"{target}\"\nlosses = \"{policy}\"\n\
          [link]\nname = \"compat\"\n{filter}"
     )
 }

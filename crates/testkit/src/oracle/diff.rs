@@ -193,6 +193,10 @@ fn streams(source: &StreamState, target: &StreamState, options: &OracleOptions) 
         })
         .or_else(|| told("producers", &source.idempotence, &target.idempotence))
         .or_else(|| {
+            let counts = (&source.idempotence_counts, &target.idempotence_counts);
+            told("producers' counts", counts.0, counts.1)
+        })
+        .or_else(|| {
             maps("group", &source.groups, &target.groups, |a, b| {
                 groups(a, b, options)
             })

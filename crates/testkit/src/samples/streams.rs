@@ -223,7 +223,10 @@ impl Shelf {
 
     fn idempotence(&mut self) {
         let key = "stream:producers";
-        self.add(key, 1..=4);
+        // What a producer did long ago is forgotten: these ids are of the year 2100.
+        let first = FAR_MS as u64;
+        let id = |number| format!("{}-1", first + number);
+        self.add(key, (1..=4).map(|number| first + number));
         self.push(argv![
             "XCFGSET",
             key,
@@ -232,9 +235,9 @@ impl Shelf {
             "IDMP-MAXSIZE",
             20
         ]);
-        self.push(argv!["XIDMPRECORD", key, "p1", "i1", "1-1"]);
-        self.push(argv!["XIDMPRECORD", key, "p1", b"i\0\xff", "3-1"]);
-        self.push(argv!["XIDMPRECORD", key, "p2", "i1", "2-1"]);
+        self.push(argv!["XIDMPRECORD", key, "p1", "i1", id(1)]);
+        self.push(argv!["XIDMPRECORD", key, "p1", b"i\0\xff", id(3)]);
+        self.push(argv!["XIDMPRECORD", key, "p2", "i1", id(2)]);
         self.push(argv!["PEXPIREAT", key, FAR_MS]);
         self.add("stream:configured", 1..=1);
         self.push(argv![

@@ -187,7 +187,8 @@ impl Value {
             Kind::Zset => Content::Zset(BTreeMap::new()),
             Kind::Hash => Content::Hash(BTreeMap::new()),
             Kind::Stream => Content::Stream(Box::default()),
-            Kind::Array => Content::Array(Vec::new(), None),
+            // A server says 0 where nothing was inserted yet.
+            Kind::Array => Content::Array(Vec::new(), Some(0)),
             Kind::Module | Kind::RateLimiter => Content::None,
         };
         Self {
@@ -361,8 +362,12 @@ fn produced(stream: &mut StreamState, event: Event) {
         ],
         _ => return,
     };
-    let told = stream.idempotence.get_or_insert_default();
     for (name, value) in facts {
-        *told.entry(name).or_insert(0) += value;
+        let told = if name == "iids-added" || name == "iids-duplicates" {
+            &mut stream.idempotence_counts
+        } else {
+            &mut stream.idempotence
+        };
+        *told.get_or_insert_default().entry(name).or_insert(0) += value;
     }
 }
