@@ -18,6 +18,9 @@ use crate::streams::{self, NotOlder};
 /// Key metadata came with RDB 13 of Redis.
 const META_VERSION: u16 = 13;
 
+/// A value's bytes, and how they are sent.
+type Payload<'a> = (Cow<'a, [u8]>, RestoreAs);
+
 impl SnapshotRewriter {
     pub(super) fn takes_metadata(&self) -> bool {
         let target = &self.options.target;
@@ -202,7 +205,7 @@ impl SnapshotRewriter {
         &mut self,
         current: &Current,
         body: &'a [u8],
-    ) -> Result<Option<(Cow<'a, [u8]>, RestoreAs)>, SnapshotError> {
+    ) -> Result<Option<Payload<'a>>, SnapshotError> {
         let Current { head, restore, .. } = current;
         let restore = restore.ok_or_else(Self::out_of_order)?;
         if restore.type_id == head.type_id {

@@ -101,35 +101,13 @@ pub static LOSSES: &[Loss] = &[
     },
     Loss {
         name: "vector sets",
-        meaning: "Vector sets, whole. Targets before Redis 8.0, Redis 8.0 for a newer source's, and Valkey: they refuse the values of a module that they do not \
-                  have, so that the filter has to keep them out, as it did here. Counted by key.",
+        meaning: "Vector sets, whole. Targets before Redis 8.0, Redis 8.0 for those of a newer source, and Valkey: they \
+                  refuse a module's values that they do not know, so that the filter has to keep them out, as it did \
+                  here. Counted by key.",
         reason: None,
         possible: |source, target| !holds_vectors(source, target),
         shows: |difference| difference.what == "is missing at the target (vectorset at the source)",
         ignore: |_| false,
-    },
-    Loss {
-        name: "-0 scores",
-        meaning: "The sign of a score of -0 in a small sorted set: servers from 7.0 on keep such a score as the whole number \
-                  0, whoever writes it. Sources before 7.0. Counted by key.",
-        reason: None,
-        possible: |source, target| !source.redis(7, 0) && target.redis(7, 0),
-        shows: |difference| {
-            difference.what.contains("source -0.0 (") && difference.what.contains("target 0.0 (")
-        },
-        ignore: |_| false,
-    },
-    Loss {
-        name: "consumer times",
-        meaning: "When consumers were last seen and last active: no command sets it, so that a stream which has to be built \
-                  by commands has the time of the copy. Targets that cannot load the source's form of streams. Counted by key.",
-        reason: Some("snapshot_consumer_times_lost"),
-        possible: |_, _| true,
-        shows: |difference| {
-            difference.what.contains(": seen: source ")
-                || difference.what.contains(": active: source ")
-        },
-        ignore: |options| std::mem::take(&mut options.consumer_times),
     },
 ];
 
@@ -154,10 +132,22 @@ pub(super) fn explain(
         .find(|loss| (loss.possible)(source, target) && (loss.shows)(difference))
 }
 
-/// The name for a reason of the daemon's; `None` for what is no loss.
-pub(super) fn by_reason(reason: &str) -> Option<&'static str> {
-    let mut losses = LOSSES.iter().filter(|loss| loss.reason == Some(reason));
-    losses.next().map(|loss| loss.name)
+/// The loss that the daemon counts under a reason, if the versions make it possible.
+pub(super) fn by_reason(
+    (source, target): (Version, Version),
+    reason: &str,
+) -> Option<&'static Loss> {
+    LOSSES
+        .iter()
+        .find(|loss| loss.reason == Some(reason) && (loss.possible)(source, target))
+}
+
+/// Whether the daemon leaves something out that the oracle sees for itself: keys that have expired, keys of a kind that
+/// the target does not know, and those that the filter is for.
+pub(super) fn is_seen(reason: &str) -> bool {
+    reason.starts_with("snapshot_expired_")
+        || reason == "snapshot_key_lost"
+        || reason == "snapshot_filter_key"
 }
 
 pub(super) fn is_counted_by_daemon(name: &str) -> bool {

@@ -17,13 +17,13 @@ const LIMIT: Duration = Duration::from_secs(60);
 /// So often the target is looked at meanwhile.
 const STEP: Duration = Duration::from_millis(500);
 
-/// What the daemon has left out, by the loss's name; or its error line, without addresses.
+/// What the daemon has left out, by its reason; or its error line, without addresses.
 pub(super) fn run(
     binary: &Path,
     source: &Server,
     target: &Server,
     losses: &str,
-) -> Result<BTreeMap<&'static str, u64>, String> {
+) -> Result<BTreeMap<String, u64>, String> {
     let folder = TempDir::with_prefix("understudy-compat-").expect("make the daemon's folder");
     let file = |name: &str| folder.path().join(name);
     fs::write(file("shake.toml"), config(source, target, losses)).expect("write shake.toml");
@@ -86,7 +86,7 @@ fn config(source: &Server, target: &Server, policy: &str) -> String {
 }
 
 /// Out of the log's JSON lines.
-fn left_out(log: &str) -> BTreeMap<&'static str, u64> {
+fn left_out(log: &str) -> BTreeMap<String, u64> {
     let mut counts = BTreeMap::new();
     for line in log.lines() {
         let Ok(line) = serde_json::from_str::<serde_json::Value>(line) else {
@@ -95,8 +95,8 @@ fn left_out(log: &str) -> BTreeMap<&'static str, u64> {
         let field = |name: &str| line.get(name).or_else(|| line["fields"].get(name));
         let reason = field("left_out").and_then(|reason| reason.as_str());
         let count = field("count").and_then(serde_json::Value::as_u64);
-        if let Some((reason, count)) = reason.and_then(losses::by_reason).zip(count) {
-            *counts.entry(reason).or_default() += count;
+        if let Some((reason, count)) = reason.zip(count) {
+            *counts.entry(reason.to_owned()).or_default() += count;
         }
     }
     counts

@@ -119,11 +119,7 @@ fn empty(client: &mut Client) {
 }
 
 /// A payload can kill a target, at once or when it is read: the oracle panics then, and the matrix goes on.
-fn verdict_of_living(
-    source: &Server,
-    target: &Server,
-    left_out: BTreeMap<&'static str, u64>,
-) -> Verdict {
+fn verdict_of_living(source: &Server, target: &Server, left_out: BTreeMap<String, u64>) -> Verdict {
     let compared = catch_unwind(AssertUnwindSafe(|| verdict(source, target, left_out)));
     match compared {
         Ok(verdict) => verdict,
@@ -133,7 +129,7 @@ fn verdict_of_living(
 }
 
 /// Compares, and explains what differs; again without what was explained, since a key shows one difference at a time.
-fn verdict(source: &Server, target: &Server, left_out: BTreeMap<&'static str, u64>) -> Verdict {
+fn verdict(source: &Server, target: &Server, left_out: BTreeMap<String, u64>) -> Verdict {
     let mut options = OracleOptions {
         consumer_times: true,
         rounds: 1,
@@ -141,10 +137,19 @@ fn verdict(source: &Server, target: &Server, left_out: BTreeMap<&'static str, u6
         ..OracleOptions::default()
     };
     let versions = (source.engine().version, target.engine().version);
+    let mut counts = BTreeMap::new();
+    let mut unexplained = Vec::new();
+    for (reason, count) in left_out {
+        match losses::by_reason(versions, &reason) {
+            Some(loss) => *counts.entry(loss.name).or_default() += count,
+            None if losses::is_seen(&reason) => {}
+            None => unexplained.push(format!("the daemon has left out {count} as {reason}")),
+        }
+    }
     let mut seen = BTreeSet::new();
     loop {
         let found = oracle::compare_with(&source.address(), &target.address(), &options);
-        let mut wrong = Vec::new();
+        let mut wrong = unexplained.clone();
         let mut again = false;
         for difference in found {
             match losses::explain(versions, &difference) {
@@ -163,15 +168,14 @@ fn verdict(source: &Server, target: &Server, left_out: BTreeMap<&'static str, u6
             break;
         }
     }
-    let mut counts = left_out;
     for (name, _, _) in seen {
-        let count = counts.entry(name).or_default();
         // The daemon's own count is of single things, the oracle's of keys.
         if !losses::is_counted_by_daemon(name) {
-            *count += 1;
+            *counts.entry(name).or_default() += 1;
+        } else if !counts.contains_key(name) {
+            return Verdict::Wrong(vec![format!("{name}: lost, and the daemon did not say so")]);
         }
     }
-    counts.retain(|_, count| *count > 0);
     Verdict::Done(counts)
 }
 

@@ -17,11 +17,13 @@ directions: type, value, expiry, expiries of fields, streams with groups, consum
 
 - **equal**: nothing differs
 - a number and a letter: equal but for a loss that the target's version makes unavoidable, with its count; the letters are
-  below. With `losses = \"fail\"`, the default, the link stops before such a target
+  below. With `losses = \"fail\"`, the default, the link stops at the first, but for what a server only counts of its own work
+  (the counters of streams)
 - **refused**: the daemon stops and says why
 - **WRONG**: something differs that need not: a defect
 
-Not compared: encodings in memory, LRU and LFU hints. Modules' values go to a target that has the same module, by RESTORE alone.
+Not compared: encodings in memory, LRU and LFU hints. Modules' values go to a target that has the same module, by RESTORE
+alone.
 ";
 
 /// The whole document.

@@ -207,12 +207,14 @@ impl Value {
             }
             (Content::List(items), Event::Item(item)) => items.push(item.to_vec()),
             (Content::Set(set), Event::Item(item)) => {
-                if !set.insert(item.to_vec()) {
+                let is_new = set.insert(item.to_vec());
+                if !is_new {
                     return twice();
                 }
             }
             (Content::Zset(scores), Event::Scored { member, score }) => {
-                if scores.insert(member.to_vec(), score.0.to_bits()).is_some() {
+                let before = scores.insert(member.to_vec(), score.0.to_bits());
+                if before.is_some() {
                     return twice();
                 }
             }
