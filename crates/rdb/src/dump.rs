@@ -10,10 +10,12 @@
 use bytes::Bytes;
 
 use crate::checksum::crc64;
+pub use crate::container::listpack::BackLengths;
 use crate::decode::Decoder;
 use crate::error::{Error, ErrorKind};
+use crate::event::{Poll, Want};
 use crate::limits::Limits;
-use crate::types::RdbVersion;
+use crate::types::{RdbVersion, Row};
 
 const KEY_META: u8 = 243;
 /// Version and checksum.
@@ -80,6 +82,40 @@ pub fn verify(payload: &[u8]) -> Result<Payload<'_>, Error> {
         version,
         checksum: stored,
     })
+}
+
+/// Whether a body, as [`Event::Raw`](crate::Event::Raw) has it, holds listpack entries that Valkey
+/// from 9.1 on and all other servers write differently: such a body must not be restored across
+/// that line. Compressed listpacks are looked into.
+///
+/// Types that refer to a template of their file (30 and 32) cannot be restored at all and are an error.
+///
+/// # Errors
+///
+/// If `body` is not a good value of the type; the place counts from its first byte.
+pub fn back_lengths(row: &'static Row, body: &Bytes, limits: Limits) -> Result<BackLengths, Error> {
+    let validate_raw = true;
+    let limits = Limits {
+        validate_raw,
+        ..limits
+    };
+    // Nothing shorter unpacks to an entry of 16383 bytes.
+    if body.len() < 0x3fff / 88 {
+        return Ok(BackLengths::default());
+    }
+    let mut decoder = Decoder::of_body(row, body.clone(), limits);
+    decoder.want(Want::Raw {
+        bytes_max: u64::MAX,
+    });
+    loop {
+        match decoder.poll()? {
+            Poll::Event(_) => {}
+            Poll::End => return Ok(decoder.back_lengths()),
+            Poll::NeedMore => {
+                decoder.finish()?;
+            }
+        }
+    }
 }
 
 /// A decoder of a payload's value, once its checksum is found right. It gives one

@@ -5,11 +5,12 @@
 
 use bytes::Bytes;
 
+use crate::container::stream_node::{self, Messages};
 use crate::container::{Entries, Form, Packed, Shape};
 use crate::decode::Decoder;
 use crate::dump;
 use crate::error::{Error, ErrorKind};
-use crate::event::{Event, Poll, Want};
+use crate::event::{Event, Poll, StreamId, Want};
 use crate::leaf::lzf;
 use crate::limits::Limits;
 
@@ -67,9 +68,11 @@ pub fn payload(data: &[u8]) {
     ) else {
         return;
     };
-    if end == Ok(Poll::End) {
-        assert_eq!(raw_end, Ok(Poll::End), "{elements:?} but not {raw:?}");
-    }
+    assert_eq!(
+        end == Ok(Poll::End),
+        raw_end == Ok(Poll::End),
+        "{elements:?}, {end:?} and {raw:?}, {raw_end:?}"
+    );
     if let ([Event::Key(head), Event::Raw(body)], Ok(Poll::End)) = (raw.as_slice(), raw_end) {
         let mut again = Vec::new();
         let version = u16::from(version);
@@ -124,6 +127,29 @@ pub fn listpack(data: &[u8]) {
     for shape in [Shape::Items, Shape::Scored, Shape::Expiring] {
         packed(Form::Listpack, shape, data);
     }
+}
+
+/// A stream's node: if it passes, it gives as many messages as were checked, each with its pairs.
+pub fn stream_node(data: &[u8]) {
+    let base = StreamId { ms: 5, seq: 5 };
+    let Ok(checked) = stream_node::check(data, base, None) else {
+        return;
+    };
+    let Ok(mut messages) = Messages::new(Bytes::copy_from_slice(data), base) else {
+        unreachable!("a node that was checked has a head");
+    };
+    let (mut seen, mut last) = (0, None);
+    while let Ok(Some(message)) = messages.message() {
+        assert!(last < Some(message.id), "ids ascend");
+        last = Some(message.id);
+        let mut pairs = 0;
+        while let Ok(Some(_)) = messages.pair() {
+            pairs += 1;
+        }
+        assert_eq!(pairs, message.fields, "a pair a field");
+        seen += 1;
+    }
+    assert_eq!(seen, checked.live, "as many as were checked");
 }
 
 /// A ziplist; and the two old containers, by its first byte.
@@ -252,6 +278,35 @@ mod tests {
             super::ziplist,
             b"\x02\x00\x00\x00\x02\x00\x00\x00\x01\x00\x02\x00",
         );
+    }
+
+    #[test]
+    fn values_that_are_looked_into() {
+        let node: &[u8] = b"\x23\x00\x00\x00\x0f\x00\x01\x01\x01\x01\x01\x01\x81f\x02\x00\x01\
+            \x02\x01\x00\x01\x00\x01\x81v\x02\x04\x01\x03\x01\x00\x01\x01\x01\x81w\x02\x04\x01\xff";
+        let mut node = node.to_vec();
+        node[0] = node.len() as u8;
+        assert!(crate::container::stream_node::check(&node, Default::default(), None).is_ok());
+        exercise(super::stream_node, &node);
+        let id: &[u8] = b"\x10\0\0\0\0\0\0\0\x01\0\0\0\0\0\0\0\0";
+        let group: &[u8] = b"\x01\x05\0\x01\x01g\x01\0\x01\
+            \0\0\0\0\0\0\0\x01\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\x01\
+            \x01\x01c\0\0\0\0\0\0\0\0\x01\0\0\0\0\0\0\0\x01\0\0\0\0\0\0\0\0\x09";
+        let len = [node.len() as u8];
+        let value = [b"\x0f\x01", id, &len, &node, group].concat();
+        exercise(super::payload, &value);
+        exercise(
+            super::payload,
+            b"\x1c\x02\x01\x05\x00\x03\x01a\x07\x01\x01\0\0\0\0\0\0\0\x0f",
+        );
+        exercise(super::payload, b"\x1f\x01\x02\x01a\x01b\x01x\x01y\x0f");
+        exercise(super::payload, b"\x07\x05\x02\x07\x05\x01a\x00\x0f");
+        let file = [
+            b"REDIS0015\xf2\x01\x01\x01f\x20\x01k\x01\x01v\x0f\x01s",
+            &value[1..],
+            b"\xff\0\0\0\0\0\0\0\0",
+        ];
+        exercise(super::file, &file.concat());
     }
 
     #[test]

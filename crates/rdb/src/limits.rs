@@ -31,7 +31,7 @@ impl Default for Limits {
             string_bytes_max: 64 << 30,
             item_bytes_max: 1 << 30,
             raw_bytes_max: 4 << 30,
-            part_bytes_max: 1 << 20,
+            part_bytes_max: 256 << 10,
             db_max: 1 << 24,
             template_id_max: 1 << 21,
             templates_bytes_max: 256 << 20,

@@ -3,6 +3,7 @@
 //! A stack of places in the [grammar](crate::grammar) stands in for recursion, so the walk can
 //! stop at any item and go on when more has arrived. Long strings pass without being gathered.
 
+use crate::container::listpack::BackLengths;
 use crate::container::{Form, Packed, Shape};
 use crate::error::{ErrorKind, Stop};
 use crate::grammar::{self, NamesThen, Piece};
@@ -48,6 +49,8 @@ pub(crate) struct Walk {
     care: Care,
     bytes_max: u64,
     scratch: Vec<u8>,
+    /// Of the listpacks that were looked into.
+    back: BackLengths,
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -86,6 +89,10 @@ impl Walk {
             care: Care::Skip,
             bytes_max: 0,
             scratch: Vec::new(),
+            back: BackLengths {
+                longer: false,
+                shorter: false,
+            },
         }
     }
 
@@ -98,6 +105,7 @@ impl Walk {
             left: 1,
         });
         self.skip = 0;
+        self.back = BackLengths::default();
         self.care = care;
         self.bytes_max = bytes_max;
     }
@@ -221,7 +229,7 @@ impl Walk {
                 return Ok((Then::Skip(head.stored() as u64), None));
             }
             (StringHead::Plain { len }, Care::Stored | Care::Unpacked) => {
-                packed.check(reader.take(len)?)?
+                look_into(packed, reader.take(len)?, &mut self.back)?
             }
             (
                 StringHead::Lzf {
@@ -229,9 +237,21 @@ impl Walk {
                     len,
                 },
                 Care::Unpacked,
-            ) => self.unpacked(reader.take(stored)?, len, |blob| packed.check(blob))?,
+            ) => {
+                let mut back = self.back;
+                let count = self.unpacked(reader.take(stored)?, len, |blob| {
+                    look_into(packed, blob, &mut back)
+                })?;
+                self.back = back;
+                count
+            }
         };
         Ok((Then::Next, Some(count)))
+    }
+
+    /// How sizes are written in the listpacks that were looked into since the start.
+    pub(crate) const fn back_lengths(&self) -> BackLengths {
+        self.back
     }
 
     /// Decompresses into space that is used again.
@@ -328,6 +348,14 @@ impl Walk {
         self.care = care;
         looked.map(|(_, count)| count.unwrap_or_default())
     }
+}
+
+fn look_into(packed: Packed, blob: &[u8], back: &mut BackLengths) -> Result<u64, ErrorKind> {
+    let count = packed.check(blob)?;
+    if packed.form == Form::Listpack {
+        back.note(blob)?;
+    }
+    Ok(count)
 }
 
 fn array_head(reader: &mut Reader<'_>) -> Result<Then, Stop> {

@@ -3,6 +3,8 @@
 mod support;
 
 use rdb::{Dialect, ErrorKind, Event, Limits, Poll};
+use testkit::rdb_writer::{Item, RdbWriter, listpack};
+
 use support::{MODES, Mode, Random, files, run, small_parts, whole};
 
 /// A file is long enough that a poll that does nothing would be noticed.
@@ -183,6 +185,244 @@ fn broken_values() {
                 error.contains(why),
                 "type {type_id}, {mode:?}: {error}, not {why}"
             );
+        }
+    }
+}
+
+/// The end of a stream of type 26 or 27 without producers.
+const NO_IDMP: &[u8] = b"\x40\x64\x40\x64\0\0\0";
+
+/// A stream of one group: its name, ids and number of reads are there, the rest is given.
+fn group(pending: &[u8], consumers: &[u8]) -> Vec<u8> {
+    [&[0; 9][..], b"\x01\x01g\0\0\0", pending, consumers].concat()
+}
+
+fn pending(ids: &[u8]) -> Vec<u8> {
+    let of = |id: &u8| [&[0; 15][..], &[*id], &[0; 8], &[1]].concat();
+    [
+        vec![ids.len() as u8],
+        ids.iter().flat_map(of).collect::<Vec<u8>>(),
+    ]
+    .concat()
+}
+
+fn consumers(all: &[(&str, &[u8])]) -> Vec<u8> {
+    let mut out = vec![all.len() as u8];
+    for (name, ids) in all {
+        out.push(name.len() as u8);
+        out.extend(name.bytes().chain([0; 16]).chain([ids.len() as u8]));
+        ids.iter()
+            .for_each(|id| out.extend([&[0; 15][..], &[*id]].concat()));
+    }
+    out
+}
+
+/// What is wrong with a value, whichever way it is read.
+fn refused(magic: RdbWriter, type_id: u8, body: &[u8], why: &str) {
+    let mut file = magic;
+    file.key(type_id, "key").bytes(body);
+    let file = file.finish();
+    for mode in [Mode::Elements, Mode::Raw(u64::MAX)] {
+        let error = ends_in(&file, mode).to_string();
+        assert!(
+            error.contains(why),
+            "type {type_id}, {mode:?}: {error}, not {why}"
+        );
+    }
+}
+
+#[test]
+fn broken_groups() {
+    let one = pending(&[1]);
+    let cases: [(Vec<u8>, &str); 7] = [
+        (group(&one, &consumers(&[])), "without an owner"),
+        (
+            group(&one, &consumers(&[("a", &[1]), ("b", &[1])])),
+            "two owners",
+        ),
+        (group(&one, &consumers(&[("a", &[2])])), "its group has not"),
+        (
+            group(&pending(&[1, 1]), &consumers(&[("a", &[1])])),
+            "same pending message twice",
+        ),
+        (
+            group(&pending(&[]), &consumers(&[("a", &[]), ("a", &[])])),
+            "two consumers of one name",
+        ),
+        (
+            [&[0; 9][..], b"\x02\x01g\0\0\0\0\0\x01g\0\0\0\0\0"].concat(),
+            "two groups of one name",
+        ),
+        (
+            [&[0, 1][..], &[0; 8]].concat(),
+            "with messages and without nodes",
+        ),
+    ];
+    for (body, why) in cases {
+        refused(RdbWriter::redis(11), 21, &body, why);
+        refused(RdbWriter::redis(13), 26, &[&body, NO_IDMP].concat(), why);
+    }
+    let good = group(&pending(&[2, 1]), &consumers(&[("a", &[1]), ("b", &[2])]));
+    let mut file = RdbWriter::redis(11);
+    file.key(21, "key").bytes(good);
+    assert_eq!(
+        whole(&file.finish(), Mode::Raw(u64::MAX), &Limits::default()).1,
+        Ok(Poll::End),
+        "any order will do"
+    );
+    for settings in [
+        &b"\0\x40\x64"[..],
+        b"\x40\x64\0",
+        b"\x80\0\x01\x51\x81\x01",
+        b"\x01\x80\0\0\x27\x11",
+    ] {
+        let body = [&[0; 10][..], settings, &[0; 3]].concat();
+        refused(RdbWriter::redis(13), 26, &body, "idempotence out of range");
+    }
+}
+
+#[test]
+fn broken_nodes() {
+    let node = |items: &[Item<'_>]| {
+        let mut body = RdbWriter::body();
+        body.len(1).text([&[0; 7][..], &[1], &[0; 8]].concat());
+        body.text(listpack(items)).len(1).bytes([0; 8]).len(0);
+        body.as_bytes().to_vec()
+    };
+    let ints = |values: &[i64]| values.iter().map(|value| Item::Int(*value)).collect();
+    // count, deleted, fields, end | flags, ms, seq, fields, size
+    let cases: [(Vec<Item<'_>>, &str); 12] = [
+        (vec![], "must not be empty"),
+        (ints(&[1, 0, 0, 1]), "do not end with 0"),
+        (ints(&[1, -1, 0, 0]), "none or below zero"),
+        (vec!["x".into()], "none or below zero"),
+        (ints(&[i64::MAX, 0, 0, 0]), "past the end of its node"),
+        (ints(&[1, 0, 0, 0, 0, 0, 0, 0, 5]), "wrong size"),
+        (ints(&[1, 0, 0, 0, 4, 0, 0, 0, 4]), "unknown flags"),
+        (ints(&[0, 0, 0, 0, 0, 0, 0, 0, 4]), "more messages"),
+        (ints(&[2, 0, 0, 0, 0, 0, 0, 0, 4]), "past the end of its"),
+        (ints(&[1, 0, 5, 0]), "past the end of its node"),
+        (
+            ints(&[1, 0, 0, 0, 0, 0, 0, i64::MAX]),
+            "past the end of its",
+        ),
+        (
+            ints(&[2, 0, 0, 0, 0, 0, 1, 0, 4, 0, 0, 1, 0, 4]),
+            "do not ascend",
+        ),
+    ];
+    for (items, why) in cases {
+        refused(RdbWriter::redis(11), 21, &node(&items), why);
+    }
+}
+
+/// Redis loads a stream that counts its messages wrong; it is never passed on whole.
+#[test]
+fn a_stream_that_miscounts_comes_in_elements() {
+    let node = |count, deleted| {
+        let ints = [count, deleted, 0, 0, 2, 0, 0, 3].map(Item::Int);
+        listpack(&ints)
+    };
+    for (node, length, whole_too) in [
+        (node(1, 0), 1, true),
+        (node(1, 0), 2, false),
+        (node(0, 1), 1, false),
+    ] {
+        let mut file = RdbWriter::redis(11);
+        file.key(21, "key").len(1).text([1; 16]).text(&node);
+        file.len(length).bytes([0; 8]);
+        file.string("next", "value");
+        let file = file.finish();
+        let (raw, end) = whole(&file, Mode::Raw(u64::MAX), &Limits::default());
+        assert_eq!(end, Ok(Poll::End));
+        let is_whole = matches!(raw.get(2), Some(Event::Raw(_)));
+        assert_eq!(is_whole, whole_too, "{raw:?}");
+        if !whole_too {
+            let (elements, _) = whole(&file, Mode::Elements, &Limits::default());
+            assert_eq!(
+                raw[..6],
+                elements[..6],
+                "start, key, value, message, info, end"
+            );
+        }
+    }
+}
+
+#[test]
+fn broken_arrays_and_templates() {
+    for (body, why) in [
+        (&b"\0\0"[..], "without values"),
+        (b"\x01\x02", "neither 0 nor 1"),
+        (b"\x02\0\x05\x03\x01a\x05\x03\x01b", "do not ascend"),
+        (b"\x01\0\x05\x04\x01a", "unknown form"),
+        (
+            b"\x01\0\x81\xff\xff\xff\xff\xff\xff\xff\xff\x03\x01a",
+            "do not ascend",
+        ),
+        (
+            b"\x01\x01\x81\xff\xff\xff\xff\xff\xff\xff\xff\x01\x03\x01a",
+            "insertion is out of range",
+        ),
+    ] {
+        refused(RdbWriter::redis(15), 28, body, why);
+    }
+    let packed = |items: &[Item<'_>]| {
+        let blob = listpack(items);
+        [&[blob.len() as u8][..], &blob].concat()
+    };
+    let file = || {
+        let mut file = RdbWriter::redis(15);
+        file.hash_template(1, &["a", "b"]);
+        file
+    };
+    for (type_id, body, why) in [
+        (
+            30,
+            packed(&[1.into(), 2.into()]),
+            "another number of values",
+        ),
+        (30, packed(&[2.into(), 2.into()]), "unknown template"),
+        (30, packed(&["1".into()]), "no integer"),
+        (30, packed(&[(-1).into()]), "below zero"),
+        (30, packed(&[]), "must not be empty"),
+        (31, b"\x02".to_vec(), "unknown format"),
+        (31, b"\x01\0".to_vec(), "without names"),
+        (31, b"\x01\x02\x01b\x01a".to_vec(), "do not ascend"),
+        (31, b"\x01\x02\x01b\x01b".to_vec(), "do not ascend"),
+        (32, b"\x02".to_vec(), "unknown template"),
+    ] {
+        refused(file(), type_id, &body, why);
+    }
+}
+
+/// Sizes at the line between Valkey 9.1 and all others.
+#[test]
+fn forms_of_sizes_that_forks_write_differently() {
+    let row = |id| rdb::types::row(Dialect::Shared, id).expect("a type");
+    let long = "x".repeat(0x3fff - 5);
+    let longer = listpack(&["f".into(), long.as_str().into()]);
+    let mut shorter = longer.clone();
+    // The size behind the long entry: 00 FF FF becomes 7F FF, and there is a byte less in all.
+    let at = shorter.len() - 4;
+    shorter.splice(at..at + 3, [0x7f, 0xff]);
+    let total = shorter.len() as u32;
+    shorter[..4].copy_from_slice(&total.to_le_bytes());
+    let other = listpack(&["f".into(), long[1..].into()]);
+    for (blob, wanted) in [
+        (&longer, (true, false)),
+        (&shorter, (false, true)),
+        (&other, (false, false)),
+    ] {
+        for compressed in [true, false] {
+            let mut body = RdbWriter::body();
+            match compressed {
+                true => body.lzf_text(blob),
+                false => body.text(blob),
+            };
+            let body = bytes::Bytes::copy_from_slice(body.as_bytes());
+            let found = rdb::dump::back_lengths(row(16), &body, Limits::default());
+            let found = found.map(|found| (found.longer, found.shorter));
+            assert_eq!(found, Ok(wanted), "compressed: {compressed}");
         }
     }
 }

@@ -230,7 +230,7 @@ fn a_large_string_passes_through_a_small_window() {
         let wanted = if want == Want::Skip {
             (0, 0)
         } else {
-            (64 * MIB, 64)
+            (64 * MIB, 256)
         };
         assert_eq!((seen, parts), wanted, "{want:?}");
     }
@@ -245,7 +245,7 @@ fn a_large_compressed_string_passes_through_a_small_window() {
     let mut seen = 0;
     let most = held(&file, 4096, Want::Elements, |event| {
         if let Event::StringPart(part) = event {
-            assert!(part.len() <= MIB && value.as_bytes()[seen..].starts_with(&part));
+            assert!(part.len() <= MIB / 4 && value.as_bytes()[seen..].starts_with(&part));
             seen += part.len();
         }
     });

@@ -147,6 +147,40 @@ fn back_length(behind: &[u8], size: usize) -> Result<usize, ErrorKind> {
         .ok_or(BACK)
 }
 
+/// How the sizes behind entries are written where the forks write them differently: where an entry
+/// has exactly 16383, 2097151 or 268435455 bytes.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct BackLengths {
+    /// Some entry has the form of Redis and of Valkey before 9.1, of one byte more. Valkey 9.1
+    /// refuses it.
+    pub longer: bool,
+    /// Some entry has the form of Valkey from 9.1 on. Other servers may end over it.
+    pub shorter: bool,
+}
+
+impl BackLengths {
+    /// Notes the entries of a listpack that was checked.
+    pub(crate) fn note(&mut self, blob: &[u8]) -> Result<(), ErrorKind> {
+        // Such an entry does not fit into less.
+        if blob.len() < 0x3fff {
+            return Ok(());
+        }
+        let mut at = HEADER;
+        while let Some((next, after)) = entry(blob, at)? {
+            if let Entry::Text { end, .. } = next {
+                // Only text gets so long.
+                if let 0x3fff | 0x1f_ffff | 0x0fff_ffff = end - at {
+                    let longer = blob.get(end) == Some(&0);
+                    self.longer |= longer;
+                    self.shorter |= !longer;
+                }
+            }
+            at = after;
+        }
+        Ok(())
+    }
+}
+
 fn is_back_length(behind: &[u8], size: usize, len: usize) -> bool {
     let Some(bytes) = behind.get(..len) else {
         return false;

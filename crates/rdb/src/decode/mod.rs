@@ -5,6 +5,7 @@ use bytes::Bytes;
 mod value;
 
 use crate::arena::Arena;
+use crate::container::listpack::BackLengths;
 use crate::error::{Error, ErrorKind, Stop};
 use crate::event::{Event, KeyHead, Poll, Want};
 use crate::leaf::magic;
@@ -54,6 +55,7 @@ pub struct Decoder {
     templates: Templates,
     skipped_empty: u64,
     scope: Scope,
+    back: BackLengths,
 }
 
 /// What the bytes are.
@@ -134,6 +136,7 @@ impl Decoder {
             templates: Templates::default(),
             skipped_empty: 0,
             scope: Scope::File,
+            back: BackLengths::default(),
         }
     }
 
@@ -147,6 +150,25 @@ impl Decoder {
         decoder.version = version;
         decoder.scope = Scope::Payload;
         decoder
+    }
+
+    /// A decoder of one body without its type byte, and of the templates of a file.
+    pub(crate) fn of_body(row: &'static Row, body: Bytes, limits: Limits) -> Self {
+        let mut decoder = Self::new(limits);
+        decoder.feed(body);
+        decoder.state = State::Keyed { row };
+        decoder.dialect = row.dialect;
+        decoder.scope = Scope::Payload;
+        decoder
+    }
+
+    /// How sizes are written in the listpacks that were looked into.
+    pub(crate) const fn back_lengths(&self) -> BackLengths {
+        let walked = self.walk.back_lengths();
+        BackLengths {
+            longer: walked.longer || self.back.longer,
+            shorter: walked.shorter || self.back.shorter,
+        }
     }
 
     /// A second decoder that stands before the value of the key just given, to look at what is

@@ -97,6 +97,7 @@ impl Decoder {
             arena,
             limits,
             templates,
+            back,
             ..
         } = self
         else {
@@ -107,8 +108,9 @@ impl Decoder {
             arena,
             limits,
             templates,
+            back,
         })?;
-        if self.window.marked_len() > *bytes_max {
+        if self.window.marked_len() > *bytes_max || elements.is_flawed() {
             let row = *row;
             self.go_back(row);
         } else if event == Event::ValueEnd {
@@ -125,6 +127,7 @@ impl Decoder {
             arena,
             limits,
             templates,
+            back,
             ..
         } = self
         else {
@@ -135,6 +138,7 @@ impl Decoder {
             arena,
             limits,
             templates,
+            back,
         })?;
         if matches!(event, Event::String(_) | Event::ValueEnd) {
             self.state = self.after_value();

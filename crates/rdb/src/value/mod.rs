@@ -3,6 +3,7 @@
 use bytes::Bytes;
 
 use crate::arena::Arena;
+use crate::container::listpack::BackLengths;
 use crate::container::{self, Entries, Entry, Form, Packed, Shape};
 use crate::error::{ErrorKind, Stop};
 use crate::event::{Event, Score};
@@ -72,6 +73,8 @@ pub(crate) struct Input<'a> {
     pub(crate) arena: &'a mut Arena,
     pub(crate) limits: &'a Limits,
     pub(crate) templates: &'a Templates,
+    /// Of the listpacks that were looked into.
+    pub(crate) back: &'a mut BackLengths,
 }
 
 impl Input<'_> {
@@ -116,6 +119,9 @@ impl Input<'_> {
         }
         let blob = self.text(text)?;
         let count = packed.check(&blob)?;
+        if packed.form == Form::Listpack {
+            self.back.note(&blob)?;
+        }
         Ok((Entries::new(packed.form, blob), count, used))
     }
 }
@@ -136,6 +142,11 @@ impl Elements {
             _ => Stage::Start,
         };
         Self { row, stage }
+    }
+
+    /// Whether the value is good enough to be decoded and not to be passed on whole.
+    pub(crate) fn is_flawed(&self) -> bool {
+        matches!(&self.stage, Stage::Stream(stream) if stream.is_flawed())
     }
 
     /// The next event; [`Event::String`] and [`Event::ValueEnd`] are the last.

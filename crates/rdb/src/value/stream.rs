@@ -40,6 +40,9 @@ pub(crate) struct Stream {
     messages: Option<Messages>,
     last_node: Option<StreamId>,
     last_message: Option<StreamId>,
+    /// Messages that are not deleted.
+    live: u64,
+    flawed: bool,
     names: HashSet<Box<[u8]>>,
     consumer_names: HashSet<Box<[u8]>>,
     pending: Pending,
@@ -79,10 +82,18 @@ impl Stream {
             messages: None,
             last_node: None,
             last_message: None,
+            live: 0,
+            flawed: false,
             names: HashSet::new(),
             consumer_names: HashSet::new(),
             pending: Pending::default(),
         }
+    }
+
+    /// Whether something was miscounted, so far. Redis writes and loads such streams, Valkey from
+    /// 9.1 on refuses them.
+    pub(crate) const fn is_flawed(&self) -> bool {
+        self.flawed
     }
 
     pub(crate) fn next(&mut self, input: &mut Input<'_>) -> Result<Event, Stop> {
@@ -135,14 +146,17 @@ impl Stream {
         }
         if self.left == 0 {
             self.stage = Stage::Info;
-        } else {
-            self.node(input)?;
-            self.left -= 1;
+            return Ok(None);
         }
-        Ok(None)
+        let id = self.node(input)?;
+        self.left -= 1;
+        // Whoever checks a stream wants to stop at any node, to see how large it is by now.
+        let checked = self.look == Look::Check;
+        Ok(checked.then_some(Event::StreamEntry { id, fields: 0 }))
     }
 
-    fn node(&mut self, input: &mut Input<'_>) -> Result<(), Stop> {
+    /// Reads a node; returns its id.
+    fn node(&mut self, input: &mut Input<'_>) -> Result<StreamId, Stop> {
         let max = input.limits.item_bytes_max;
         let mut reader = Reader::new(input.window.rest());
         let name = reader.text(max)?;
@@ -154,7 +168,7 @@ impl Stream {
             let used = reader.at();
             input.window.consume(used);
             self.stage = Stage::PassNode(head.stored() as u64);
-            return Ok(());
+            return Ok(StreamId::default());
         }
         let listpack = reader.text(max)?;
         let used = reader.at();
@@ -170,13 +184,16 @@ impl Stream {
             text => input.text(text)?,
         };
         let checked = stream_node::check(&blob, base, self.last_message)?;
+        input.back.note(&blob)?;
         input.window.consume(used);
         self.last_node = Some(base);
         self.last_message = checked.last;
+        self.live = self.live.saturating_add(checked.live);
+        self.flawed |= !checked.counts_agree;
         if self.look == Look::Give {
             self.messages = Some(Messages::new(blob, base)?);
         }
-        Ok(())
+        Ok(base)
     }
 
     fn pass_node(&mut self, left: u64, input: &mut Input<'_>) -> Result<Option<Event>, Stop> {
@@ -210,6 +227,7 @@ impl Stream {
         if info.length > 0 && self.last_node.is_none() && self.look != Look::Groups {
             return Err(Stop::corrupt("a stream with messages and without nodes"));
         }
+        self.flawed |= info.length != self.live;
         self.left = info.groups;
         self.stage = Stage::Groups;
         Ok(Some(Event::StreamInfo(Box::new(info))))

@@ -156,7 +156,7 @@ impl Template {
         if let Stage::Names { left, bytes } = &mut self.stage {
             *left -= 1;
             *bytes += (name.len() + size_of::<Bytes>()) as u64;
-            let (what, max) = ("template names", input.limits.item_bytes_max);
+            let (what, max) = ("template names", input.limits.templates_bytes_max);
             if *bytes > max {
                 let got = *bytes;
                 return Err(Stop::Bad(ErrorKind::Limit { what, got, max }));
