@@ -366,7 +366,7 @@ fn collections_by_commands() {
         expect![[r#"
             Raw { bytes_max: 0 }
             UNLINK k -- Commands Int
-            ZADD k 0.1 m 1e300 m -5e-324 m inf m -inf m -0 m 17 m -- Commands Int.
+            ZADD k 0.1 m 1e300 m -5e-324 m inf m -inf m 17 m -0 m -- Commands Int.
         "#]],
     );
     let two = [("f", "v", None), ("g", "w", None)];
@@ -378,6 +378,51 @@ fn collections_by_commands() {
         Elements
         DEL k -- Commands Int
         HMSET k f v g w -- Commands Ok.
+    "#]],
+    );
+}
+
+/// A packed set, as small ones are, would keep -0 as 0.
+#[test]
+fn negative_zeros_come_last() {
+    let mut options = redis("7.0.15");
+    options.chunk_items = 10;
+    let zset = |scores: &[f64]| {
+        let scored = scores
+            .iter()
+            .enumerate()
+            .map(|(place, score)| Event::Scored {
+                member: text(&format!("m{place}")),
+                score: Score(*score),
+            });
+        [start(Kind::Zset)]
+            .into_iter()
+            .chain(scored)
+            .chain([Event::ValueEnd])
+            .collect::<Vec<_>>()
+    };
+    let head = head(Kind::Zset, 5, Encoding::BinaryScores);
+    check(
+        options.clone(),
+        head.clone(),
+        zset(&[1.0, -0.0, 2.0, 3.0, 4.0]),
+        expect![[r#"
+            Raw { bytes_max: 524288 }
+            UNLINK k -- Commands Int
+            ZADD k 1 m0 2 m2 3 m3 4 m4 -- Commands Int
+            ZADD k -0 m1 -- Commands Int.
+        "#]],
+    );
+    check(
+        options,
+        head,
+        zset(&[-0.0; 6]),
+        expect![[r#"
+        Raw { bytes_max: 524288 }
+        UNLINK k -- Commands Int
+        ZADD k 1 m0 1 m1 1 m2 1 m3 -- Commands Int
+        ZADD k -0 m0 -0 m1 -0 m2 -0 m3 -- Commands Int
+        ZADD k -0 m4 -0 m5 -- Commands Int.
     "#]],
     );
 }

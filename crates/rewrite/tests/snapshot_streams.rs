@@ -286,6 +286,43 @@ fn empty_streams() {
     "#]].assert_eq(&run(restored, &stream(21), empty(9, Some((9, 4)), vec![])));
 }
 
+/// `XDEL` would leave a trace of deletion that no command erases.
+#[test]
+fn trimmed_messages_that_are_pending() {
+    let trimmed = |live: &[u64], max_deleted| {
+        let mut parts: Vec<_> = live.iter().map(|ms| message(*ms, &[("f", "v")])).collect();
+        parts.push(vec![info(live.len() as u64, 9, Some((max_deleted, 4)))]);
+        parts.push(group(9, Some(4), &[(2, 1, 1)]));
+        parts.push(consumer("c", &[2]));
+        let text = run(without_restore("7.0.15"), &stream(19), value(parts));
+        let removal = |line: &&str| line.starts_with("XTRIM") || line.starts_with("XDEL");
+        text.lines().filter(removal).collect::<String>()
+    };
+    assert_eq!(trimmed(&[3, 4], 0), "XTRIM k MAXLEN 2 -- Commands Int");
+    assert_eq!(trimmed(&[], 0), "XTRIM k MAXLEN 0 -- Commands Int");
+    assert_eq!(trimmed(&[1, 3], 0), "XDEL k 2-0 -- Commands Int");
+    assert_eq!(trimmed(&[3], 2), "XDEL k 2-0 -- Commands Int");
+}
+
+/// Reading again makes a group read more than was ever added.
+#[test]
+fn a_group_that_has_read_more_than_was_added() {
+    let events = value(vec![
+        message(3, &[("f", "v")]),
+        vec![info(1, 9, Some((0, 1)))],
+        group(9, Some(4), &[]),
+    ]);
+    expect![[r#"
+        Elements
+        UNLINK k -- Commands Int
+        XADD k 3-0 f v -- Commands Bulk
+        XSETID k 9-0 ENTRIESADDED 4 MAXDELETEDID 0-0 -- Commands Ok
+        XGROUP CREATE k g 9-0 ENTRIESREAD 4 -- Commands Ok
+        XSETID k 9-0 ENTRIESADDED 1 MAXDELETEDID 0-0 -- Commands Ok.
+    "#]]
+    .assert_eq(&run(without_restore("8.6.3"), &stream(26), events));
+}
+
 #[test]
 fn claims_are_bounded_in_words() {
     let mut options = without_restore("7.0.15");

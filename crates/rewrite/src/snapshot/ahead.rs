@@ -18,6 +18,7 @@ pub(super) struct Ahead {
     /// Messages that groups or producers refer to.
     ids: Vec<StreamId>,
     info: Option<StreamInfo>,
+    read_max: u64,
     returned: u64,
     producers: u64,
     whole: bool,
@@ -29,7 +30,11 @@ pub(super) enum Beside {
     /// First, by `RESTORE`.
     Skeleton(Skeleton, RestoreAs),
     /// Last, by commands, for which these messages have to be there.
-    Commands(Vec<StreamId>),
+    Commands {
+        ids: Vec<StreamId>,
+        /// The most messages that a group has read.
+        read_max: u64,
+    },
 }
 
 impl SnapshotRewriter {
@@ -91,7 +96,10 @@ impl SnapshotRewriter {
         }
         let beside = match ahead.skeleton.zip(restore) {
             Some((skeleton, restore)) => Beside::Skeleton(skeleton, self.layout(restore)),
-            None => Beside::Commands(ahead.ids),
+            None => Beside::Commands {
+                ids: ahead.ids,
+                read_max: ahead.read_max,
+            },
         };
         Ok((info, beside))
     }
@@ -108,6 +116,9 @@ impl Ahead {
             Event::StreamInfo(info) => self.info = Some(StreamInfo::clone(info)),
             Event::StreamPending { id, .. } | Event::StreamProduced { id, .. } => {
                 self.ids.push(*id);
+            }
+            Event::StreamGroup { entries_read, .. } => {
+                self.read_max = self.read_max.max(entries_read.unwrap_or_default());
             }
             Event::StreamReturned { .. } => self.returned += 1,
             Event::StreamProducer { .. } => self.producers += 1,

@@ -21,6 +21,9 @@ pub(super) struct Chunk {
     count: usize,
     /// Fields in it that have a time.
     timed: Vec<(u64, Bytes)>,
+    /// Members whose score is -0, held back until the others are there: a small set is packed, and a packed -0 is 0.
+    negative_zeros: Vec<Bytes>,
+    negative_zeros_bytes: usize,
 }
 
 impl SnapshotRewriter {
@@ -40,6 +43,8 @@ impl SnapshotRewriter {
         self.chunk.words.clear();
         self.chunk.count = 0;
         self.chunk.timed.clear();
+        self.chunk.negative_zeros.clear();
+        self.chunk.negative_zeros_bytes = 0;
         self.current = Some(current);
         Ok(())
     }
@@ -60,8 +65,7 @@ impl SnapshotRewriter {
         sent: &mut Vec<Sent>,
     ) -> Result<(), SnapshotError> {
         let bytes: usize = words.iter().map(|word| word.len() + BULK_FRAME_BYTES).sum();
-        let args_max = usize::try_from(self.options.target.args_max).unwrap_or(usize::MAX);
-        let words_max = self.options.chunk_items.min(args_max).max(8) - 2;
+        let words_max = self.words_max();
         let full = self.chunk.count + words.len() > words_max
             || self.chunk.words.len() + bytes > self.options.chunk_bytes;
         if full && self.chunk.count > 0 {
@@ -74,16 +78,49 @@ impl SnapshotRewriter {
         Ok(())
     }
 
+    /// The most words in a chunk.
+    fn words_max(&self) -> usize {
+        let args_max = usize::try_from(self.options.target.args_max).unwrap_or(usize::MAX);
+        self.options.chunk_items.min(args_max).max(8) - 2
+    }
+
     pub(super) fn scored(
         &mut self,
-        member: &[u8],
+        member: &Bytes,
         score: Score,
         out: &mut Vec<u8>,
         sent: &mut Vec<Sent>,
     ) -> Result<(), SnapshotError> {
+        if score == Score(-0.0) {
+            self.chunk.negative_zeros_bytes += member.len() + BULK_FRAME_BYTES;
+            self.chunk.negative_zeros.push(member.clone());
+            if 2 * self.chunk.negative_zeros.len() < self.words_max()
+                && self.chunk.negative_zeros_bytes < self.options.chunk_bytes
+            {
+                return Ok(());
+            }
+            // Too many to be held. Under another score they make a set that is large, where -0 stays itself.
+            for member in self.chunk.negative_zeros.clone() {
+                self.element(&[b"1", &member], out, sent)?;
+            }
+            return self.negative_zeros(out, sent);
+        }
         let mut text = [0; SCORE_BYTES_MAX];
         let text = score_text(score, &mut text);
         self.element(&[text, member], out, sent)
+    }
+
+    /// The members that were held back.
+    fn negative_zeros(
+        &mut self,
+        out: &mut Vec<u8>,
+        sent: &mut Vec<Sent>,
+    ) -> Result<(), SnapshotError> {
+        self.chunk.negative_zeros_bytes = 0;
+        for member in std::mem::take(&mut self.chunk.negative_zeros) {
+            self.element(&[b"-0", &member], out, sent)?;
+        }
+        Ok(())
     }
 
     pub(super) fn pair(
@@ -213,6 +250,7 @@ impl SnapshotRewriter {
         out: &mut Vec<u8>,
         sent: &mut Vec<Sent>,
     ) -> Result<(), SnapshotError> {
+        self.negative_zeros(out, sent)?;
         if self.chunk.count > 0 {
             self.flush(out, sent)?;
         }

@@ -12,6 +12,7 @@ mod ahead;
 mod alone;
 mod boundary;
 mod build;
+mod functions;
 mod groups;
 mod losses;
 mod report;
@@ -305,14 +306,7 @@ impl SnapshotRewriter {
             Event::Function { code } => self.function(&code, out, sent),
             Event::FunctionPreGa {
                 name, engine, code, ..
-            } => {
-                let header = format!(
-                    "#!{} name={}\n",
-                    String::from_utf8_lossy(&engine).to_lowercase(),
-                    String::from_utf8_lossy(&name)
-                );
-                self.function(&[header.as_bytes(), &code].concat(), out, sent)
-            }
+            } => self.function_pre_ga(&name, &engine, &code, out, sent),
             Event::Aux { name, value } if *name == *b"lua" => {
                 write::script(&value, out, sent);
                 Ok(())
@@ -359,30 +353,6 @@ impl SnapshotRewriter {
             self.selected = Some(db);
             write::select(db, out, sent);
         }
-    }
-
-    fn function(
-        &mut self,
-        code: &[u8],
-        out: &mut Vec<u8>,
-        sent: &mut Vec<Sent>,
-    ) -> Result<(), SnapshotError> {
-        let group = crate::Group::Scripting;
-        if self.options.filter.command("function|load", group).is_err() {
-            self.counts.functions_dropped += 1;
-            return Ok(());
-        }
-        if !self.options.target.functions {
-            self.may_lose(Loss::Function)
-                .map_err(|kind| SnapshotError {
-                    key: String::new(),
-                    kind,
-                })?;
-            self.count_loss(Loss::Function);
-            return Ok(());
-        }
-        write::function(code, self.options.existing, out, sent);
-        Ok(())
     }
 }
 

@@ -46,6 +46,9 @@ enum Way {
         needed: Peekable<IntoIter<StreamId>>,
         /// Those that stand in for deleted ones.
         stand_ins: Vec<StreamId>,
+        /// The most messages that a group has read. Reading again makes it more than were ever added, and Redis from 8.6
+        /// makes no group that has.
+        read_max: u64,
     },
 }
 
@@ -90,9 +93,10 @@ impl SnapshotRewriter {
         let (info, beside) = self.beside(&current.head, current.restore)?;
         let way = match beside {
             Beside::Skeleton(skeleton, restore) => Way::Skeleton(Some((skeleton, restore))),
-            Beside::Commands(ids) => Way::Commands {
+            Beside::Commands { ids, read_max } => Way::Commands {
                 needed: ids.into_iter().peekable(),
                 stand_ins: Vec::new(),
+                read_max,
             },
         };
         current.value = Progress::Stream(Box::new(Stream {
@@ -201,7 +205,10 @@ impl SnapshotRewriter {
         out: &mut Vec<u8>,
         sent: &mut Vec<Sent>,
     ) {
-        let Way::Commands { needed, stand_ins } = &mut stream.way else {
+        let Way::Commands {
+            needed, stand_ins, ..
+        } = &mut stream.way
+        else {
             return;
         };
         while let Some(id) = needed.next_if(|id| wanted(*id)) {
@@ -257,7 +264,10 @@ impl SnapshotRewriter {
         self.stream_begin(head, stream, out, sent);
         let last_id = stream.info.last_id;
         Self::stand_in(head, stream, |needed| needed <= last_id, out, sent);
-        if let Way::Commands { needed, stand_ins } = &mut stream.way {
+        if let Way::Commands {
+            needed, stand_ins, ..
+        } = &mut stream.way
+        {
             // No message can be above the last id, so none can stand in for these.
             for _ in needed.by_ref() {
                 self.lose(head, Loss::StreamPending)?;
@@ -266,23 +276,28 @@ impl SnapshotRewriter {
                 empty(head, &stream.name, out, sent);
             }
         }
-        self.set_last_id(head, stream, out, sent);
+        let added = match &stream.way {
+            Way::Commands {
+                stand_ins,
+                read_max,
+                ..
+            } => (stream.live + stand_ins.len() as u64).max(*read_max),
+            Way::Skeleton(_) => stream.live,
+        };
+        self.set_last_id(head, stream, added, out, sent);
         Ok(())
     }
 
-    /// `XSETID key last-id [ENTRIESADDED n MAXDELETEDID id]`.
+    /// `XSETID key last-id [ENTRIESADDED n MAXDELETEDID id]`, with at least so many messages added.
     fn set_last_id(
         &self,
         head: &KeyHead,
         stream: &Stream,
+        added_min: u64,
         out: &mut Vec<u8>,
         sent: &mut Vec<Sent>,
     ) {
         let info = &stream.info;
-        let standing = match &stream.way {
-            Way::Commands { stand_ins, .. } => stand_ins.len() as u64,
-            Way::Skeleton(_) => 0,
-        };
         let counted = self.options.target.stream_counters;
         encode::command_header(out, if counted { 7 } else { 3 });
         encode::bulk(out, b"XSETID");
@@ -293,8 +308,7 @@ impl SnapshotRewriter {
                 || (info.length, StreamId::default()),
                 |counters| (counters.entries_added, counters.max_deleted_id),
             );
-            // The server wants at least as many as there are.
-            let added = added.max(stream.live.saturating_add(standing));
+            let added = added.max(added_min);
             encode::bulk(out, b"ENTRIESADDED");
             encode::bulk(out, Decimal::unsigned(added).text());
             encode::bulk(out, b"MAXDELETEDID");
@@ -312,10 +326,27 @@ impl SnapshotRewriter {
         sent: &mut Vec<Sent>,
     ) {
         self.flush_batch(head, stream, out, sent);
-        let Way::Commands { stand_ins, .. } = &mut stream.way else {
+        let Way::Commands {
+            stand_ins,
+            read_max,
+            ..
+        } = &mut stream.way
+        else {
             return;
         };
         let stand_ins = std::mem::take(stand_ins);
+        let added = stream.info.counters.map(|counters| counters.entries_added);
+        if stand_ins.is_empty() && added.is_none_or(|added| *read_max <= added) {
+            return;
+        }
+        if !stand_ins.is_empty() && only_trimmed(&stream.info, &stand_ins, stream.first) {
+            // Nothing was ever deleted but by trimming, which leaves no trace. XDEL would, and XSETID cannot erase it.
+            let live = Decimal::unsigned(stream.live);
+            encode::command(out, &[b"XTRIM", &stream.name, b"MAXLEN", live.text()]);
+            sent.push(Sent::new(head, Method::Commands, Expect::Int));
+            self.set_last_id(head, stream, stream.live, out, sent);
+            return;
+        }
         for ids in stand_ins.chunks(self.ids_in_a_command()) {
             encode::command_header(out, 2 + ids.len());
             encode::bulk(out, b"XDEL");
@@ -325,10 +356,18 @@ impl SnapshotRewriter {
             }
             sent.push(Sent::new(head, Method::Commands, Expect::Int));
         }
-        if !stand_ins.is_empty() {
-            self.set_last_id(head, stream, out, sent);
-        }
+        self.set_last_id(head, stream, stream.live, out, sent);
     }
+}
+
+/// Whether all messages that were stood in for had been trimmed away, and none deleted otherwise.
+fn only_trimmed(info: &StreamInfo, stand_ins: &[StreamId], first: Option<StreamId>) -> bool {
+    let deleted = info.counters.map(|counters| counters.max_deleted_id);
+    let before_all = match (first, stand_ins.last()) {
+        (Some(first), Some(last)) => *last < first,
+        _ => true,
+    };
+    deleted == Some(StreamId::default()) && before_all
 }
 
 fn add_head(name: &[u8], id: StreamId, words: usize, out: &mut Vec<u8>) {
