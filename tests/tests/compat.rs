@@ -23,7 +23,12 @@ fn a_new_redis_to_an_old_one() {
     brings(
         "redis-8.0",
         "redis-6.2",
-        &[("field expiries", 8), ("functions", 1)],
+        &[
+            ("field expiries", 8),
+            ("functions", 1),
+            ("stream counters", 16),
+            ("vector sets", 1),
+        ],
     );
 }
 
