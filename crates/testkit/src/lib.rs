@@ -4,6 +4,7 @@
 //! Nothing is mocked. Servers come from `cargo xtask engines`; a test that misses one fails and says so.
 
 pub mod client;
+pub mod compat;
 pub mod daemon;
 pub mod engines;
 pub mod oracle;
@@ -12,6 +13,7 @@ pub mod process;
 pub mod proxy;
 pub mod rdb_writer;
 pub mod rng;
+pub mod samples;
 pub mod server;
 pub mod version;
 pub mod workload;

@@ -97,6 +97,11 @@ impl Server {
         }
     }
 
+    /// Whether it is there and answers.
+    pub fn answers(&self) -> bool {
+        is_up(&self.address())
+    }
+
     /// The process id; there is none after `kill`.
     pub fn pid(&self) -> u32 {
         self.child.as_ref().expect("the server runs").id()

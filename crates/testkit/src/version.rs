@@ -54,6 +54,11 @@ impl Version {
         own >= (major, minor)
     }
 
+    /// At least this version of Redis itself.
+    pub fn is_redis(&self, major: u32, minor: u32) -> bool {
+        self.family == Family::Redis && self.redis(major, minor)
+    }
+
     /// At least this Valkey; never true of the others.
     pub fn valkey(&self, major: u32, minor: u32) -> bool {
         self.family == Family::Valkey && (self.major, self.minor) >= (major, minor)

@@ -1,8 +1,10 @@
 //! `cargo xtask`: the tasks of this repository, one module each.
 
 mod commands;
+mod compat;
 mod demo;
 mod engines;
+mod golden;
 mod program;
 mod test;
 
@@ -16,6 +18,9 @@ usage: cargo xtask TASK [ARGS...]
                       bring the real servers that the tests run against (--help says more)
   test [--quick]      everything that has to pass: format, lints, build, unit and end-to-end tests
   demo [--keep]       a whole migration on this machine, with proof (--help says more)
+  compat [--only NAMES] [--json]
+                      every pair of versions, and docs/compatibility.md from it (--help says more)
+  golden [NAMES...]   RDB files of real servers for the tests of crates/rdb (--help says more)
   commands SERVER...  write the table of commands anew, from the servers named";
 
 fn main() -> ExitCode {
@@ -40,6 +45,8 @@ fn run(task: &str, args: &[String]) -> Result<(), String> {
     match task {
         "engines" => engines::run(args),
         "test" => test::run(args),
+        "compat" => compat::run(args),
+        "golden" => golden::run(args),
         "commands" => commands::run(args),
         "demo" => demo::run(args),
         _ => Err(format!("there is no such task\n\n{USAGE}")),

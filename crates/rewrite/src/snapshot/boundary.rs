@@ -36,7 +36,8 @@ fn is_at_a_boundary(event: &Event) -> bool {
     }
 }
 
-fn decode(type_id: u8, body: &[u8]) -> Option<Vec<Event>> {
+/// The elements of a value's bytes.
+pub(super) fn decode(type_id: u8, body: &[u8]) -> Option<Vec<Event>> {
     let mut payload = Vec::new();
     // The version tells whose type numbers these are; Valkey's own types have no listpacks.
     dump::payload(

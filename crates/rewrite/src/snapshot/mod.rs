@@ -202,7 +202,13 @@ impl SnapshotRewriter {
             key: printable(&head.key),
             kind,
         };
-        let (want, restore) = self.choose(head).map_err(fail)?;
+        let (want, restore) = match self.choose(head) {
+            Err(SnapshotErrorKind::TypeUnknown { .. }) if self.options.losses == Losses::Allow => {
+                self.counts.keys_lost += 1;
+                return Ok(Want::Skip);
+            }
+            chosen => chosen.map_err(fail)?,
+        };
         let mut head = head.clone();
         if want == Want::Elements {
             self.count_hints(&head);

@@ -19,6 +19,8 @@ pub struct SnapshotCounts {
     pub expired_keys: u64,
     /// Fields whose time has come.
     pub expired_fields: u64,
+    /// Keys of kinds that the target does not know and no command can build.
+    pub keys_lost: u64,
     /// TTLs of fields that the target cannot keep.
     pub field_ttls_lost: u64,
     /// Metadata of keys that the target cannot keep.

@@ -18,6 +18,9 @@ use crate::streams::{self, NotOlder};
 /// Key metadata came with RDB 13 of Redis.
 const META_VERSION: u16 = 13;
 
+/// A value's bytes, and how they are sent.
+type Payload<'a> = (Cow<'a, [u8]>, RestoreAs);
+
 impl SnapshotRewriter {
     pub(super) fn takes_metadata(&self) -> bool {
         let target = &self.options.target;
@@ -100,8 +103,12 @@ impl SnapshotRewriter {
             Ok(Some(events)) => return self.raw_by_commands(current, events, out, sent),
             Err(()) => return Err(Self::malformed(&current.head)),
         }
+        let Some((body, restore)) = self.bytes_of(&current, body)? else {
+            let events = boundary::decode(current.head.type_id, body);
+            let events = events.ok_or_else(|| Self::malformed(&current.head))?;
+            return self.raw_by_commands(current, events, out, sent);
+        };
         self.count_raw_losses(&current);
-        let (body, restore) = self.bytes_of(&current, body)?;
         let head = &current.head;
         let len = dump::payload_len(head.meta.as_deref(), &body);
         let (bytes, max) = (len as u64, self.options.target.bulk_bytes_max);
@@ -192,20 +199,30 @@ impl SnapshotRewriter {
         }
     }
 
-    /// The bytes to send: as they are, or a stream's in an older layout.
+    /// The bytes to send: as they are, or a stream's in an older layout. `None`: no older layout can hold it, and commands
+    /// come nearer to it.
     fn bytes_of<'a>(
-        &self,
+        &mut self,
         current: &Current,
         body: &'a [u8],
-    ) -> Result<(Cow<'a, [u8]>, RestoreAs), SnapshotError> {
+    ) -> Result<Option<Payload<'a>>, SnapshotError> {
         let Current { head, restore, .. } = current;
         let restore = restore.ok_or_else(Self::out_of_order)?;
         if restore.type_id == head.type_id {
-            return Ok((Cow::Borrowed(body), restore));
+            return Ok(Some((Cow::Borrowed(body), restore)));
         }
-        let keep = self.options.losses == Losses::Refuse;
-        match streams::older(body, head.type_id, restore.type_id, keep) {
-            Ok(body) => Ok((Cow::Owned(body), restore)),
+        let older = |keep| streams::older(body, head.type_id, restore.type_id, keep);
+        let allowed = self.options.losses == Losses::Allow;
+        let body = match older(true) {
+            Err(NotOlder::Idempotence) if allowed => {
+                self.count_loss(Loss::StreamIdempotence);
+                older(false)
+            }
+            Err(NotOlder::Returned) if allowed => return Ok(None),
+            body => body,
+        };
+        match body {
+            Ok(body) => Ok(Some((Cow::Owned(body), restore))),
             Err(NotOlder::Malformed) => Err(Self::malformed(head)),
             Err(why @ (NotOlder::Idempotence | NotOlder::Returned)) => Err(Self::error(
                 head,

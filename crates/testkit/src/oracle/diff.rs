@@ -66,6 +66,9 @@ fn contents(source: &Content, target: &Content, options: &OracleOptions) -> Opti
             maps("field", a, b, |a, b| hash_values(a, b, options))
         }
         (Content::Stream(a), Content::Stream(b)) => streams(a, b, options),
+        (Content::Array(a, a_next), Content::Array(b, b_next)) => {
+            lists(a, b).or_else(|| fact("next index", a_next, b_next))
+        }
         (Content::Dump(a), Content::Dump(b)) => {
             (a != b).then(|| format!("dump: source {}, target {}", show_bytes(a), show_bytes(b)))
         }
@@ -125,7 +128,7 @@ fn hash_values(
         (a, b) => a == b,
     };
     let expiry = || format!("expiry: source {source_death:?}, target {target_death:?}");
-    texts(source, target).or_else(|| (!same).then(expiry))
+    texts(source, target).or_else(|| (options.field_expiries && !same).then(expiry))
 }
 
 /// Compares two maps, entry by entry.
@@ -187,6 +190,11 @@ fn streams(source: &StreamState, target: &StreamState, options: &OracleOptions) 
                 &source.recorded_first_id,
                 &target.recorded_first_id,
             )
+        })
+        .or_else(|| told("producers", &source.idempotence, &target.idempotence))
+        .or_else(|| {
+            let counts = (&source.idempotence_counts, &target.idempotence_counts);
+            told("producers' counts", counts.0, counts.1)
         })
         .or_else(|| {
             maps("group", &source.groups, &target.groups, |a, b| {

@@ -1,8 +1,8 @@
 //! Is the target equal to the source? Compares what clients can see, key by key, in both directions.
 //!
 //! Compared: the keys of every db, type, value (lists in order, sets and hashes without, scores bit by bit), expiry,
-//! expiry of hash fields, streams with their groups, consumers and pending entries, function libraries. Encodings
-//! and LRU/LFU are not. Keys with `understudy` in their name are left out.
+//! expiry of hash fields, streams with their groups, consumers, pending entries and producers, arrays, function
+//! libraries; values of modules by their DUMP. Encodings and LRU/LFU are not. Keys with `understudy` in their name are left out.
 //!
 //! Expiries are compared to the millisecond where both servers have PEXPIRETIME (7.0). An older server only tells the
 //! time that is left; there the time of death is worked out from its TIME before and after, and may differ by as much
@@ -45,6 +45,8 @@ pub struct OracleOptions {
     /// Compare consumers who have nothing pending. Redis creates one for a read or claim that finds nothing, and
     /// does not always tell.
     pub idle_consumers: bool,
+    /// Compare expiries of hash fields.
+    pub field_expiries: bool,
     /// Compare function libraries.
     pub functions: bool,
     /// Compare these dbs of the source only; `None`: all.
@@ -62,6 +64,7 @@ impl Default for OracleOptions {
             consumer_times: false,
             entries_read: true,
             idle_consumers: true,
+            field_expiries: true,
             functions: true,
             dbs: None,
             rounds: 4,
@@ -172,6 +175,32 @@ pub fn compare_with(source: &str, target: &str, options: &OracleOptions) -> Vec<
         differences.extend(both.compare_functions());
     }
     differences
+}
+
+/// Everything that a server holds, by db and key; keys of ours too.
+pub fn read_all(address: &str) -> BTreeMap<(u32, Vec<u8>), KeyState> {
+    let mut side = Side::connect(address);
+    let mut all = BTreeMap::new();
+    for db in side.client.keyspace().into_keys() {
+        side.client.select(db);
+        let keys = side.client.keys();
+        for batch in keys.chunks(BATCH_KEYS) {
+            let states = read::keys(&mut side, batch);
+            let named = batch.iter().map(|key| (db, key.clone()));
+            all.extend(named.zip(states));
+        }
+    }
+    all
+}
+
+/// Code by name of every library of functions; none where the server knows none.
+pub fn read_functions(address: &str) -> BTreeMap<Vec<u8>, Vec<u8>> {
+    functions(&mut Side::connect(address))
+}
+
+/// The first thing in which two states of a key differ.
+pub fn difference(source: &KeyState, target: &KeyState, options: &OracleOptions) -> Option<String> {
+    diff::keys(source, target, options)
 }
 
 /// DEBUG DIGEST over all dbs. Keys that match the glob `remove` are deleted first (our own, at the target).

@@ -9,6 +9,9 @@ use super::stream::{self, StreamState};
 use crate::argv;
 use crate::client::{Argv, Error, bytes, items, number, text};
 
+/// More members than a vector set of a test has.
+const VECTORS_MAX: u64 = 10_000;
+
 /// A key as clients can see it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct KeyState {
@@ -46,6 +49,8 @@ pub enum Content {
     Hash(BTreeMap<Vec<u8>, (Vec<u8>, Option<i64>)>),
     /// A stream.
     Stream(Box<StreamState>),
+    /// Indexes and values of an array in turn, and where the next value would be inserted.
+    Array(Vec<Vec<u8>>, Option<i64>),
     /// Anything else: its DUMP without version and checksum.
     Dump(Vec<u8>),
 }
@@ -121,6 +126,9 @@ fn reading(key: &[u8], kind: &str) -> Argv {
         "zset" => argv!["ZRANGE", key, 0, -1, "WITHSCORES"],
         "hash" => argv!["HGETALL", key],
         "stream" => argv!["XRANGE", key, "-", "+"],
+        // The largest index there is.
+        "array" => argv!["ARSCAN", key, 0, u64::MAX - 1],
+        "vectorset" => argv!["VRANDMEMBER", key, VECTORS_MAX],
         _ => argv!["DUMP", key],
     }
 }
@@ -142,9 +150,36 @@ fn content(side: &mut Side, key: &[u8], kind: &str, reply: Value) -> Content {
             Err(Error::Reply(_)) => Content::None,
             Err(error) => panic!("{}: {error}", side.client.address()),
         },
+        "array" => array(side, key, reply),
+        "vectorset" => vectors(side, key, reply),
         // The footer is version (2 bytes) and checksum (8), and differs between servers that write the same value.
         _ => Content::Dump(without_footer(bytes(reply))),
     }
+}
+
+/// Members with their vectors, as a hash: the graph between them is made by chance.
+fn vectors(side: &mut Side, key: &[u8], reply: Value) -> Content {
+    let members: BTreeSet<Vec<u8>> = items(reply).into_iter().map(bytes).collect();
+    let asked: Vec<Argv> = members
+        .iter()
+        .map(|member| argv!["VEMB", key, member])
+        .collect();
+    let told = side.client.commands(&asked);
+    let vectors = members.into_iter().zip(told).map(|(member, vector)| {
+        let numbers: Vec<String> = items(vector).iter().map(text).collect();
+        (member, (numbers.join(" ").into_bytes(), None))
+    });
+    Content::Hash(vectors.collect())
+}
+
+fn array(side: &mut Side, key: &[u8], reply: Value) -> Content {
+    let next = side.client.try_command(&argv!["ARNEXT", key]);
+    let values = items(reply).into_iter().flat_map(|item| match item {
+        Value::Array(pair) => pair,
+        single => vec![single],
+    });
+    let next = next.ok().as_ref().and_then(number);
+    Content::Array(values.map(bytes).collect(), next)
 }
 
 fn without_footer(mut dump: Vec<u8>) -> Vec<u8> {

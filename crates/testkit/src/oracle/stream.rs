@@ -21,9 +21,22 @@ pub struct StreamState {
     pub entries_added: Option<i64>,
     /// Since 7.0.
     pub recorded_first_id: Option<String>,
+    /// Settings of idempotent production and how much is remembered, by the name that XINFO gives it. Since Redis 8.6.
+    pub idempotence: Option<BTreeMap<&'static str, i64>>,
+    /// What idempotent production has counted, likewise.
+    pub idempotence_counts: Option<BTreeMap<&'static str, i64>>,
     /// By name.
     pub groups: BTreeMap<Vec<u8>, Group>,
 }
+
+/// What XINFO tells of idempotent production.
+const IDEMPOTENCE: &[&str] = &[
+    "idmp-duration",
+    "idmp-maxsize",
+    "pids-tracked",
+    "iids-tracked",
+];
+const IDEMPOTENCE_COUNTS: &[&str] = &["iids-added", "iids-duplicates"];
 
 /// A consumer group.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
@@ -87,6 +100,8 @@ fn full(side: &mut Side, key: &[u8]) -> Result<StreamState, Error> {
         max_deleted_id: info.get("max-deleted-entry-id").map(text),
         entries_added: info.get("entries-added").and_then(number),
         recorded_first_id: info.get("recorded-first-entry-id").map(text),
+        idempotence: numbers(&info, IDEMPOTENCE),
+        idempotence_counts: numbers(&info, IDEMPOTENCE_COUNTS),
         ..StreamState::default()
     };
     for group in groups {
@@ -95,6 +110,18 @@ fn full(side: &mut Side, key: &[u8]) -> Result<StreamState, Error> {
         state.groups.insert(name, full_group(group));
     }
     Ok(state)
+}
+
+/// The numbers of these names; `None` where the server tells none of them.
+fn numbers(
+    info: &BTreeMap<String, Value>,
+    names: &[&'static str],
+) -> Option<BTreeMap<&'static str, i64>> {
+    let told = names
+        .iter()
+        .filter_map(|name| Some((*name, info.get(*name).and_then(number)?)));
+    let told: BTreeMap<&'static str, i64> = told.collect();
+    (!told.is_empty()).then_some(told)
 }
 
 fn full_group(mut info: BTreeMap<String, Value>) -> Group {

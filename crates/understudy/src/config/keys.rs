@@ -287,6 +287,12 @@ pub(crate) const KEYS: &[Key] = &[
         "Keys that the target holds already; empty: as advanced.rdb_restore_command_behavior says.",
     ),
     key(
+        "redis_writer.losses",
+        Kind::Word(&["fail", "warn"]),
+        r#""fail""#,
+        "What the target's version cannot hold (streams, functions, expiries of fields ...): stop and say so, or leave it out, count it and go on.",
+    ),
+    key(
         "redis_writer.batch_commands",
         Kind::Int {
             min: 1,

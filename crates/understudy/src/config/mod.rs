@@ -104,6 +104,8 @@ pub struct TargetConfig {
     pub endpoint: Endpoint,
     /// Keys that are there already.
     pub existing: ExistingKeys,
+    /// What the target's version cannot hold.
+    pub losses: rewrite::Losses,
     /// Most commands in a unit.
     pub batch_commands: usize,
     /// Most bytes in a unit.
@@ -379,6 +381,10 @@ fn target(doc: &Document) -> Result<TargetConfig, ConfigError> {
     };
     Ok(TargetConfig {
         existing,
+        losses: match doc.text("redis_writer.losses").as_str() {
+            "warn" => rewrite::Losses::Allow,
+            _ => rewrite::Losses::Refuse,
+        },
         batch_commands: doc.int("redis_writer.batch_commands") as usize,
         batch_bytes: size("redis_writer.batch_bytes", 1024)?,
         inflight_bytes: size("redis_writer.inflight_bytes", 64 * 1024)?,

@@ -25,3 +25,6 @@ pub(crate) struct Common<'a> {
     pub(crate) leases: &'a Leases,
     pub(crate) databases: &'a Databases,
 }
+
+/// Said behind an error about what the target lacks.
+const ALLOW_LOSS: &str = "; redis_writer.losses = \"warn\" allows it";

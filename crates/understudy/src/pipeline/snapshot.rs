@@ -11,12 +11,12 @@ use resp::ReplyKind;
 use rewrite::{Db, Expect, Method, Sent, SnapshotRewriter};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
-use super::Common;
 use super::lane::{Lane, Reply};
 use super::lease::Leases;
 use super::lookahead::{Failed, Lookahead, Looked};
 use super::stream::show;
 use super::sweep::KeySet;
+use super::{ALLOW_LOSS, Common};
 use crate::backoff::Backoff;
 use crate::checkpoint::{self, Checkpoint, KEY_PREFIX, Phase, Progress};
 use crate::client::{class_of, mend};
@@ -98,6 +98,7 @@ impl<'a> SnapshotApplier<'a> {
                 ExistingKeys::Skip => rewrite::Existing::Skip,
             },
             restore_bytes_max: RESTORE_BYTES_MAX,
+            losses: config.target.losses,
             ..rewrite::SnapshotOptions::new(target.abilities.clone(), unix_ms())
         };
         Self {
@@ -271,7 +272,7 @@ impl<'a> SnapshotApplier<'a> {
             Ok(looked) => Ok(looked),
             Err(Failed::Spool(error)) => Err(spool_error(error)),
             Err(Failed::Damaged(error)) => Err(self.corrupt(&error)),
-            Err(Failed::Refused(error)) => Err(self.refused(error.to_string())),
+            Err(Failed::Refused(error)) => Err(self.cannot_hold(&error)),
         }
     }
 
@@ -280,7 +281,7 @@ impl<'a> SnapshotApplier<'a> {
             self.in_key = None;
         }
         let rewritten = self.rewriter.event(event, self.lane.body(), &mut self.sent);
-        rewritten.map_err(|error| self.refused(error.to_string()))?;
+        rewritten.map_err(|error| self.cannot_hold(&error))?;
         self.lane.added(&mut self.sent);
         Ok(())
     }
@@ -309,7 +310,7 @@ impl<'a> SnapshotApplier<'a> {
                 ..head.clone()
             }),
         };
-        let want = want.map_err(|error| self.refused(error.to_string()))?;
+        let want = want.map_err(|error| self.cannot_hold(&error))?;
         self.in_key = (want != rdb::Want::Skip).then_some(head.at);
         self.ahead = (head.kind == rdb::Kind::Stream && want != rdb::Want::Skip)
             .then(|| self.decoder.lookahead())
@@ -484,6 +485,7 @@ impl<'a> SnapshotApplier<'a> {
             ("snapshot_filter_kind", counts.filtered_kinds),
             ("snapshot_expired_key", counts.expired_keys),
             ("snapshot_expired_field", counts.expired_fields),
+            ("snapshot_key_lost", counts.keys_lost),
             ("snapshot_field_ttl_lost", counts.field_ttls_lost),
             ("snapshot_metadata_lost", counts.metadata_lost),
             ("snapshot_usage_hint_lost", counts.usage_hints_lost),
@@ -504,6 +506,12 @@ impl<'a> SnapshotApplier<'a> {
         ];
         for (reason, count) in reasons.into_iter().filter(|(_, count)| *count > 0) {
             self.status.dropped.add(reason, count);
+            // Filters and expiries are meant; the rest is what the target cannot hold.
+            if reason.starts_with("snapshot_filter_") || reason.starts_with("snapshot_expired_") {
+                tracing::info!(left_out = reason, count, "not in the copy");
+            } else {
+                tracing::warn!(left_out = reason, count, "not in the copy");
+            }
         }
     }
 
@@ -517,6 +525,15 @@ impl<'a> SnapshotApplier<'a> {
 
     fn lost(&self, what: impl std::fmt::Display) -> SyncError {
         SyncError::reconnect(Side::Target, &self.config.target.endpoint.address, what)
+    }
+
+    fn cannot_hold(&self, error: &rewrite::SnapshotError) -> SyncError {
+        let mend = match error.kind {
+            rewrite::SnapshotErrorKind::TargetLacks { .. }
+            | rewrite::SnapshotErrorKind::TypeUnknown { .. } => ALLOW_LOSS,
+            _ => "",
+        };
+        self.refused(format!("{error}{mend}"))
     }
 
     fn refused(&self, what: String) -> SyncError {

@@ -8,9 +8,9 @@ use resp::{CommandDecoder, ErrorReply, Limits, ReplyKind, ReplyScanner, Summary}
 use rewrite::{CommandId, Db, Outcome, StreamRewriter};
 use tokio::io::AsyncReadExt;
 
-use super::Common;
 use super::lease::Leases;
 use super::unit::{End, Sealed, Unit};
+use super::{ALLOW_LOSS, Common};
 use crate::backoff::Backoff;
 use crate::checkpoint::{self, Checkpoint, Phase, Position};
 use crate::client::{class_of, mend};
@@ -172,6 +172,7 @@ impl<'a> StreamApplier<'a> {
             own_key_mark: Bytes::from_static(checkpoint::KEY_PREFIX.as_bytes()),
             checkpoint_key: Bytes::from(key.clone()),
             start_db: Db(position.db),
+            losses: config.target.losses,
             ..rewrite::StreamOptions::new(target.abilities.clone())
         };
         Self {
@@ -325,7 +326,11 @@ impl<'a> StreamApplier<'a> {
     }
 
     fn bad_command(&self, error: &rewrite::Error) -> SyncError {
-        let what = format!("command at offset {}: {error}", self.input.frame_pos);
+        let mend = match error.kind {
+            rewrite::ErrorKind::TargetLacks { .. } => ALLOW_LOSS,
+            _ => "",
+        };
+        let what = format!("command at offset {}: {error}{mend}", self.input.frame_pos);
         SyncError::stop(Side::Source, &self.config.source.endpoint.address, what)
     }
 
