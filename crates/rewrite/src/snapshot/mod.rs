@@ -179,15 +179,14 @@ impl SnapshotRewriter {
         &self.counts
     }
 
-    /// Whether the last command that was appended is still open: more of the string that it carries has to come.
+    /// Whether the last command that was appended is still open: more of the string or the message that it carries has
+    /// to come.
     pub fn is_in_command(&self) -> bool {
-        matches!(
-            self.current,
-            Some(Current {
-                value: Progress::Bulk { .. },
-                ..
-            })
-        )
+        match self.current.as_ref().map(|current| &current.value) {
+            Some(Progress::Bulk { .. }) => true,
+            Some(Progress::Stream(stream)) => stream.is_in_message(),
+            _ => false,
+        }
     }
 
     /// A key: says in which form its value is wanted. After an error its value is to be skipped, if the caller goes on.

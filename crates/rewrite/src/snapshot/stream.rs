@@ -53,6 +53,11 @@ enum Way {
 }
 
 impl Stream {
+    /// Whether the command of a message is begun, and fields of it are to come.
+    pub(super) fn is_in_message(&self) -> bool {
+        self.fields_left > 0
+    }
+
     /// Whether groups and producers go by commands.
     pub(super) fn by_commands(&self) -> bool {
         matches!(self.way, Way::Commands { .. })

@@ -54,6 +54,19 @@ pub(crate) fn frames(bytes: &[u8]) -> Vec<&[u8]> {
     frames
 }
 
+/// Whether the last command of `bytes` is not complete.
+pub(crate) fn ends_within_a_frame(bytes: &[u8]) -> bool {
+    let mut decoder = CommandDecoder::new(Limits::default());
+    let mut rest = bytes;
+    while !rest.is_empty() {
+        match decoder.poll(rest).expect("valid commands") {
+            Some(found) => rest = &rest[found.len..],
+            None => return true,
+        }
+    }
+    false
+}
+
 /// Every command in `bytes` as text, with `;` between.
 pub(crate) fn text(bytes: &[u8]) -> String {
     let command = |frame: &&[u8]| {

@@ -109,6 +109,13 @@ pub(crate) fn rewrite(
         if let Err(error) = rewriter.event(event, &mut out, &mut sent) {
             return text + &format!("! {error}\n");
         }
+        // Who sends units has to know where one may end.
+        assert_eq!(
+            rewriter.is_in_command(),
+            super::ends_within_a_frame(&out),
+            "after {} commands",
+            sent.len()
+        );
     }
     let commands = super::frames(&out);
     assert_eq!(commands.len(), sent.len(), "{sent:?}");
