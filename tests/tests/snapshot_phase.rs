@@ -1,11 +1,13 @@
 //! Faults while the snapshot is applied: what is in the spool is never asked for again, what is confirmed is not written
 //! again, and whoever has been replaced writes nothing more.
 
-use e2e::{LIMIT, Link, catch_up, from_env, full_syncs, own, phase, rng, source_of, wait_stream};
+use e2e::{
+    LIMIT, Link, catch_up, from_env, full_syncs, own, phase, rng, source_of, wait_stream, written,
+};
 use testkit::process::wait_until;
 use testkit::proxy::{Cut, Direction, Proxy};
-use testkit::workload;
 use testkit::{Counters, Daemon, Engine, Rng, Server, ServerOptions, argv, oracle};
+use testkit::{client, workload};
 
 /// A source with enough in it that a slow line to the target takes seconds.
 fn filled(rng: &mut Rng) -> Server {
@@ -191,4 +193,44 @@ fn of_two_daemons_in_the_snapshot_phase_the_older_one_stops_and_says_so() {
     catch_up(&mut newer, &source);
     oracle::assert_equal(&source.address(), &target.address());
     assert_eq!(full_syncs(&source), 2);
+}
+
+/// A run that was killed when it had taken the target for another snapshot, and had not yet thrown away the one before.
+#[test]
+fn a_snapshot_in_the_spool_is_not_taken_for_a_later_one_of_the_same_history() {
+    let mut rng = rng();
+    let (source, target) = (filled(&mut rng), Server::of("redis-7.0"));
+    let proxy = Proxy::start(&target.address());
+    proxy.throttle(Direction::ToServer, Some(1 << 20));
+    let mut daemon = in_small_units(Link::new(&source, &target).target(&proxy.address())).start();
+    wait_half_applied(&mut daemon, 200_000);
+    daemon.kill();
+    proxy.throttle(Direction::ToServer, None);
+    let mut client = source.client();
+    for key in 0..100 {
+        client.command(&argv!["DEL", format!("ballast:{key}")]);
+        client.command(&argv!["INCR", "later"]);
+    }
+    name_another_snapshot(&target, written(&source));
+    daemon.spawn();
+    wait_stream(&mut daemon);
+    catch_up(&mut daemon, &source);
+    oracle::assert_equal(&source.address(), &target.address());
+    assert_eq!(full_syncs(&source), 2);
+}
+
+/// Makes the checkpoint say what a run writes first that begins a snapshot at `offset`.
+fn name_another_snapshot(target: &Server, offset: u64) {
+    let mut connection = target.client();
+    let keys = client::items(connection.command(&argv!["KEYS", "understudy:checkpoint:*"]));
+    let [key] = keys.as_slice() else {
+        panic!("{keys:?}");
+    };
+    let key = client::text(key);
+    let value = client::text(&connection.command(&argv!["GET", &key]));
+    let mut fields: Vec<&str> = value.split('|').collect();
+    assert_eq!(fields[3], "snapshot", "{value}");
+    let offset = offset.to_string();
+    (fields[5], fields[6]) = (&offset, "0");
+    connection.command(&argv!["SET", &key, fields.join("|")]);
 }

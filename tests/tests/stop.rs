@@ -96,6 +96,9 @@ fn without_sync_aof_it_ends_by_itself_after_the_snapshot() {
         .start();
     assert_eq!(daemon.wait(LIMIT), 0, "{}", daemon.output());
     oracle::assert_equal(&source.address(), &target.address());
+    // Started again, it finds nothing to do and ends as well.
+    daemon.spawn();
+    assert_eq!(daemon.wait(LIMIT), 0, "{}", daemon.output());
 }
 
 /// What is written behind the snapshot stays where it is.

@@ -16,7 +16,7 @@ use crate::clock::unix_ms;
 use crate::config::{SourceConfig, SpoolConfig};
 use crate::error::{Class, Side, SyncError, io_word};
 use crate::net::{self, Bulk, Stream};
-use crate::spool::{Feed, Log, Syncer};
+use crate::spool::{Feed, Syncer};
 use crate::status::{Phase, Status};
 use crate::supervise::SourceVersion;
 
@@ -333,7 +333,11 @@ impl Receiver<'_> {
                     self.status.snapshot_bytes.set(bytes);
                     if let Some(snapshot) = self.snapshot {
                         // From here on a run that is killed needs no second one.
-                        snapshot.with_log(Log::note_whole).map_err(spool_error)?;
+                        // Nothing of the stream is in yet, so its end is where the snapshot was taken.
+                        let at = self.stream.end();
+                        snapshot
+                            .with_log(|log| log.note_whole(at))
+                            .map_err(spool_error)?;
                         snapshot.close();
                     }
                 }

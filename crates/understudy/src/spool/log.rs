@@ -110,17 +110,20 @@ impl Log {
         Ok(Self::at(dir, kind, replid, start, keep))
     }
 
-    /// Notes on disk that the log is whole: nothing more belongs to it.
-    pub(crate) fn note_whole(&mut self) -> io::Result<()> {
+    /// Notes on disk that the log is whole: nothing more belongs to it. `at` is the offset in the history that it was
+    /// taken at, since one history can have many snapshots.
+    pub(crate) fn note_whole(&mut self, at: u64) -> io::Result<()> {
         self.flush()?;
-        let text = format!("{} {}\n", self.replid, self.end);
+        let text = whole_note(self.replid, at, self.end);
         fs::write(whole_file(&self.dir, self.kind), text)
     }
 
-    /// Opens what an earlier run left, if it was noted as whole and all of it is there.
+    /// Opens what an earlier run left, if it was noted as whole, taken at `at` in the history `replid`, and all of it is
+    /// there.
     pub(crate) fn recover_whole(
         dir: &Path,
         kind: &'static str,
+        (replid, at): (ReplId, u64),
         keep: Keep,
     ) -> io::Result<Option<Self>> {
         let noted = match fs::read_to_string(whole_file(dir, kind)) {
@@ -130,7 +133,7 @@ impl Log {
         };
         let log = Self::recover(dir, kind, keep)?;
         Ok(log.filter(|log| {
-            log.start() == 0 && noted.trim_end() == format!("{} {}", log.replid, log.end)
+            log.start() == 0 && log.replid == replid && noted == whole_note(replid, at, log.end)
         }))
     }
 
@@ -420,6 +423,10 @@ fn whole_file(dir: &Path, kind: &str) -> PathBuf {
     dir.join(format!("{kind}-whole"))
 }
 
+fn whole_note(replid: ReplId, at: u64, end: u64) -> String {
+    format!("{replid} {at} {end}\n")
+}
+
 fn remove_if_there(path: &Path) -> io::Result<()> {
     match fs::remove_file(path) {
         Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
@@ -628,15 +635,20 @@ mod tests {
     #[test]
     fn only_what_was_noted_as_whole_and_is_all_there_comes_back_whole() {
         let dir = tempfile::tempdir().unwrap();
-        let whole = || Log::recover_whole(dir.path(), "snapshot", KEEP).unwrap();
+        let taken = |letter, at| {
+            Log::recover_whole(dir.path(), "snapshot", (id(letter), at), KEEP).unwrap()
+        };
+        let whole = || taken(b'a', 42);
         let mut log = Log::create(dir.path(), "snapshot", id(b'a'), 0, KEEP).unwrap();
         for _ in 0..3 {
             log.append(Bytes::from(bytes(1, 1000)), 1).unwrap();
             log.flush().unwrap();
         }
         assert!(whole().is_none(), "not noted");
-        log.note_whole().unwrap();
+        log.note_whole(42).unwrap();
         assert_eq!(whole().unwrap().end(), 3000);
+        assert!(taken(b'a', 43).is_none(), "another snapshot of the history");
+        assert!(taken(b'b', 42).is_none(), "another history");
         let path = &segment_files(dir.path(), "snapshot").unwrap()[0];
         let raw = fs::read(path).unwrap();
         fs::write(path, &raw[..raw.len() - 1]).unwrap();

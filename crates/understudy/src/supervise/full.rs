@@ -187,7 +187,7 @@ impl Supervisor<'_> {
             return Ok(());
         }
         let what = format!(
-            "an earlier snapshot into a target that held keys was left as {}; with existing keys \"skip\" nobody can tell whose a key is: set \"replace\", or empty the target and delete its checkpoint",
+            "an earlier snapshot into a target that held keys was left as {}; with existing keys \"skip\" nobody can tell whose a key is: set rdb_restore_command_behavior to \"rewrite\", or empty the target and delete its checkpoint",
             target::phase_word(&found.phase)
         );
         Err(SyncError::stop(

@@ -266,11 +266,12 @@ impl Supervisor<'_> {
         Ok((start, Some(Kept { snapshot, stream })))
     }
 
-    /// The snapshot that is being applied, if all of it is in the spool.
+    /// The snapshot that is being applied, if all of it is in the spool. An older one of the same history may lie
+    /// there: a run that was killed as it began another, or a target that has fallen back.
     fn spooled_snapshot(&self, at: Progress) -> Result<Option<Log>, SyncError> {
         let dir = &self.config.spool.dir;
-        let log = Log::recover_whole(dir, "snapshot", self.keep_whole()).map_err(spool_error)?;
-        Ok(log.filter(|log| log.knows(at.replid)))
+        let taken = (at.replid, at.offset.0);
+        Log::recover_whole(dir, "snapshot", taken, self.keep_whole()).map_err(spool_error)
     }
 
     /// A session in a known history: its snapshot is applied to the end, or its stream goes on.

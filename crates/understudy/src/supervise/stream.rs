@@ -31,6 +31,10 @@ impl Supervisor<'_> {
         );
         let feed = Feed::new(log);
         feed.set_applied(position.offset.0).map_err(spool_error)?;
+        if !self.config.source.sync_aof {
+            tracing::info!("the snapshot is applied already, and sync_aof is false: done");
+            feed.close();
+        }
         self.show_position(&feed, position);
         let receiver = self.receiver(conn, None, &feed);
         let applier = self.apply_stream(target, &feed, position, false);
