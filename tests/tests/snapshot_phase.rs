@@ -129,9 +129,7 @@ fn a_target_that_is_full_in_the_snapshot_phase_is_waited_for() {
     client.command(&argv!["CONFIG", "SET", "maxmemory", 3_000_000]);
     let mut daemon = in_small_units(Link::new(&source, &target)).start();
     daemon.wait_for("the word for it", LIMIT, |daemon| {
-        daemon
-            .output()
-            .contains("the target is not taking writes; waiting")
+        daemon.output().contains("was refused: OOM")
     });
     client.command(&argv!["CONFIG", "SET", "maxmemory", 0]);
     exact(daemon, counters, &source, &target);
@@ -150,7 +148,7 @@ fn writes_of_the_snapshot_that_come_too_late_do_nothing() {
     wait_half_applied(&mut daemon, 300_000);
     proxy.hold(Direction::ToServer);
     wait_until("a unit on its way", LIMIT, || {
-        proxy.held_bytes(Direction::ToServer) > 10_000
+        proxy.held_bytes(Direction::ToServer) > 0
     });
     daemon.kill();
     daemon.configure(&straight.text());

@@ -15,7 +15,7 @@ use crate::config::TargetConfig;
 use crate::error::{Class, Side, SyncError};
 use crate::net::Stream;
 
-/// A target that is ours: the checkpoint carries our epoch and the connection watches it.
+/// A target that is ours: the checkpoint carries our epoch, the connection watches it, and is in MULTI.
 pub(crate) struct Target {
     pub(crate) pipe: Pipe,
     pub(crate) abilities: Abilities,
@@ -272,6 +272,8 @@ impl Visit<'_> {
         if !matches!(&self.found, Found::Checkpoint(found) if *found == checkpoint) {
             return Ok(Err(self));
         }
+        // As every unit leaves it: what comes next is in the transaction, or nothing does.
+        self.client.call(&[b"MULTI"]).await?;
         Ok(Ok(Target {
             pipe: Pipe {
                 stream: self.client.into_stream(),

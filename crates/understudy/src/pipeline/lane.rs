@@ -1,7 +1,7 @@
 //! The way of a snapshot's commands to the target: in transactions, one in flight.
 //!
 //! ```text
-//! MULTI  [SELECT db]  <commands>  [SELECT 0]  SET checkpoint <progress>  EXEC  WATCH checkpoint  GET checkpoint
+//! [SELECT db]  <commands>  [SELECT 0]  SET checkpoint <progress>  EXEC  WATCH checkpoint  GET checkpoint  MULTI
 //! ```
 //! The watch keeps a late or a replaced writer out, as in the stream (see [`super::unit`]). While a unit is on its way
 //! the next one is collected; with none on its way, what is collected goes out at once and only its end waits, so that
@@ -15,7 +15,7 @@ use bytes::{Buf, Bytes, BytesMut};
 use resp::{ErrorReply, Limits, ReplyKind, ReplyScanner};
 use rewrite::{Db, Expect, Method, Sent};
 
-use super::unit::{MULTI, guard, seal};
+use super::unit::{guard, seal};
 
 /// A unit on a near target: some thousand small keys, which keep it busy for a few milliseconds.
 const UNIT_BYTES: usize = 256 << 10;
@@ -25,11 +25,11 @@ const BYTES_PER_SECOND: f64 = 4e8;
 /// A unit, open or on its way.
 #[derive(Debug)]
 struct Batch {
-    /// What is to be written, and what was (as long as it may have to be sent again).
+    /// What is to be written; a part of it may be.
     out: Vec<u8>,
     written: usize,
-    /// All of it is in `out`.
-    is_whole: bool,
+    /// Bytes that were written and thrown away: nothing is sent twice over one connection.
+    given: usize,
     commands: usize,
     sent: VecDeque<Sent>,
     /// Set when it is sealed: what GET has to answer, and which byte of the RDB it reaches.
@@ -37,18 +37,20 @@ struct Batch {
     stage: Stage,
     refused: Option<(Option<Sent>, ErrorReply)>,
     outcome: Option<Outcome>,
+    /// Watched, and as this unit wrote it.
+    is_ours: bool,
 }
 
 /// Which reply comes next.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Stage {
-    Multi,
     /// So many commands were queued.
     Queued(usize),
     /// So many replies of EXEC are still to come.
     Inside(usize),
     Watch,
     Guard,
+    Multi,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -92,18 +94,22 @@ pub(crate) struct Lane {
 impl Batch {
     fn new(mut buffer: Vec<u8>) -> Self {
         buffer.clear();
-        buffer.extend_from_slice(MULTI);
         Self {
             out: buffer,
             written: 0,
-            is_whole: true,
+            given: 0,
             commands: 0,
             sent: VecDeque::new(),
             sealed: None,
-            stage: Stage::Multi,
+            stage: Stage::Queued(0),
+            is_ours: true,
             refused: None,
             outcome: None,
         }
+    }
+
+    fn bytes(&self) -> usize {
+        self.given + self.out.len()
     }
 
     fn select(&mut self, db: Db) {
@@ -155,11 +161,6 @@ impl Batch {
 
     fn take(&mut self, kind: ReplyKind, bytes: &[u8]) -> Option<Reply> {
         match (self.stage, kind) {
-            (Stage::Multi, ReplyKind::Simple) => self.stage = Stage::Queued(0),
-            (Stage::Multi, ReplyKind::Error(error)) => {
-                return Some(Reply::Aborted { sent: None, error });
-            }
-            (Stage::Multi, other) => return Some(Reply::Nonsense(format!("MULTI: {other:?}"))),
             // The checkpoint's SET is one command more than were noted.
             (Stage::Queued(seen), kind) if seen <= self.commands => {
                 if let ReplyKind::Error(error) = kind {
@@ -188,20 +189,30 @@ impl Batch {
                 self.outcome = Some(Outcome::Done);
                 self.stage = Stage::Watch;
             }
-            (Stage::Watch, _) => self.stage = Stage::Guard,
-            (Stage::Guard, _) => return Some(self.end(bytes)),
+            (Stage::Watch, kind) => {
+                self.is_ours = kind == ReplyKind::Simple;
+                self.stage = Stage::Guard;
+            }
+            (Stage::Guard, _) => {
+                self.is_ours &= self
+                    .sealed
+                    .as_ref()
+                    .is_some_and(|(guard, _)| bytes == guard.as_slice());
+                self.stage = Stage::Multi;
+            }
+            (Stage::Multi, kind) => {
+                self.is_ours &= kind == ReplyKind::Simple;
+                return Some(self.end());
+            }
         }
         None
     }
 
-    /// The last reply of a unit.
-    fn end(&mut self, watched: &[u8]) -> Reply {
-        let Some((guard, rdb_bytes)) = &self.sealed else {
-            return Reply::Nonsense("a reply too many".to_owned());
-        };
-        match (self.outcome, self.refused.take()) {
-            (Some(Outcome::Aborted), Some((sent, error))) => Reply::Aborted { sent, error },
-            (Some(Outcome::Done), _) if watched == guard.as_slice() => Reply::Done {
+    /// The last reply of a unit is in.
+    fn end(&mut self) -> Reply {
+        match (self.outcome, self.refused.take(), &self.sealed) {
+            (Some(Outcome::Aborted), Some((sent, error)), _) => Reply::Aborted { sent, error },
+            (Some(Outcome::Done), _, Some((_, rdb_bytes))) if self.is_ours => Reply::Done {
                 rdb_bytes: *rdb_bytes,
             },
             _ => Reply::Fenced,
@@ -239,7 +250,7 @@ impl Lane {
 
     /// Whether the open unit is as long as it should be.
     pub(crate) fn is_full(&self) -> bool {
-        self.open.out.len() >= self.unit_bytes || !self.open.is_whole
+        self.open.bytes() >= self.unit_bytes
     }
 
     /// Whether nothing is open or on its way.
@@ -249,7 +260,7 @@ impl Lane {
 
     /// Whether nothing is open.
     pub(crate) fn is_empty(&self) -> bool {
-        self.open.commands == 0 && self.open.out.len() <= MULTI.len() && self.open.is_whole
+        self.open.commands == 0 && self.open.bytes() == 0
     }
 
     pub(crate) fn is_in_flight(&self) -> bool {
@@ -286,30 +297,22 @@ impl Lane {
         self.flight = Some(batch);
     }
 
-    fn front(&mut self) -> &mut Batch {
-        self.flight.as_mut().unwrap_or(&mut self.open)
-    }
-
     /// What may be written now.
     pub(crate) fn to_write(&self) -> &[u8] {
         match &self.flight {
             Some(flight) => flight.out.get(flight.written..).unwrap_or_default(),
-            // A unit without commands would say MULTI and then wait.
-            None if self.open.out.len() <= MULTI.len() => &[],
             None => self.open.out.get(self.open.written..).unwrap_or_default(),
         }
     }
 
     /// So much of it was written.
     pub(crate) fn wrote(&mut self, bytes: usize) {
-        let keep = 4 * self.unit_bytes;
-        let batch = self.front();
+        let batch = self.flight.as_mut().unwrap_or(&mut self.open);
         batch.written += bytes;
-        if batch.written == batch.out.len() && batch.out.len() > keep {
-            // A command too large to be kept: it can be written, but not be sent again.
+        if batch.written == batch.out.len() {
+            batch.given += batch.out.len();
             batch.out.clear();
             batch.written = 0;
-            batch.is_whole = false;
         }
     }
 
@@ -326,23 +329,11 @@ impl Lane {
         Some(reply)
     }
 
-    /// Sends the refused unit again; false if that cannot be done.
-    pub(crate) fn again(&mut self) -> bool {
-        let Some(flight) = &mut self.flight else {
-            return false;
-        };
-        flight.written = 0;
-        flight.stage = Stage::Multi;
-        flight.outcome = None;
-        flight.refused = None;
-        flight.is_whole
-    }
-
     /// Commands and bytes on their way.
     pub(crate) fn inflight(&self) -> (usize, usize) {
         self.flight
             .as_ref()
-            .map_or((0, 0), |flight| (flight.commands, flight.out.len()))
+            .map_or((0, 0), |flight| (flight.commands, flight.bytes()))
     }
 }
 
@@ -440,7 +431,7 @@ mod tests {
         lane.seal("v", 10);
         assert_eq!(
             text(lane.to_write()),
-            "MULTI ; SELECT 3 ; SET a 1 ; SELECT 0 ; SET K v ; EXEC ; WATCH K ; GET K"
+            "SELECT 3 ; SET a 1 ; SELECT 0 ; SET K v ; EXEC ; WATCH K ; GET K ; MULTI"
         );
         put(&mut lane, &["SET", "b", "1"]);
         let len = lane.to_write().len();
@@ -448,47 +439,41 @@ mod tests {
         assert!(lane.to_write().is_empty(), "one unit in flight");
         let said = replies(
             &mut lane,
-            "+OK\r\n+QUEUED\r\n+QUEUED\r\n+QUEUED\r\n+QUEUED\r\n*4\r\n+OK\r\n$-1\r\n+OK\r\n+OK\r\n+OK\r\n$1\r\nv\r\n",
+            "+QUEUED\r\n+QUEUED\r\n+QUEUED\r\n+QUEUED\r\n*4\r\n+OK\r\n$-1\r\n+OK\r\n+OK\r\n+OK\r\n$1\r\nv\r\n+OK\r\n",
         );
         assert_eq!(said, ["3 Simple", "a Null", " Simple", "done 10"]);
         assert!(!lane.is_in_flight());
-        assert_eq!(text(lane.to_write()), "MULTI ; SELECT 3 ; SET b 1");
+        assert_eq!(text(lane.to_write()), "SELECT 3 ; SET b 1");
     }
 
     #[test]
     fn whoever_is_not_the_owner_any_more_is_told() {
-        for end in [
-            "*2\r\n+OK\r\n+OK\r\n+OK\r\n$1\r\nw\r\n",
-            "*-1\r\n+OK\r\n$1\r\nv\r\n",
-        ] {
+        let ends = [
+            "*2\r\n+OK\r\n+OK\r\n+OK\r\n$1\r\nw\r\n+OK\r\n",
+            "*-1\r\n+OK\r\n$1\r\nv\r\n+OK\r\n",
+            "*2\r\n+OK\r\n+OK\r\n-BUSY watch\r\n$1\r\nv\r\n+OK\r\n",
+            "*2\r\n+OK\r\n+OK\r\n+OK\r\n$1\r\nv\r\n-BUSY multi\r\n",
+        ];
+        for end in ends {
             let mut lane = lane();
             put(&mut lane, &["SET", "a", "1"]);
             lane.seal("v", 10);
-            let said = replies(&mut lane, &format!("+OK\r\n+QUEUED\r\n+QUEUED\r\n{end}"));
-            assert_eq!(said.last().unwrap(), "fenced");
+            let said = replies(&mut lane, &format!("+QUEUED\r\n+QUEUED\r\n{end}"));
+            assert_eq!(said.last().unwrap(), "fenced", "{end}");
         }
     }
 
     #[test]
-    fn a_refused_unit_is_sent_again() {
+    fn a_refused_unit_names_the_command() {
         let mut lane = lane();
         put(&mut lane, &["SET", "a", "1"]);
         put(&mut lane, &["SET", "b", "1"]);
         lane.seal("v", 10);
-        let before = lane.to_write().to_vec();
-        lane.wrote(before.len());
         let said = replies(
             &mut lane,
-            "+OK\r\n+QUEUED\r\n-OOM full\r\n+QUEUED\r\n-EXECABORT no\r\n+OK\r\n$1\r\nu\r\n",
+            "+QUEUED\r\n-OOM full\r\n+QUEUED\r\n-EXECABORT no\r\n+OK\r\n$1\r\nu\r\n+OK\r\n",
         );
         assert_eq!(said, ["aborted b OOM full"]);
-        assert!(lane.again());
-        assert_eq!(lane.to_write(), before);
-        let said = replies(
-            &mut lane,
-            "+OK\r\n+QUEUED\r\n+QUEUED\r\n+QUEUED\r\n*3\r\n+OK\r\n+OK\r\n+OK\r\n+OK\r\n$1\r\nv\r\n",
-        );
-        assert_eq!(said, ["a Simple", "b Simple", "done 10"]);
     }
 
     #[test]
@@ -501,7 +486,5 @@ mod tests {
         assert!(lane.is_full() && lane.to_write().is_empty() && !lane.is_idle());
         lane.body().extend_from_slice(b"rest");
         assert_eq!(lane.to_write(), b"rest");
-        lane.seal("v", 1);
-        assert!(!lane.again(), "its beginning is gone");
     }
 }

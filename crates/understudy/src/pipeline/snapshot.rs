@@ -14,10 +14,9 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use super::lane::{Lane, Reply};
 use super::lease::Leases;
 use super::lookahead::{Failed, Lookahead, Looked};
-use super::stream::show;
+use super::stream::{NOT_OURS, show};
 use super::sweep::KeySet;
 use super::{ALLOW_LOSS, Common};
-use crate::backoff::Backoff;
 use crate::checkpoint::{self, Checkpoint, KEY_PREFIX, Phase, Progress};
 use crate::client::{class_of, mend};
 use crate::clock::unix_ms;
@@ -59,7 +58,6 @@ pub(crate) struct SnapshotApplier<'a> {
     progress: Progress,
     /// The key whose value is being written: where it begins.
     in_key: Option<u64>,
-    backoff: Backoff,
     done: bool,
     existing: ExistingKeys,
     counts: BTreeMap<(&'static str, &'static str), u64>,
@@ -119,7 +117,6 @@ impl<'a> SnapshotApplier<'a> {
             checkpoint: target.checkpoint.clone(),
             progress,
             in_key: None,
-            backoff: Backoff::default(),
             done: false,
             counts: BTreeMap::new(),
             existing,
@@ -159,7 +156,7 @@ impl<'a> SnapshotApplier<'a> {
                 biased;
                 read = reader.read_buf(replies) => match read {
                     Ok(0) => return Err(self.lost("the server closed the connection")),
-                    Ok(_) => self.replies(replies).await?,
+                    Ok(_) => self.replies(replies)?,
                     Err(error) => return Err(self.lost(io_word(&error))),
                 },
                 wrote = writer.write(to_write), if !to_write.is_empty() => {
@@ -356,53 +353,28 @@ impl<'a> SnapshotApplier<'a> {
         SyncError::stop(Side::Source, &self.config.source.endpoint.address, what)
     }
 
-    async fn replies(&mut self, replies: &mut bytes::BytesMut) -> Result<(), SyncError> {
+    fn replies(&mut self, replies: &mut bytes::BytesMut) -> Result<(), SyncError> {
         while let Some(reply) = self.lane.reply(replies) {
             match reply {
                 Reply::Command { sent, kind } => self.reply(&sent, &kind)?,
                 Reply::Done { rdb_bytes } => {
-                    self.backoff = Backoff::default();
                     self.progress.rdb_bytes = rdb_bytes.max(self.progress.rdb_bytes);
                     self.status.snapshot_applied.set(self.progress.rdb_bytes);
                 }
-                Reply::Aborted { sent, error } => self.aborted(sent.as_ref(), &error).await?,
-                Reply::Fenced => {
-                    return Err(self.lost("the checkpoint was changed by somebody else"));
+                Reply::Aborted { sent, error } => {
+                    // Nothing of the unit was applied; the connection is no longer watched.
+                    return Err(match sent {
+                        Some(sent) => self.key_refused(&sent, &error),
+                        None => self.unit_refused(&error),
+                    });
                 }
+                Reply::Fenced => return Err(self.lost(NOT_OURS)),
                 Reply::Nonsense(what) => return Err(self.refused(what)),
             }
         }
         let (commands, bytes) = self.lane.inflight();
         self.status.inflight_bytes.set(bytes as u64);
         self.status.inflight_commands.set(commands as u64);
-        Ok(())
-    }
-
-    /// Nothing of the unit was applied: wait and send it again, or give up the connection.
-    async fn aborted(
-        &mut self,
-        sent: Option<&Sent>,
-        error: &resp::ErrorReply,
-    ) -> Result<(), SyncError> {
-        let is_replica = error.code == resp::ErrorCode::ReadOnly;
-        let error = match sent {
-            Some(sent) => self.key_refused(sent, error),
-            None => self.unit_refused(error),
-        };
-        if error.class == Class::Stop {
-            return Err(error);
-        }
-        let pause = self.backoff.pause();
-        tracing::warn!(
-            %error,
-            retry_in_ms = pause.as_millis() as u64,
-            "the target is not taking writes; waiting"
-        );
-        tokio::time::sleep(pause).await;
-        // Without its beginning, or at a server that has become a replica, there is nothing to send again.
-        if is_replica || !self.lane.again() {
-            return Err(error);
-        }
         Ok(())
     }
 

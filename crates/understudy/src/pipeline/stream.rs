@@ -11,7 +11,6 @@ use tokio::io::AsyncReadExt;
 use super::lease::Leases;
 use super::unit::{End, Sealed, Unit};
 use super::{ALLOW_LOSS, Common};
-use crate::backoff::Backoff;
 use crate::checkpoint::{self, Checkpoint, Phase, Position};
 use crate::client::{class_of, mend};
 use crate::clock::unix_ms;
@@ -19,7 +18,7 @@ use crate::config::Config;
 use crate::error::{Class, Side, SyncError, io_word};
 use crate::net;
 use crate::source::spool_error;
-use crate::spool::Feed;
+use crate::spool::{Feed, Log};
 use crate::status::Status;
 use crate::target::{Databases, Target};
 
@@ -52,7 +51,8 @@ pub(crate) struct StreamApplier<'a> {
     databases: &'a Databases,
     /// Commands that carry a key's expiry to another name or database.
     carriers: Vec<CommandId>,
-    backoff: Backoff,
+    /// The snapshot in the spool, until a position in the stream is confirmed.
+    snapshot: Option<&'a Feed>,
 }
 
 /// Frames out of the feed.
@@ -142,7 +142,12 @@ struct Inflight {
     /// The first command that was not queued.
     refused: Option<(usize, ErrorReply)>,
     exec: Option<Summary>,
+    /// Watched, and as this unit wrote it.
+    is_ours: bool,
 }
+
+/// Why a unit was not taken, or the next one may not go.
+pub(super) const NOT_OURS: &str = "the checkpoint was changed by somebody else, or is not watched";
 
 impl<'a> StreamApplier<'a> {
     /// An applier that goes on at `position`, which is the target's checkpoint.
@@ -191,7 +196,7 @@ impl<'a> StreamApplier<'a> {
             leases,
             databases,
             carriers,
-            backoff: Backoff::default(),
+            snapshot: None,
         }
     }
 
@@ -199,6 +204,11 @@ impl<'a> StreamApplier<'a> {
     pub(crate) fn announce(&mut self, position: Position) {
         self.next
             .set_end(position.offset.0, Db(position.db), unix_ms());
+    }
+
+    /// Once the first unit is confirmed, the snapshot is of no use any more.
+    pub(crate) fn after_snapshot(&mut self, snapshot: &'a Feed) {
+        self.snapshot = Some(snapshot);
     }
 
     /// Applies nothing of the feed: the position it began at is where it ends.
@@ -359,6 +369,7 @@ impl<'a> StreamApplier<'a> {
             seen: 0,
             refused: None,
             exec: None,
+            is_ours: false,
         };
         self.status
             .inflight_bytes
@@ -404,23 +415,27 @@ impl<'a> StreamApplier<'a> {
             };
             let at = inflight.seen;
             inflight.seen += 1;
-            let exec = inflight.sealed.commands + 1;
+            let exec = inflight.sealed.commands;
+            let is_ok = summary.kind == ReplyKind::Simple;
             match (at, summary.kind.clone()) {
-                (0, ReplyKind::Simple) => {}
-                (0, other) => return Err(self.refused(format!("MULTI answered {other:?}"))),
                 (at, ReplyKind::Error(error)) if at < exec => {
-                    inflight.refused.get_or_insert((at as usize - 1, error));
+                    inflight.refused.get_or_insert((at as usize, error));
                 }
                 (at, _) if at < exec => {}
                 (at, _) if at == exec => inflight.exec = Some(summary),
-                (at, _) if at == exec + 1 => {}
-                _ => self.unit_done(&reply).await?,
+                // WATCH, GET, MULTI: all that lets the next unit go.
+                (at, _) if at == exec + 1 => inflight.is_ours = is_ok,
+                (at, _) if at == exec + 2 => inflight.is_ours &= reply == inflight.sealed.guard,
+                _ => {
+                    inflight.is_ours &= is_ok;
+                    self.unit_done().await?;
+                }
             }
         }
     }
 
-    /// All replies of the unit in flight are in; the last one says what the checkpoint is since it is watched.
-    async fn unit_done(&mut self, watched: &[u8]) -> Result<(), SyncError> {
+    /// All replies of the unit in flight are in.
+    async fn unit_done(&mut self) -> Result<(), SyncError> {
         let Some(inflight) = self.inflight.take() else {
             return Ok(());
         };
@@ -430,27 +445,27 @@ impl<'a> StreamApplier<'a> {
         match &exec.kind {
             ReplyKind::Array(count) if *count == inflight.sealed.commands as usize => {
                 match exec.errors.first() {
-                    None if watched != inflight.sealed.guard => {
-                        Err(self.lost("the checkpoint was changed by somebody else"))
-                    }
+                    None if !inflight.is_ours => Err(self.lost(NOT_OURS)),
                     None => self.confirmed(inflight),
                     Some((index, error)) => Err(self.diverged(&inflight, *index, error).await),
                 }
             }
-            ReplyKind::Null => Err(self.lost("the checkpoint was changed by somebody else")),
+            ReplyKind::Null => Err(self.lost(NOT_OURS)),
             ReplyKind::Error(error) => {
                 let (index, error) = inflight
                     .refused
                     .clone()
                     .map_or((None, error.clone()), |(at, error)| (Some(at), error));
-                self.aborted(inflight, index, &error).await
+                Err(self.aborted(&inflight, index, &error))
             }
             other => Err(self.refused(format!("EXEC answered {other:?}"))),
         }
     }
 
     fn confirmed(&mut self, inflight: Inflight) -> Result<(), SyncError> {
-        self.backoff = Backoff::default();
+        if let Some(snapshot) = self.snapshot.take() {
+            snapshot.with_log(Log::clear).map_err(spool_error)?;
+        }
         self.feed
             .set_applied(inflight.end.offset)
             .map_err(spool_error)?;
@@ -470,34 +485,17 @@ impl<'a> StreamApplier<'a> {
         Ok(())
     }
 
-    /// Nothing of the unit was applied: wait and send it again, or stop.
-    async fn aborted(
-        &mut self,
-        mut inflight: Inflight,
-        index: Option<usize>,
-        error: &ErrorReply,
-    ) -> Result<(), SyncError> {
+    /// Nothing of the unit was applied. What waiting may mend is tried again over a new connection, which looks at the
+    /// checkpoint first: this one is no longer watched.
+    fn aborted(&self, inflight: &Inflight, index: Option<usize>, error: &ErrorReply) -> SyncError {
         self.status.target_errors.add(error.code.word(), 1);
         let what = describe(&inflight.sealed, index, error);
-        if class_of(error.code) == Class::Stop {
-            return Err(self.refused(what));
+        match class_of(error.code) {
+            Class::Stop => self.refused(what),
+            Class::Reconnect | Class::Resync => {
+                self.lost(format!("the target is not taking writes: {what}"))
+            }
         }
-        let pause = self.backoff.pause();
-        tracing::warn!(
-            what,
-            retry_in_ms = pause.as_millis() as u64,
-            "the target is not taking writes; waiting"
-        );
-        tokio::time::sleep(pause).await;
-        if error.code == resp::ErrorCode::ReadOnly {
-            // The address may lead to another server by now.
-            return Err(self.lost(what));
-        }
-        inflight.seen = 0;
-        inflight.refused = None;
-        inflight.exec = None;
-        inflight.sent = Instant::now();
-        self.write(inflight).await
     }
 
     /// A command failed inside an EXEC that is committed: says so in the checkpoint, and stops.
@@ -512,18 +510,21 @@ impl<'a> StreamApplier<'a> {
         let checkpoint = self
             .checkpoint_at(inflight.end, Phase::Diverged)
             .to_string();
+        // The connection is in MULTI, as for the next unit.
         let mut out = Vec::new();
         resp::encode::command(
             &mut out,
             &[b"SET", self.key.as_bytes(), checkpoint.as_bytes()],
         );
+        resp::encode::command(&mut out, &[b"EXEC"]);
+        let done = b"+QUEUED\r\n*1\r\n+OK\r\n";
         let noted = match net::send(&mut self.target.pipe.stream, &out).await {
-            Ok(()) => {
-                let mut reply = [0_u8; 5];
+            Ok(()) if inflight.is_ours => {
+                let mut reply = [0_u8; 18];
                 let read = self.target.pipe.stream.read_exact(&mut reply).await;
-                read.is_ok() && &reply == b"+OK\r\n"
+                read.is_ok() && &reply == done
             }
-            Err(_) => false,
+            _ => false,
         };
         let then = if noted {
             "start again: a new snapshot mends the target"

@@ -1,9 +1,12 @@
 //! A unit: what goes to the target in one MULTI/EXEC, checkpoint included.
 //!
 //! ```text
-//! MULTI  [SELECT start_db]  <commands>  [SELECT 0]  SET checkpoint <position>  EXEC  WATCH checkpoint  GET checkpoint
+//! [SELECT start_db]  <commands>  [SELECT 0]  SET checkpoint <position>  EXEC
+//! WATCH checkpoint  GET checkpoint  MULTI
 //! ```
-//! What GET answers was there when WATCH began: only if it is what this unit wrote may the next unit be sent.
+//! The connection is in MULTI when a unit begins, and again when it ends: the next unit is only sent once WATCH and MULTI
+//! have answered OK (a busy server may refuse the one and take what follows), and GET what this unit wrote, which was
+//! there when WATCH began.
 //! The connection is in database 0 before and after. A transaction of the source is never split: its
 //! commands lie behind `mark` until its EXEC has come.
 
@@ -12,7 +15,7 @@ use rewrite::Db;
 /// Commands collected for the target.
 #[derive(Debug)]
 pub(crate) struct Unit {
-    /// MULTI and what follows it, up to the checkpoint.
+    /// What follows MULTI, up to the checkpoint.
     out: Vec<u8>,
     commands: u32,
     /// Database in force at the target after `out`.
@@ -47,13 +50,10 @@ impl Default for Unit {
     }
 }
 
-pub(crate) const MULTI: &[u8] = b"*1\r\n$5\r\nMULTI\r\n";
-
 impl Unit {
     /// An empty unit in `buffer`, whose content is thrown away.
     pub(crate) fn new(mut buffer: Vec<u8>) -> Self {
         buffer.clear();
-        buffer.extend_from_slice(MULTI);
         Self {
             out: buffer,
             commands: 0,
@@ -172,6 +172,7 @@ pub(crate) fn seal(out: &mut Vec<u8>, key: &[u8], checkpoint: &[u8]) {
     out.extend_from_slice(b"*1\r\n$4\r\nEXEC\r\n");
     resp::encode::command(out, &[b"WATCH", key]);
     resp::encode::command(out, &[b"GET", key]);
+    resp::encode::command(out, &[b"MULTI"]);
 }
 
 /// The reply to the last command of a unit, if the target is still ours.
@@ -192,13 +193,13 @@ pub(crate) struct Sealed {
 }
 
 impl Sealed {
-    /// The frame of the `index`th command between MULTI and EXEC, to name it in an error.
+    /// The frame of the `index`th command before EXEC, to name it in an error.
     pub(crate) fn command(&self, index: usize) -> Option<Vec<Vec<u8>>> {
         let mut decoder = resp::CommandDecoder::new(resp::Limits::default());
         let mut rest = self.out.as_slice();
         for at in 0.. {
             let frame = decoder.poll(rest).ok()??;
-            if at == index + 1 {
+            if at == index {
                 return Some(
                     decoder
                         .args()
@@ -256,7 +257,7 @@ mod tests {
         let sealed = unit.close(b"K", b"v", &mut Unit::default());
         assert_eq!(
             text(&sealed),
-            "MULTI ; SET a 1 ; SELECT 3 ; SET b 1 ; SET c 1 ; SELECT 0 ; SET K v ; EXEC ; WATCH K ; GET K"
+            "SET a 1 ; SELECT 3 ; SET b 1 ; SET c 1 ; SELECT 0 ; SET K v ; EXEC ; WATCH K ; GET K ; MULTI"
         );
         assert_eq!(sealed.commands, 6);
         assert_eq!(sealed.command(2).unwrap()[1], b"b");
@@ -276,7 +277,7 @@ mod tests {
         let sealed = unit.close(b"K", b"v", &mut next);
         assert_eq!(
             text(&sealed),
-            "MULTI ; SELECT 2 ; SET a 1 ; SELECT 0 ; SET K v ; EXEC ; WATCH K ; GET K"
+            "SELECT 2 ; SET a 1 ; SELECT 0 ; SET K v ; EXEC ; WATCH K ; GET K ; MULTI"
         );
         assert_eq!(next.end(), None);
         next.end_transaction();
@@ -284,7 +285,7 @@ mod tests {
         let sealed = next.close(b"K", b"w", &mut Unit::default());
         assert_eq!(
             text(&sealed),
-            "MULTI ; SELECT 2 ; INCR x ; SELECT 4 ; INCR y ; SELECT 0 ; SET K w ; EXEC ; WATCH K ; GET K"
+            "SELECT 2 ; INCR x ; SELECT 4 ; INCR y ; SELECT 0 ; SET K w ; EXEC ; WATCH K ; GET K ; MULTI"
         );
     }
 }

@@ -94,6 +94,14 @@ struct DiskReader {
 }
 
 impl Log {
+    /// Removes the files of a log that is of no use any more.
+    pub(crate) fn discard(dir: &Path, kind: &str) -> io::Result<()> {
+        remove_if_there(&whole_file(dir, kind))?;
+        segment_files(dir, kind)?
+            .into_iter()
+            .try_for_each(fs::remove_file)
+    }
+
     /// Begins an empty log at `start`, removing older files of the same kind.
     pub(crate) fn create(
         dir: &Path,
@@ -103,10 +111,7 @@ impl Log {
         keep: Keep,
     ) -> io::Result<Self> {
         fs::create_dir_all(dir)?;
-        remove_if_there(&whole_file(dir, kind))?;
-        for path in segment_files(dir, kind)? {
-            fs::remove_file(path)?;
-        }
+        Self::discard(dir, kind)?;
         Ok(Self::at(dir, kind, replid, start, keep))
     }
 

@@ -116,7 +116,8 @@ impl Supervisor<'_> {
         if !self.config.source.sync_aof {
             stream.close();
         }
-        self.apply_stream(target, stream, position, true).await
+        self.apply_stream(target, stream, position, Some(snapshot))
+            .await
     }
 
     /// How a snapshot is to be written, given what the target holds.
@@ -224,7 +225,9 @@ impl Supervisor<'_> {
             match applier.run(&mut target).await {
                 Ok(applied) => break applied,
                 Err(error) if error.class == Class::Reconnect => {
-                    losses.pause(self.status.snapshot_applied.get()).await;
+                    losses
+                        .pause(self.status.snapshot_applied.get(), &error)
+                        .await;
                     target = self.retake(&error, &target.checkpoint).await?;
                     // What is there now may be our own half-done work.
                     if manner.owned || existing != ExistingKeys::Skip {
@@ -252,7 +255,6 @@ impl Supervisor<'_> {
         if let Some(keys) = &applied.keys {
             self.sweep(keys).await?;
         }
-        feed.with_log(Log::clear).map_err(spool_error)?;
         tracing::info!(
             keys = self.status.snapshot_keys_total.get(),
             "snapshot applied"

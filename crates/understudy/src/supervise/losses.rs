@@ -1,6 +1,7 @@
 //! Pauses between connections to a target that loses them at one place.
 
 use crate::backoff::Backoff;
+use crate::error::SyncError;
 
 /// Connections to the target that were lost at one place.
 #[derive(Default)]
@@ -14,7 +15,7 @@ const LOSSES_NOTED: u32 = 5;
 
 impl Losses {
     /// Pauses before the next connection, the longer the more of them have come no further than `at`.
-    pub(super) async fn pause(&mut self, at: u64) {
+    pub(super) async fn pause(&mut self, at: u64, error: &SyncError) {
         if self.at != at {
             *self = Self {
                 at,
@@ -22,15 +23,16 @@ impl Losses {
             };
         }
         let lost = self.backoff.attempts();
+        let pause = self.backoff.pause();
         if lost > 0 {
-            tokio::time::sleep(self.backoff.pause()).await;
-        } else {
-            self.backoff.pause();
+            tokio::time::sleep(pause).await;
         }
         if lost == LOSSES_NOTED {
             tracing::warn!(
                 position = at,
-                "the connection to the target was lost {lost} times at this place: does the target close it for what it is sent (its log tells; client-query-buffer-limit, proto-max-bulk-len, a proxy's limit)?"
+                lost,
+                %error,
+                "the target was lost again and again at this place: does it close the connection for what it is sent? Its log tells (client-query-buffer-limit, proto-max-bulk-len, a proxy's limit)"
             );
         }
     }

@@ -29,6 +29,8 @@ impl Supervisor<'_> {
             db = position.db,
             "resuming the stream"
         );
+        // A kill may have come between the first position in the stream and the end of the snapshot's files.
+        Log::discard(&self.config.spool.dir, "snapshot").map_err(spool_error)?;
         let feed = Feed::new(log);
         feed.set_applied(position.offset.0).map_err(spool_error)?;
         if !self.config.source.sync_aof {
@@ -37,7 +39,7 @@ impl Supervisor<'_> {
         }
         self.show_position(&feed, position);
         let receiver = self.receiver(conn, None, &feed);
-        let applier = self.apply_stream(target, &feed, position, false);
+        let applier = self.apply_stream(target, &feed, position, None);
         Box::pin(self.session(receiver.run(), applier, &feed)).await
     }
 
@@ -47,25 +49,26 @@ impl Supervisor<'_> {
         target: Target,
         feed: &Feed,
         position: Position,
-        announce: bool,
+        snapshot: Option<&Feed>,
     ) -> Result<(), SyncError> {
         let settling = settle_forever(self.config, self.status, feed, &self.leases);
         tokio::select! {
             biased;
-            result = self.apply_units(target, feed, position, announce) => result?,
+            result = self.apply_units(target, feed, position, snapshot) => result?,
             error = settling => return Err(error),
         }
         // The stream has ended in good order: from here on the target ends its keys by itself.
         end_all(self.config, &self.leases).await
     }
 
-    /// Applies the stream from `position` on, over as many connections as it takes.
+    /// Applies the stream from `position` on, over as many connections as it takes. Behind a snapshot, that position is
+    /// made known first.
     async fn apply_units(
         &self,
         mut target: Target,
         feed: &Feed,
         mut position: Position,
-        mut announce: bool,
+        mut snapshot: Option<&Feed>,
     ) -> Result<(), SyncError> {
         let mut losses = Losses::default();
         loop {
@@ -77,8 +80,9 @@ impl Supervisor<'_> {
                 position,
                 self.source_version.version,
             );
-            if announce {
+            if let Some(snapshot) = snapshot {
                 applier.announce(position);
+                applier.after_snapshot(snapshot);
             }
             if !self.config.source.sync_aof {
                 applier.end_here();
@@ -88,7 +92,7 @@ impl Supervisor<'_> {
                 Err(error) if error.class != Class::Reconnect => return Err(error),
                 Err(error) => error,
             };
-            losses.pause(feed.applied()).await;
+            losses.pause(feed.applied(), &error).await;
             target = self.retake(&error, &ours).await?;
             let resync = |what: &str| {
                 SyncError::resync(Side::Target, &self.config.target.endpoint.address, what)
@@ -96,7 +100,7 @@ impl Supervisor<'_> {
             position = match target.checkpoint.phase {
                 Phase::Stream(found) => found,
                 // The first unit never arrived: nothing of the stream is applied.
-                Phase::Snapshot(_) if announce => {
+                Phase::Snapshot(_) if snapshot.is_some() => {
                     target.checkpoint.phase = Phase::Stream(position);
                     position
                 }
@@ -104,7 +108,11 @@ impl Supervisor<'_> {
                     return Err(resync("its checkpoint fell back"));
                 }
             };
-            announce = announce && position.offset.0 == feed.applied();
+            if position.offset.0 != feed.applied()
+                && let Some(snapshot) = snapshot.take()
+            {
+                snapshot.with_log(Log::clear).map_err(spool_error)?;
+            }
             let kept = feed.with_log(|log| log.start()..=log.end());
             let is_known = feed.with_log(|log| log.knows(position.replid));
             if !is_known || !kept.contains(&position.offset.0) {
