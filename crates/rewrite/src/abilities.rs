@@ -1,7 +1,9 @@
 //! What a target can take: by its name and version, to be corrected by what probing it has shown.
 
+use std::collections::BTreeSet;
 use std::fmt;
 use std::str::FromStr;
+use std::sync::Arc;
 
 /// A server's version.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -127,6 +129,8 @@ pub struct Abilities {
     pub stream_returns: bool,
     /// Arrays (Redis 8.8).
     pub arrays: bool,
+    /// The names of its commands in lower case, if it has told them. Without them every command is taken for known.
+    pub commands: Option<Arc<BTreeSet<String>>>,
     /// The longest argument it takes (`proto-max-bulk-len`).
     pub bulk_bytes_max: u64,
     /// The most arguments in one command (3,999 on ElastiCache Serverless).
@@ -164,9 +168,17 @@ impl Abilities {
             stream_idempotence: fork == Fork::Redis && version >= Version::new(8, 6, 2),
             stream_returns: fork == Fork::Redis && !version.below(8, 8),
             arrays: fork == Fork::Redis && !version.below(8, 8),
+            commands: None,
             bulk_bytes_max: 512 << 20,
             args_max: 1 << 20,
         }
+    }
+
+    /// Whether it has a command of this name, in whatever case it is written; true if it has not told its commands.
+    pub fn has_command(&self, name: &[u8]) -> bool {
+        self.commands.as_ref().is_none_or(|commands| {
+            commands.contains(&*String::from_utf8_lossy(name).to_ascii_lowercase())
+        })
     }
 
     /// The version to stamp on a payload whose value has this type, or `None` if the target does not know the type.

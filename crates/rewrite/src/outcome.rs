@@ -114,6 +114,8 @@ pub enum ErrorKind {
         /// What it would have to have.
         what: &'static str,
     },
+    /// The target has no command of that name.
+    CommandUnknown,
     /// The target does not know a value's type, and the value comes as a payload that only `RESTORE` can take.
     TypeUnknown {
         /// The key, escaped and shortened.
@@ -130,6 +132,10 @@ impl fmt::Display for ErrorKind {
             Self::NoMulti => write!(f, "stands outside a transaction"),
             Self::BadDb => write!(f, "names no db"),
             Self::TargetLacks { what } => write!(f, "needs {what}, which the target does not have"),
+            Self::CommandUnknown => write!(
+                f,
+                "is not known to the target: migrate to a newer target, or filter the command out"
+            ),
             Self::TypeUnknown { key, type_id } => write!(
                 f,
                 "of key \"{key}\" carries a value of RDB type {type_id}, which the target's version does not know: \

@@ -451,6 +451,90 @@ fn what_an_older_target_cannot_keep_is_refused_or_counted() {
     }
 }
 
+/// The bytes of an empty stream of type 27: a group with one pending message, which may have been given back, and
+/// producers.
+fn raw_27(returned: bool, producers: &[u8]) -> Vec<Event> {
+    let id = [&0_u64.to_be_bytes()[..6], &[0, 5], &[0; 8]].concat();
+    let mut body = b"\x00\x00\x09\x00".to_vec();
+    body.extend_from_slice(b"\x00\x00\x00\x00\x01");
+    body.extend_from_slice(b"\x01\x01g\x07\x00\x00\x01");
+    body.extend_from_slice(&[&id[..], &[0; 8], b"\x02"].concat());
+    if returned {
+        body.extend_from_slice(b"\x00\x01");
+        body.extend_from_slice(&id);
+    } else {
+        let seen = 16_u64.to_le_bytes();
+        body.extend_from_slice(&[b"\x01\x01c", &seen[..], &seen, b"\x01", &id, b"\x00"].concat());
+    }
+    body.extend_from_slice(b"\x40\x64\x40\x64");
+    body.extend_from_slice(producers);
+    vec![Event::Raw(body.into())]
+}
+
+#[test]
+fn small_streams_lose_what_the_target_lacks_by_policy() {
+    let producers = b"\x01\x01p\x01\x01i\x05\x00\x01\x00";
+    let cases = [
+        (false, &b"\x00\x00\x00"[..], "RESTORE k ", (0, 0), ""),
+        (
+            false,
+            producers,
+            "RESTORE k ",
+            (0, 1),
+            "needs idempotent production",
+        ),
+        (
+            true,
+            b"\x00\x00\x00",
+            "understudy:returned",
+            (1, 0),
+            "needs messages given back",
+        ),
+        (
+            true,
+            producers,
+            "understudy:returned",
+            (1, 1),
+            "needs messages given back",
+        ),
+    ];
+    for (returned, producers, sent, lost, refusal) in cases {
+        let refused = run(redis("8.0.6"), &stream(27), raw_27(returned, producers));
+        assert!(refused.contains(refusal), "{refused}");
+        assert_eq!(refused.contains('!'), !refusal.is_empty(), "{refused}");
+        let mut rewriter = SnapshotRewriter::new(SnapshotOptions {
+            losses: Losses::Allow,
+            ..redis("8.0.6")
+        });
+        let text = rewrite(&mut rewriter, &stream(27), raw_27(returned, producers));
+        assert!(text.contains(sent) && !text.contains("! "), "{text}");
+        let counts = rewriter.counts();
+        let counted = (counts.stream_returned_lost, counts.stream_idempotence_lost);
+        assert_eq!(counted, lost, "{text}");
+        assert_eq!(counts.keys_lost, 0);
+    }
+}
+
+#[test]
+fn keys_that_cannot_be_built_are_left_out_and_counted_where_losses_are_allowed() {
+    let cases = [
+        (redis("4.0.14"), stream(15)),
+        (redis("8.6.3"), head(Kind::Array, 28, Encoding::Array)),
+        (
+            without_restore("8.6.3"),
+            head(Kind::Module, 7, Encoding::Module),
+        ),
+    ];
+    for (options, head) in cases {
+        let mut rewriter = SnapshotRewriter::new(SnapshotOptions {
+            losses: Losses::Allow,
+            ..options
+        });
+        assert_eq!(rewrite(&mut rewriter, &head, vec![]), "Skip\n");
+        assert_eq!(rewriter.counts().keys_lost, 1);
+    }
+}
+
 #[test]
 fn a_stream_that_nobody_looked_at_ahead_is_an_error() {
     let mut rewriter = SnapshotRewriter::new(without_restore("7.0.15"));

@@ -6,6 +6,8 @@
 
 mod common;
 
+use std::sync::Arc;
+
 use bytes::Bytes;
 use expect_test::expect_file;
 use rewrite::{
@@ -77,6 +79,13 @@ fn options(case: &str) -> StreamOptions {
             "redis" => options.target = target(Fork::Redis, rest),
             "valkey" => options.target = target(Fork::Valkey, rest),
             "publish" => options.publish = Publish::Forward,
+            "without" => {
+                let known = rewrite::table::all()
+                    .iter()
+                    .map(|command| command.name.to_string());
+                let known = known.filter(|name| !words().contains(name));
+                options.target.commands = Some(Arc::new(known.collect()));
+            }
             "losses" => options.losses = Losses::Allow,
             "no_checkpoint" => options.checkpoint_key = Bytes::new(),
             "db" => options.start_db = Db(rest.parse().unwrap()),

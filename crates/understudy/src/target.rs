@@ -2,6 +2,7 @@
 
 use std::cell::RefCell;
 use std::collections::BTreeSet;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use bytes::BytesMut;
@@ -156,6 +157,7 @@ async fn probe(
         return Err(SyncError::reconnect(Side::Target, address, what));
     }
     let mut abilities = Abilities::from_version(fork, version);
+    abilities.commands = commands(client).await?.map(Arc::new);
     if config.bulk_bytes_max == 0 {
         abilities.restore = false;
     } else {
@@ -165,6 +167,24 @@ async fn probe(
         abilities,
         replication.get("master_replid").map(str::to_owned),
     ))
+}
+
+/// The names of its commands in lower case; `None` if it does not tell them (a user without `+command`).
+async fn commands(client: &mut Client) -> Result<Option<BTreeSet<String>>, SyncError> {
+    let Value::Array(rows) = client.ask(&[b"COMMAND"]).await? else {
+        return Ok(None);
+    };
+    let name = |row: &Value| match row {
+        Value::Array(facts) => facts.first()?.as_bytes().map(|name| name.to_vec()),
+        _ => None,
+    };
+    let names: BTreeSet<String> = rows
+        .iter()
+        .filter_map(name)
+        .map(|name| String::from_utf8_lossy(&name).to_ascii_lowercase())
+        .collect();
+    // Whatever else may be missing there: a server that tells of no SET has not told everything.
+    Ok(names.contains("set").then_some(names))
 }
 
 /// Family and version out of `INFO server`.

@@ -16,6 +16,7 @@ mod plan;
 mod restore;
 mod scripts;
 mod split;
+mod streams;
 mod strings;
 
 use bytes::Bytes;
@@ -279,7 +280,7 @@ impl StreamRewriter {
 
     #[cold]
     fn unknown(&self, name: &[u8]) -> Plan {
-        let mut plan = plan::unknown(name, &self.options.filter);
+        let mut plan = plan::unknown(name, &self.options.filter, &self.options.target);
         if name.eq_ignore_ascii_case(b"opinfo") {
             plan.action = Action::Drop(DropReason::Opinfo);
         }
@@ -311,7 +312,8 @@ impl StreamRewriter {
     /// Whether a command has as many words as it must: one that has not goes as it came, and the target says what is wrong.
     fn has_form(&self, id: CommandId, action: Action, words: Words<'_>) -> bool {
         let known = self.options.table.command(id);
-        action == Action::Publish || known.is_none_or(|command| command.takes(words.len()))
+        matches!(action, Action::Publish | Action::Lacks)
+            || known.is_none_or(|command| command.takes(words.len()))
     }
 
     /// Whether a key passes the filter and is not ours.
@@ -395,6 +397,9 @@ impl Work<'_> {
             Action::Publish => self.publish(),
             Action::Script => self.script(),
             Action::Function => self.function()?,
+            Action::StreamGroup => self.stream_group(),
+            Action::StreamSetId => self.stream_set_id(),
+            Action::Lacks => self.unknown_there()?,
             Action::Forward
             | Action::Select
             | Action::Multi
@@ -416,6 +421,14 @@ impl Work<'_> {
             resp::encode::bulk(self.out, arg.of(self.words.frame));
         }
         Done::Rewritten(1)
+    }
+
+    /// The target does not know the command: it would refuse the whole unit.
+    fn unknown_there(&self) -> Result<Done, ErrorKind> {
+        match self.options.losses {
+            Losses::Refuse => Err(ErrorKind::CommandUnknown),
+            Losses::Allow => Ok(Done::Dropped(DropReason::TargetLacks)),
+        }
     }
 
     /// What the target lacks: an error, or left out.

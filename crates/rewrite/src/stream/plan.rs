@@ -58,6 +58,11 @@ pub(super) enum Action {
     Flushall,
     Script,
     Function,
+    /// `XGROUP`, `XSETID` for a target that lacks some of their words.
+    StreamGroup,
+    StreamSetId,
+    /// The target has no such command.
+    Lacks,
 }
 
 /// How a time is meant.
@@ -129,12 +134,17 @@ pub(super) fn plans(table: &Table, filter: &Filter, target: &Abilities) -> Vec<P
 
 /// The plan of a command that no table knows: it goes as it came, and its first argument is taken for its key, as it is
 /// with nearly every command of every module.
-pub(super) fn unknown(name: &[u8], filter: &Filter) -> Plan {
+pub(super) fn unknown(name: &[u8], filter: &Filter, target: &Abilities) -> Plan {
+    let action = if target.has_command(name) {
+        Action::Forward
+    } else {
+        Action::Lacks
+    };
     let group = Group::of_unknown(name);
     let name = String::from_utf8_lossy(name).to_ascii_lowercase();
     let blocked = filter.command(&name, group).err().map(reason);
     Plan {
-        action: Action::Forward,
+        action,
         blocked,
         keys: KeyPlan::First,
         by_subcommand: false,
@@ -143,7 +153,12 @@ pub(super) fn unknown(name: &[u8], filter: &Filter) -> Plan {
 }
 
 fn plan(command: &Command, filter: &Filter, target: &Abilities) -> Plan {
-    let action = action(command, target);
+    let usual = action(command, target);
+    let action = if keeps_its_name(usual) && !target.has_command(command.name.as_bytes()) {
+        Action::Lacks
+    } else {
+        usual
+    };
     let by_subcommand =
         command.shape == Shape::Container && filter.names_subcommand_of(&command.name);
     let blocked = filter.table_command(command).err().map(reason);
@@ -153,7 +168,7 @@ fn plan(command: &Command, filter: &Filter, target: &Abilities) -> Plan {
         by_subcommand,
         keys: key_plan(command),
         in_db: !matches!(
-            action,
+            usual,
             Action::Swapdb
                 | Action::Move
                 | Action::Copy
@@ -195,6 +210,20 @@ fn key_plan(command: &Command) -> KeyPlan {
         }
         _ => KeyPlan::Search,
     }
+}
+
+/// Whether what goes to the target may be the same command.
+fn keeps_its_name(action: Action) -> bool {
+    matches!(
+        action,
+        Action::Forward
+            | Action::FieldOptions
+            | Action::Msetex
+            | Action::Swapdb
+            | Action::Copy
+            | Action::StreamGroup
+            | Action::StreamSetId
+    )
 }
 
 fn action(command: &Command, target: &Abilities) -> Action {
@@ -241,6 +270,8 @@ fn action(command: &Command, target: &Abilities) -> Action {
         "move" => Action::Move,
         "copy" => Action::Copy,
         "flushall" => Action::Flushall,
+        "xgroup" if !target.stream_counters => Action::StreamGroup,
+        "xsetid" if !target.stream_counters => Action::StreamSetId,
         "script" => Action::Script,
         "function" => Action::Function,
         _ if is_control(command) => Action::Drop(DropReason::Control),
