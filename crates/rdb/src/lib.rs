@@ -42,6 +42,7 @@ pub mod fuzzing;
 mod grammar;
 mod leaf;
 mod limits;
+mod members;
 mod opcode;
 mod templates;
 pub mod types;
