@@ -28,6 +28,15 @@
 //! string     = number bytes | C0 i8 | C1 i16 | C2 i32 | C3 number number lzf
 //! parts      = { (1 | 2) number | 3 f32 | 4 f64 | 5 string } 0
 //! score      = u8 text | FD | FE | FF
+//! item       = (0 | 3) string | 1 i64 | 2 f64
+//! names      = 0 <listpack> | 1 n string*n
+//! stream     = n (16-byte-id <listpack>)*n   length last-id
+//!              [ first-id max-deleted-id added ]                         10
+//!              n group*n   [ idempotence ]                               idempotence: R13
+//! group      = name last-id [ read ] pending   n consumer*n              read: 10
+//!              [ n 16-byte-id*n ]                given back              R14
+//! consumer   = name i64-seen [ i64-active ]   n 16-byte-id*n             active: 11
+//! idempotence = number number n (string n (string id)*n)*n number number
 //! pending    = n (16-byte-id i64 number)*n
 //!
 //! value      = string                             string: 0             1
@@ -49,7 +58,7 @@
 //!            | i64-min n (number string string)*n hash: 24              R12
 //!            | i64-min <listpack>                 hash: 25              R12
 //!            | stream                             26, 27                R13, R14
-//!            | n flag [ number ] (number value-of-array)*n    28        R14
+//!            | n flag [ number ] (number item)*n   array: 28   R14
 //!            | names <listpack> | <listpack>      hash: 29, 30          R15
 //!            | names string*n | number string*n   hash: 31, 32          R15
 //! ```
