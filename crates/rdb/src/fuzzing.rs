@@ -260,6 +260,21 @@ mod tests {
         );
     }
 
+    /// Found by fuzzing: an integer as a list's node was decoded, and not passed on whole.
+    #[test]
+    fn an_integer_as_a_node() {
+        super::payload(b"\x12\x01\x01\xc2\0\0\0\0\x01");
+        let sealed = super::sealed(b"\x12\x01\x01\xc0\x07", 11);
+        let decoder = crate::dump::decoder(&sealed, super::LIMITS).expect("a good checksum");
+        let bytes_max = u64::MAX;
+        let want = crate::Want::Raw { bytes_max };
+        let (events, _) = super::decode(decoder, &[], usize::MAX, want);
+        assert!(
+            matches!(events.last(), Some(crate::Event::Raw(_))),
+            "{events:?}"
+        );
+    }
+
     #[test]
     fn containers() {
         exercise(

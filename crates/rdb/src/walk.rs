@@ -316,9 +316,11 @@ impl Walk {
     fn quicklist_node(&mut self, reader: &mut Reader<'_>, limits: &Limits) -> Result<Then, Stop> {
         let container = reader.number()?;
         match container {
-            1 => match self.text(reader, limits)? {
-                Then::Skip(0) => Err(Stop::corrupt("a list node without an element")),
-                then => Ok(then),
+            1 => match reader.clone().string_head(limits.string_bytes_max)? {
+                StringHead::Plain { len: 0 } => {
+                    Err(Stop::corrupt("a list node without an element"))
+                }
+                _ => self.text(reader, limits),
             },
             2 => {
                 let packed = Packed {
