@@ -49,7 +49,11 @@ fn listpacks() -> Bytes {
 
 fn compressed_listpacks() -> Bytes {
     file(|file, index| {
-        let items: Vec<Item<'_>> = [Item::from("field"), i64::from(index).into()].repeat(20);
+        let fields: Vec<String> = (0..20).map(|field| format!("field{field}")).collect();
+        let items: Vec<Item<'_>> = fields
+            .iter()
+            .flat_map(|field| [Item::from(field.as_str()), i64::from(index).into()])
+            .collect();
         file.key(16, format!("hash:{index:09}"))
             .lzf_text(listpack(&items));
     })

@@ -84,9 +84,10 @@ pub fn verify(payload: &[u8]) -> Result<Payload<'_>, Error> {
     })
 }
 
-/// Whether a body, as [`Event::Raw`](crate::Event::Raw) has it, holds listpack entries that Valkey
-/// from 9.1 on and all other servers write differently: such a body must not be restored across
-/// that line. Compressed listpacks are looked into.
+/// Whether a body, as [`Event::Raw`](crate::Event::Raw) has it, holds listpack entries that servers
+/// write differently: Redis up to 8.6, Valkey up to 9.0 and Redict on one side, Redis 8.10 and Valkey
+/// from 9.1 on the other. Such a body must not be restored across that line. Compressed listpacks are
+/// looked into.
 ///
 /// Types that refer to a template of their file (30 and 32) cannot be restored at all and are an error.
 ///

@@ -21,8 +21,9 @@ pub enum Poll {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Want {
     /// The whole body as one [`Event::Raw`] if it has at most `bytes_max` bytes; otherwise its
-    /// elements where the encoding decodes, and else the body all the same. A stream that counts
-    /// its messages wrong, which Redis loads and Valkey 9.1 does not, comes in elements, too.
+    /// elements where the encoding decodes, and else the body all the same. A value that some
+    /// servers load and others refuse or end over comes in elements, too: a set, sorted set or
+    /// hash with a member twice, an intset out of order, a stream that miscounts its messages.
     Raw {
         /// The largest body worth having in one piece.
         bytes_max: u64,

@@ -13,6 +13,7 @@ use crate::error::{Error, ErrorKind};
 use crate::event::{Event, Poll, StreamId, Want};
 use crate::leaf::lzf;
 use crate::limits::Limits;
+use crate::members::Members;
 
 /// Small enough for short inputs to meet every one of them.
 const LIMITS: Limits = Limits {
@@ -124,7 +125,7 @@ fn decode(mut decoder: Decoder, data: &[u8], piece: usize, want: Want) -> Decode
 
 /// A listpack: if it passes, its entries are those that were checked.
 pub fn listpack(data: &[u8]) {
-    for shape in [Shape::Items, Shape::Scored, Shape::Expiring] {
+    for shape in [Shape::Members, Shape::Scored, Shape::Expiring] {
         packed(Form::Listpack, shape, data);
     }
 }
@@ -157,11 +158,11 @@ pub fn ziplist(data: &[u8]) {
     packed(Form::Ziplist, Shape::Items, data);
     packed(Form::Ziplist, Shape::Scored, data);
     packed(Form::Zipmap, Shape::Pairs, data);
-    packed(Form::Intset, Shape::Items, data);
+    packed(Form::Intset, Shape::Members, data);
 }
 
 fn packed(form: Form, shape: Shape, data: &[u8]) {
-    let Ok(count) = (Packed { form, shape }).check(data) else {
+    let Ok(count) = (Packed { form, shape }).check(data, Some(&mut Members::new())) else {
         return;
     };
     let mut entries = Entries::new(form, Bytes::copy_from_slice(data));
@@ -256,6 +257,21 @@ mod tests {
         exercise(
             super::payload,
             b"\xf3\x01\x00\x01\x00\x00\x02\x05\x00\x00\x01v\x0d",
+        );
+    }
+
+    /// Found by fuzzing: an integer as a list's node was decoded, and not passed on whole.
+    #[test]
+    fn an_integer_as_a_node() {
+        super::payload(b"\x12\x01\x01\xc2\0\0\0\0\x01");
+        let sealed = super::sealed(b"\x12\x01\x01\xc0\x07", 11);
+        let decoder = crate::dump::decoder(&sealed, super::LIMITS).expect("a good checksum");
+        let bytes_max = u64::MAX;
+        let want = crate::Want::Raw { bytes_max };
+        let (events, _) = super::decode(decoder, &[], usize::MAX, want);
+        assert!(
+            matches!(events.last(), Some(crate::Event::Raw(_))),
+            "{events:?}"
         );
     }
 

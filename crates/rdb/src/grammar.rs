@@ -13,6 +13,8 @@ pub(crate) enum Piece {
     Number,
     /// A string.
     Text,
+    /// A string that must not be there twice in the value.
+    Member,
     /// A string that holds a packed container.
     Packed(Packed),
     /// A score as text, led by its length.
@@ -52,21 +54,22 @@ const fn packed(form: Form, shape: Shape) -> Piece {
     Piece::Packed(Packed { form, shape })
 }
 
-use Piece::{Each, Fixed, Number, Optional, Text};
+use Piece::{Each, Fixed, Member, Number, Optional, Text};
 
 pub(crate) const STRING: &[Piece] = &[Text];
 pub(crate) const STRINGS: &[Piece] = &[Each(&[Text])];
-pub(crate) const PAIRS: &[Piece] = &[Each(&[Text, Text])];
-pub(crate) const TEXT_SCORES: &[Piece] = &[Each(&[Text, Piece::TextScore])];
-pub(crate) const BINARY_SCORES: &[Piece] = &[Each(&[Text, Piece::BinaryScore])];
+pub(crate) const MEMBERS: &[Piece] = &[Each(&[Member])];
+pub(crate) const PAIRS: &[Piece] = &[Each(&[Member, Text])];
+pub(crate) const TEXT_SCORES: &[Piece] = &[Each(&[Member, Piece::TextScore])];
+pub(crate) const BINARY_SCORES: &[Piece] = &[Each(&[Member, Piece::BinaryScore])];
 pub(crate) const MODULE: &[Piece] = &[Number, Piece::ModuleParts];
 
 pub(crate) const ZIPMAP: &[Piece] = &[packed(Form::Zipmap, Shape::Pairs)];
 pub(crate) const ZIPLIST: &[Piece] = &[packed(Form::Ziplist, Shape::Items)];
 pub(crate) const ZIPLIST_SCORES: &[Piece] = &[packed(Form::Ziplist, Shape::Scored)];
 pub(crate) const ZIPLIST_PAIRS: &[Piece] = &[packed(Form::Ziplist, Shape::Pairs)];
-pub(crate) const INTSET: &[Piece] = &[packed(Form::Intset, Shape::Items)];
-pub(crate) const LISTPACK: &[Piece] = &[packed(Form::Listpack, Shape::Items)];
+pub(crate) const INTSET: &[Piece] = &[packed(Form::Intset, Shape::Members)];
+pub(crate) const LISTPACK: &[Piece] = &[packed(Form::Listpack, Shape::Members)];
 pub(crate) const LISTPACK_SCORES: &[Piece] = &[packed(Form::Listpack, Shape::Scored)];
 pub(crate) const LISTPACK_PAIRS: &[Piece] = &[packed(Form::Listpack, Shape::Pairs)];
 pub(crate) const LISTPACK_EXPIRING: &[Piece] = &[packed(Form::Listpack, Shape::Expiring)];
@@ -76,7 +79,7 @@ pub(crate) const QUICKLIST: &[Piece] = &[Each(ZIPLIST)];
 pub(crate) const QUICKLIST_2: &[Piece] = &[Each(&[Piece::QuicklistNode])];
 
 pub(crate) const EXPIRING_LED: &[Piece] = &[Each(&[Number, Text, Text])];
-pub(crate) const EXPIRING_TRAILING: &[Piece] = &[Each(&[Text, Text, Piece::TrailingExpiry])];
+pub(crate) const EXPIRING_TRAILING: &[Piece] = &[Each(&[Member, Text, Piece::TrailingExpiry])];
 pub(crate) const EXPIRING_RELATIVE: &[Piece] = &[Fixed(8), Each(&[Number, Text, Text])];
 
 /// A node's id and its listpack. Streams are passed over by these pieces, and looked into by

@@ -178,7 +178,7 @@ macro_rules! rows {
 pub static ROWS: &[Row] = rows! {
     0  | "STRING"                  | String | Plain,                 Shared | 1  | STRING;
     1  | "LIST"                    | List   | Plain,                 Shared | 1  | STRINGS;
-    2  | "SET"                     | Set    | Plain,                 Shared | 1  | STRINGS;
+    2  | "SET"                     | Set    | Plain,                 Shared | 1  | MEMBERS;
     3  | "ZSET"                    | Zset   | TextScores,            Shared | 1  | TEXT_SCORES;
     4  | "HASH"                    | Hash   | Plain,                 Shared | 1  | PAIRS;
     5  | "ZSET_2"                  | Zset   | BinaryScores,          Shared | 8  | BINARY_SCORES;

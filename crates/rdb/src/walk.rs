@@ -10,6 +10,7 @@ use crate::grammar::{self, NamesThen, Piece};
 use crate::leaf::reader::{Reader, StringHead};
 use crate::leaf::{double, lzf};
 use crate::limits::Limits;
+use crate::members::Members;
 use crate::templates::Templates;
 use crate::value::array;
 use crate::window::Window;
@@ -30,6 +31,8 @@ pub(crate) enum Care {
 pub(crate) enum Walked {
     /// At the end of the body.
     Whole,
+    /// At the end of a body that not every server takes: with a member twice, or out of order.
+    Flawed,
     /// The body is larger than wanted.
     TooLarge,
 }
@@ -51,6 +54,8 @@ pub(crate) struct Walk {
     scratch: Vec<u8>,
     /// Of the listpacks that were looked into.
     back: BackLengths,
+    /// Of the value that is walked over or looked into.
+    pub(crate) members: Members,
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -93,6 +98,7 @@ impl Walk {
                 longer: false,
                 shorter: false,
             },
+            members: Members::new(),
         }
     }
 
@@ -106,6 +112,7 @@ impl Walk {
         });
         self.skip = 0;
         self.back = BackLengths::default();
+        self.members.clear();
         self.care = care;
         self.bytes_max = bytes_max;
     }
@@ -120,7 +127,11 @@ impl Walk {
                 }
             }
             let Some(frame) = self.stack.last_mut() else {
-                return Ok(Walked::Whole);
+                return Ok(if self.members.is_flawed() {
+                    Walked::Flawed
+                } else {
+                    Walked::Whole
+                });
             };
             let Some(&piece) = frame.pieces.get(frame.next) else {
                 frame.left -= 1;
@@ -171,6 +182,7 @@ impl Walk {
         let mut reader = Reader::new(bytes);
         let then = match piece {
             Piece::Text => self.text(&mut reader, around.limits)?,
+            Piece::Member => self.member(&mut reader, around.limits)?,
             Piece::Number => reader.number().map(|_| Then::Next)?,
             Piece::Fixed(n) => reader.take(n).map(|_| Then::Next)?,
             Piece::Each(pieces) => Then::Push(pieces, reader.number()?),
@@ -213,6 +225,33 @@ impl Walk {
         }
     }
 
+    /// A string that counts among the value's members. One that cannot fit is not waited for.
+    #[inline]
+    fn member(&mut self, reader: &mut Reader<'_>, limits: &Limits) -> Result<Then, Stop> {
+        let head = reader.string_head(limits.item_bytes_max)?;
+        let stored = head.stored() as u64;
+        if self.care == Care::Skip || stored > self.bytes_max {
+            return Ok(Then::Skip(stored));
+        }
+        match head {
+            StringHead::Int(value) => self.members.int(i64::from(value)),
+            StringHead::Plain { len } => self.members.text(reader.take(len)?),
+            StringHead::Lzf { packed, .. } if self.care == Care::Stored => {
+                return Ok(Then::Skip(packed as u64));
+            }
+            StringHead::Lzf { packed, len } => {
+                let stored = reader.take(packed)?;
+                let mut members = std::mem::take(&mut self.members);
+                self.unpacked(stored, len, |text| {
+                    members.text(text);
+                    Ok(())
+                })?;
+                self.members = members;
+            }
+        }
+        Ok(Then::Next)
+    }
+
     /// A packed container, and the number of its entries if it was looked into.
     fn packed(
         &mut self,
@@ -229,7 +268,7 @@ impl Walk {
                 return Ok((Then::Skip(head.stored() as u64), None));
             }
             (StringHead::Plain { len }, Care::Stored | Care::Unpacked) => {
-                look_into(packed, reader.take(len)?, &mut self.back)?
+                look_into(packed, reader.take(len)?, &mut self.back, &mut self.members)?
             }
             (
                 StringHead::Lzf {
@@ -238,11 +277,12 @@ impl Walk {
                 },
                 Care::Unpacked,
             ) => {
-                let mut back = self.back;
-                let count = self.unpacked(reader.take(stored)?, len, |blob| {
-                    look_into(packed, blob, &mut back)
+                let stored = reader.take(stored)?;
+                let (mut back, mut members) = (self.back, std::mem::take(&mut self.members));
+                let count = self.unpacked(stored, len, |blob| {
+                    look_into(packed, blob, &mut back, &mut members)
                 })?;
-                self.back = back;
+                (self.back, self.members) = (back, members);
                 count
             }
         };
@@ -276,9 +316,11 @@ impl Walk {
     fn quicklist_node(&mut self, reader: &mut Reader<'_>, limits: &Limits) -> Result<Then, Stop> {
         let container = reader.number()?;
         match container {
-            1 => match self.text(reader, limits)? {
-                Then::Skip(0) => Err(Stop::corrupt("a list node without an element")),
-                then => Ok(then),
+            1 => match reader.clone().string_head(limits.string_bytes_max)? {
+                StringHead::Plain { len: 0 } => {
+                    Err(Stop::corrupt("a list node without an element"))
+                }
+                _ => self.text(reader, limits),
             },
             2 => {
                 let packed = Packed {
@@ -350,8 +392,13 @@ impl Walk {
     }
 }
 
-fn look_into(packed: Packed, blob: &[u8], back: &mut BackLengths) -> Result<u64, ErrorKind> {
-    let count = packed.check(blob)?;
+fn look_into(
+    packed: Packed,
+    blob: &[u8],
+    back: &mut BackLengths,
+    members: &mut Members,
+) -> Result<u64, ErrorKind> {
+    let count = packed.check(blob, Some(members))?;
     if packed.form == Form::Listpack {
         back.note(blob)?;
     }

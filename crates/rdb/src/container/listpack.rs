@@ -13,8 +13,8 @@
 //! behind each: its size, 7 bits a byte, the most significant first, bit 7 set in all but the first
 //! ```
 //!
-//! Where an entry has exactly 16383, 2097151 or 268435455 bytes, Redis and older Valkey write its
-//! size with one byte more than Valkey 9.1 does. Both forms are accepted.
+//! Where an entry has exactly 16383, 2097151 or 268435455 bytes, Redis up to 8.6 and Valkey
+//! up to 9.0 write its size with one byte more than Redis 8.10 and Valkey 9.1 do. Both are accepted.
 
 use crate::container::Entry;
 use crate::error::ErrorKind;
@@ -151,10 +151,10 @@ fn back_length(behind: &[u8], size: usize) -> Result<usize, ErrorKind> {
 /// has exactly 16383, 2097151 or 268435455 bytes.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct BackLengths {
-    /// Some entry has the form of Redis and of Valkey before 9.1, of one byte more. Valkey 9.1
-    /// refuses it.
+    /// Some entry has the form of Redis up to 8.6, Valkey up to 9.0 and Redict, of one byte more.
+    /// Valkey 9.1 refuses it.
     pub longer: bool,
-    /// Some entry has the form of Valkey from 9.1 on. Other servers may end over it.
+    /// Some entry has the form of Redis 8.10 and of Valkey from 9.1 on. Older servers may end over it.
     pub shorter: bool,
 }
 

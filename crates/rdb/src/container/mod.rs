@@ -6,8 +6,9 @@
 
 use bytes::Bytes;
 
-use crate::error::ErrorKind;
+use crate::error::{ErrorKind, Stop};
 use crate::leaf::double;
+use crate::members::Members;
 
 pub(crate) mod intset;
 pub(crate) mod listpack;
@@ -27,8 +28,10 @@ pub(crate) enum Form {
 /// What the entries are.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Shape {
-    /// Items or members.
+    /// Items, of which any may be there twice.
     Items,
+    /// Members.
+    Members,
     /// Field and value by turns.
     Pairs,
     /// Member and score by turns.
@@ -41,7 +44,7 @@ impl Shape {
     /// Entries to an element.
     pub(crate) const fn entries(self) -> u64 {
         match self {
-            Self::Items => 1,
+            Self::Items | Self::Members => 1,
             Self::Pairs | Self::Scored => 2,
             Self::Expiring => 3,
         }
@@ -66,23 +69,52 @@ pub(crate) struct Packed {
 pub(crate) const EXPIRY_MAX: u64 = (1 << 48) - 1;
 
 impl Packed {
-    /// Validates the container; returns the number of its entries.
-    pub(crate) fn check(self, blob: &[u8]) -> Result<u64, ErrorKind> {
-        match self.shape {
-            Shape::Items | Shape::Pairs => self.walk(blob, |_, _| Ok(())),
-            Shape::Scored => self.walk(blob, |index, entry| match entry {
-                Entry::Text { start, end } if index % 2 == 1 => {
-                    let text = blob.get(start..end).unwrap_or_default();
-                    double::text(text)
-                        .map(drop)
-                        .map_err(crate::error::Stop::in_full)
+    /// Validates the container; returns the number of its entries. What makes it a value that not
+    /// every server takes, a member that comes twice or an intset that does not ascend, is no
+    /// error: it is noted in `members`, if anybody cares.
+    pub(crate) fn check(
+        self,
+        blob: &[u8],
+        members: Option<&mut Members>,
+    ) -> Result<u64, ErrorKind> {
+        let entries = self.shape.entries();
+        match (self.shape, members) {
+            (Shape::Items, _) => self.walk(blob, |_, _| Ok(())),
+            (Shape::Members, Some(members)) if self.form == Form::Intset => {
+                let mut last = None;
+                self.walk(blob, |_, entry| {
+                    if last
+                        .replace(entry)
+                        .is_some_and(|last| !ascends(last, entry))
+                    {
+                        members.flaw();
+                    }
+                    Ok(())
+                })
+            }
+            (_, Some(members)) => self.walk(blob, |index, entry| match index % entries {
+                0 => {
+                    members.entry(blob, entry);
+                    Ok(())
                 }
-                _ => Ok(()),
+                place => self.check_entry(blob, place, entry),
             }),
-            Shape::Expiring => self.walk(blob, |index, entry| match entry {
-                entry if index % 3 == 2 => expiry(entry).map(drop),
-                _ => Ok(()),
+            (_, None) => self.walk(blob, |index, entry| {
+                self.check_entry(blob, index % entries, entry)
             }),
+        }
+    }
+
+    /// Validates an entry by its place in its element.
+    #[inline]
+    fn check_entry(self, blob: &[u8], place: u64, entry: Entry) -> Result<(), ErrorKind> {
+        match (self.shape, place, entry) {
+            (Shape::Scored, 1, Entry::Text { start, end }) => {
+                let text = blob.get(start..end).unwrap_or_default();
+                double::text(text).map(drop).map_err(Stop::in_full)
+            }
+            (Shape::Expiring, 2, entry) => expiry(entry).map(drop),
+            _ => Ok(()),
         }
     }
 
@@ -104,6 +136,10 @@ impl Packed {
         }
         Ok(count)
     }
+}
+
+const fn ascends(last: Entry, next: Entry) -> bool {
+    matches!((last, next), (Entry::Int(last), Entry::Int(next)) if last < next)
 }
 
 /// A field's expiry from its entry; `None` if it has none.

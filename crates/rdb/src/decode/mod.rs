@@ -406,15 +406,28 @@ impl Decoder {
             Scope::Payload => State::Payload,
             Scope::File | Scope::Ahead => State::Between,
         };
-        let event = opcode.read(&raw, &mut self.arena, &self.limits);
-        let Some(event) = event.map_err(Stop::in_full)? else {
-            self.lead.meta = Some(raw);
-            return Ok(None);
-        };
-        if let Event::HashTemplate { id, fields } = &event {
+        match self.read_opcode(opcode, &raw) {
+            Ok(None) => {
+                self.lead.meta = Some(raw);
+                Ok(None)
+            }
+            Err(stop) => {
+                // The place is where the body begins, which is behind already.
+                let (kind, at) = (stop.in_full(), self.offset() - raw.len() as u64);
+                let error = Error { at, kind };
+                self.state = State::Failed { error };
+                Err(Stop::Bad(kind))
+            }
+            event => event,
+        }
+    }
+
+    fn read_opcode(&mut self, opcode: Long, raw: &Bytes) -> Result<Option<Event>, Stop> {
+        let event = opcode.read(raw, &mut self.arena, &self.limits)?;
+        if let Some(Event::HashTemplate { id, fields }) = &event {
             self.templates.add(*id, fields, &self.limits)?;
         }
-        Ok(Some(event))
+        Ok(event)
     }
 
     fn opcode(&mut self, opcode: Opcode) -> Result<Option<Event>, Stop> {

@@ -36,6 +36,7 @@ impl Decoder {
     fn begin_whole(&mut self, row: &'static Row, bytes_max: u64) -> State {
         self.window.mark();
         if is_looked_into(row.encoding) {
+            self.walk.members.clear();
             return State::Checking {
                 row,
                 elements: Elements::new(row, Look::Check),
@@ -63,11 +64,11 @@ impl Decoder {
     pub(super) fn walk_value(&mut self, row: &'static Row) -> Result<Option<Event>, Stop> {
         match self.run_walk()? {
             Walked::Whole => Ok(Some(self.whole_value())),
-            Walked::TooLarge if row.encoding.decodes() => {
+            Walked::TooLarge | Walked::Flawed if row.encoding.decodes() => {
                 self.go_back(row);
                 Ok(None)
             }
-            Walked::TooLarge => Err(self.too_large("value without elements")),
+            Walked::TooLarge | Walked::Flawed => Err(self.too_large("value without elements")),
         }
     }
 
@@ -98,6 +99,7 @@ impl Decoder {
             limits,
             templates,
             back,
+            walk,
             ..
         } = self
         else {
@@ -110,7 +112,12 @@ impl Decoder {
             templates,
             back,
         })?;
-        if self.window.marked_len() > *bytes_max || elements.is_flawed() {
+        // The names of templates ascend, or they are refused.
+        if let (true, Event::Pair { field, .. }) = (has_own_fields(row.encoding), &event) {
+            walk.members.text(field);
+        }
+        if self.window.marked_len() > *bytes_max || elements.is_flawed() || walk.members.is_flawed()
+        {
             let row = *row;
             self.go_back(row);
         } else if event == Event::ValueEnd {
@@ -151,6 +158,13 @@ impl Decoder {
         let got = self.window.marked_len().max(max.saturating_add(1));
         Stop::Bad(ErrorKind::Limit { what, got, max })
     }
+}
+
+const fn has_own_fields(encoding: Encoding) -> bool {
+    matches!(
+        encoding,
+        Encoding::ExpiringAbsolute | Encoding::ExpiringRelative
+    )
 }
 
 /// Whether such a value is validated by way of its elements: what makes it good is spread over

@@ -44,6 +44,8 @@ pub(crate) enum Look {
 #[derive(Debug)]
 enum Stage {
     Start,
+    /// A container comes, what leads it is behind.
+    Led,
     /// A string too long for one part.
     Parts(string::Parts),
     /// Elements written one after the other.
@@ -118,7 +120,7 @@ impl Input<'_> {
             return Err(Stop::corrupt("an integer where a container must stand"));
         }
         let blob = self.text(text)?;
-        let count = packed.check(&blob)?;
+        let count = packed.check(&blob, None)?;
         if packed.form == Form::Listpack {
             self.back.note(&blob)?;
         }
@@ -152,7 +154,7 @@ impl Elements {
     /// The next event; [`Event::String`] and [`Event::ValueEnd`] are the last.
     pub(crate) fn next(&mut self, input: &mut Input<'_>) -> Result<Event, Stop> {
         match &mut self.stage {
-            Stage::Start => self.start(input),
+            Stage::Start | Stage::Led => self.start(input),
             Stage::Parts(parts) => parts.next(input),
             Stage::Plain { left: 0, .. } => Ok(Event::ValueEnd),
             Stage::Plain { left, min_ms } => {
@@ -188,7 +190,11 @@ impl Elements {
             }
             encoding => match packed_in(self.row.kind, encoding) {
                 Some((lead, packed)) => {
-                    let (entries, count, used) = input.container(lead, packed)?;
+                    if lead > 0 && matches!(self.stage, Stage::Start) {
+                        input.read(|reader, _| reader.take(lead).map(drop))?;
+                        self.stage = Stage::Led;
+                    }
+                    let (entries, count, used) = input.container(0, packed)?;
                     input.window.consume(used);
                     let len = count / packed.shape.entries();
                     (
@@ -239,9 +245,9 @@ fn packed_in(kind: Kind, encoding: Encoding) -> Option<(usize, Packed)> {
     let shape = match kind {
         Kind::Zset => Shape::Scored,
         Kind::Hash => Shape::Pairs,
+        Kind::Set => Shape::Members,
         Kind::String
         | Kind::List
-        | Kind::Set
         | Kind::Stream
         | Kind::Module
         | Kind::Array
@@ -288,7 +294,7 @@ fn packed_element(entries: &mut Entries, shape: Shape, arena: &mut Arena) -> Res
     };
     let first = entry_text(entries, first, arena);
     let event = match shape {
-        Shape::Items => Event::Item(first),
+        Shape::Items | Shape::Members => Event::Item(first),
         Shape::Scored => Event::Scored {
             member: first,
             score: score(entries)?,

@@ -209,8 +209,9 @@ impl Stream {
 
     fn info(&mut self, input: &mut Input<'_>) -> Result<Option<Event>, Stop> {
         let with_counters = self.form >= StreamForm::V2;
+        let without_nodes = self.last_node.is_none() && self.look != Look::Groups;
         let info = input.read(|reader, _| {
-            Ok(StreamInfo {
+            let info = StreamInfo {
                 length: reader.number()?,
                 last_id: two_numbers(reader)?,
                 counters: match with_counters {
@@ -222,11 +223,12 @@ impl Stream {
                     false => None,
                 },
                 groups: reader.number()?,
-            })
+            };
+            if info.length > 0 && without_nodes {
+                return Err(Stop::corrupt("a stream with messages and without nodes"));
+            }
+            Ok(info)
         })?;
-        if info.length > 0 && self.last_node.is_none() && self.look != Look::Groups {
-            return Err(Stop::corrupt("a stream with messages and without nodes"));
-        }
         self.flawed |= info.length != self.live;
         self.left = info.groups;
         self.stage = Stage::Groups;

@@ -5,7 +5,8 @@
 pub mod files;
 
 use bytes::Bytes;
-use rdb::{Decoder, Error, Event, Limits, Poll, Want};
+use rdb::{Decoder, Error, ErrorKind, Event, Limits, Poll, Want};
+use testkit::rdb_writer::RdbWriter;
 
 /// How a run wants its values.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -36,6 +37,13 @@ fn want(mode: Mode) -> Option<Want> {
         Mode::Elements => None,
         Mode::Raw(bytes_max) => Some(Want::Raw { bytes_max }),
         Mode::Skip => Some(Want::Skip),
+    }
+}
+
+/// Says to a decoder how values are wanted.
+pub fn wanted(decoder: &mut Decoder, mode: Mode) {
+    if let Some(want) = want(mode) {
+        decoder.want(want);
     }
 }
 
@@ -107,4 +115,27 @@ pub fn as_text(events: &[Event], end: &Result<Poll, Error>) -> String {
         Err(error) => text.push_str(&format!("error: {error}\n")),
     }
     text
+}
+
+/// Expects what is wrong with a value, and where: how far behind the key, in elements and whole.
+pub fn refused(mut file: RdbWriter, type_id: u8, body: &[u8], why: &str, at: [u64; 2]) {
+    file.key(type_id, "key");
+    let start = file.as_bytes().len() as u64;
+    file.bytes(body);
+    let file = file.finish();
+    for (mode, at) in [Mode::Elements, Mode::Raw(u64::MAX)].into_iter().zip(at) {
+        let (events, end) = whole(&file, mode, &Limits::default());
+        let what =
+            format!("type {type_id}, {mode:?}, {body:x?}: not {why}, but {events:?}, {end:?}");
+        let error = end.expect_err(&what);
+        let text = error.kind.to_string();
+        assert!(text.contains(why), "{what}");
+        let is_corrupt = matches!(error.kind, ErrorKind::Corrupt(_) | ErrorKind::Limit { .. });
+        assert!(is_corrupt, "{what}");
+        assert_eq!(
+            error.at.checked_sub(start),
+            Some(at),
+            "{mode:?}, {text}, {body:x?}"
+        );
+    }
 }
