@@ -138,6 +138,7 @@ impl Entries {
         Self { blob, form, at }
     }
 
+    #[inline]
     pub(crate) fn next(&mut self) -> Result<Option<Entry>, ErrorKind> {
         let next = match self.form {
             Form::Ziplist => ziplist::entry(&self.blob, self.at)?,
@@ -149,6 +150,12 @@ impl Entries {
             self.at = after;
             entry
         }))
+    }
+
+    /// The whole container.
+    #[inline]
+    pub(crate) fn blob(&self) -> &[u8] {
+        &self.blob
     }
 
     /// The bytes of a text entry.
