@@ -69,6 +69,9 @@ impl Packed {
     /// Validates the container; returns the number of its entries.
     pub(crate) fn check(self, blob: &[u8]) -> Result<u64, ErrorKind> {
         match self.shape {
+            Shape::Items | Shape::Pairs if self.form == Form::Listpack => {
+                self.whole(listpack::count(blob)?)
+            }
             Shape::Items | Shape::Pairs => self.walk(blob, |_, _| Ok(())),
             Shape::Scored => self.walk(blob, |index, entry| match entry {
                 Entry::Text { start, end } if index % 2 == 1 => {
@@ -97,6 +100,11 @@ impl Packed {
             Form::Intset => intset::walk(blob, each)?,
             Form::Zipmap => zipmap::walk(blob, each)?,
         };
+        self.whole(count)
+    }
+
+    /// The entries have to make whole elements.
+    fn whole(self, count: u64) -> Result<u64, ErrorKind> {
         if !count.is_multiple_of(self.shape.entries()) {
             return Err(ErrorKind::Corrupt(
                 "a container with an incomplete last element",
