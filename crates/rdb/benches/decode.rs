@@ -118,4 +118,18 @@ benches! {
         Limits { validate_raw: false, ..Limits::default() };
     members_elements: members, Want::Elements, Limits::default();
     members_raw: members, RAW, Limits::default();
+    strings_raw: strings, RAW, Limits::default();
+    members_skip: members, Want::Skip, Limits::default();
+    listpacks_skip: listpacks, Want::Skip, Limits::default();
+}
+
+#[divan::bench]
+fn checksum(bencher: divan::Bencher<'_, '_>) {
+    let bytes = noise(1, 8 << 20);
+    bencher
+        .counter(BytesCount::new(bytes.len()))
+        .bench_local(|| {
+            let pieces = bytes.chunks(64 << 10);
+            pieces.fold(0, rdb::crc64)
+        });
 }

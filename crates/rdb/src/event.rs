@@ -245,6 +245,29 @@ pub enum Event {
     },
 }
 
+/// An element of a collection, borrowed: what [`Event::Item`], [`Event::Pair`] and [`Event::Scored`] give.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Element<'a> {
+    /// An item of a list or a member of a set.
+    Item(&'a [u8]),
+    /// A field of a hash.
+    Pair {
+        /// The field.
+        field: &'a [u8],
+        /// Its value.
+        value: &'a [u8],
+        /// When it expires, in Unix time.
+        expire_at_ms: Option<u64>,
+    },
+    /// A member of a sorted set.
+    Scored {
+        /// The member.
+        member: &'a [u8],
+        /// Its score.
+        score: Score,
+    },
+}
+
 /// A key and what the file says of it beside its value.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct KeyHead {

@@ -164,10 +164,11 @@ mod walk;
 mod window;
 
 pub use checksum::crc64;
-pub use decode::Decoder;
+pub use decode::{Decoder, Record};
 pub use error::{Error, ErrorKind};
 pub use event::{
-    Event, KeyHead, ModuleId, ModuleValue, Poll, Score, StreamCounters, StreamId, StreamInfo, Want,
+    Element, Event, KeyHead, ModuleId, ModuleValue, Poll, Score, StreamCounters, StreamId,
+    StreamInfo, Want,
 };
 pub use limits::Limits;
 pub use types::{Db, Dialect, Encoding, Kind, RdbVersion};

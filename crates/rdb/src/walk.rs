@@ -133,6 +133,11 @@ impl Walk {
                     Walked::Whole
                 });
             };
+            if frame.next == 0 && frame.left > 1 {
+                let room = self.bytes_max.saturating_sub(window.marked_len());
+                let used = pass_rounds(frame, window.rest(), room, self.care, around.limits);
+                window.consume(used);
+            }
             let Some(&piece) = frame.pieces.get(frame.next) else {
                 frame.left -= 1;
                 frame.next = 0;
@@ -390,6 +395,36 @@ impl Walk {
         self.care = care;
         looked.map(|(_, count)| count.unwrap_or_default())
     }
+}
+
+/// Passes rounds of strings that are at hand and in the room left; returns their bytes. The last round, and whatever is
+/// wrong or takes more than its end to be found, is left to the pieces one by one.
+fn pass_rounds(frame: &mut Frame, rest: &[u8], room: u64, care: Care, limits: &Limits) -> usize {
+    let (strings, scored) = match frame.pieces {
+        [Piece::Text] => (1, false),
+        [Piece::Text, Piece::Text] => (2, false),
+        [Piece::Text, Piece::BinaryScore] => (1, true),
+        _ => return 0,
+    };
+    let room = usize::try_from(room).unwrap_or(usize::MAX);
+    let rest = rest.get(..room).unwrap_or(rest);
+    let mut reader = Reader::new(rest);
+    let mut passed = 0;
+    while frame.left > 1 {
+        for _ in 0..strings {
+            match reader.string_head(limits.string_bytes_max) {
+                Ok(StringHead::Lzf { .. }) if care == Care::Unpacked => return passed,
+                Ok(head) if reader.take(head.stored()).is_ok() => {}
+                Ok(_) | Err(_) => return passed,
+            }
+        }
+        if scored && double::binary(&mut reader).is_err() {
+            return passed;
+        }
+        passed = reader.at();
+        frame.left -= 1;
+    }
+    passed
 }
 
 fn look_into(

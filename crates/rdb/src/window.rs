@@ -140,6 +140,17 @@ impl Window {
         self.head.slice(self.pos + start..self.pos + end)
     }
 
+    /// The last `n` bytes that were consumed, if the head still has them.
+    #[inline]
+    pub(crate) fn behind(&self, n: usize) -> &[u8] {
+        let consumed = self.head.get(..self.pos).unwrap_or_default();
+        consumed
+            .len()
+            .checked_sub(n)
+            .and_then(|from| consumed.get(from..))
+            .unwrap_or_default()
+    }
+
     /// Consumes up to `n` bytes of those at hand; returns how many.
     pub(crate) fn skip(&mut self, n: u64) -> u64 {
         let at_hand = self.head.len() - self.pos;

@@ -196,9 +196,17 @@ fn double_text(value: f64) -> String {
 
 #[inline]
 fn length_line(out: &mut Vec<u8>, kind: u8, len: usize) {
-    out.push(kind);
-    unsigned(out, len as u64);
-    out.extend_from_slice(b"\r\n");
+    // Most are short: one write of a size that the compiler knows.
+    let len = len as u64;
+    if len < 10 {
+        out.extend_from_slice(&[kind, digit(len), b'\r', b'\n']);
+    } else if len < 100 {
+        out.extend_from_slice(&[kind, digit(len / 10), digit(len), b'\r', b'\n']);
+    } else {
+        out.push(kind);
+        many_digits(out, len);
+        out.extend_from_slice(b"\r\n");
+    }
 }
 
 fn int_line(out: &mut Vec<u8>, value: i64) {

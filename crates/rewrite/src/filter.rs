@@ -125,7 +125,16 @@ impl Filter {
 
     /// The rule about commands that stops this one, if one does. A subcommand may be named `xgroup|create` or by its
     /// container alone.
+    #[inline]
     pub fn command(&self, name: &str, group: Group) -> Result<(), Blocked> {
+        let lists = [&self.allow_command, &self.block_command];
+        if lists.iter().all(|list| list.is_empty()) {
+            return self.group(group);
+        }
+        self.listed_command(name, group)
+    }
+
+    fn listed_command(&self, name: &str, group: Group) -> Result<(), Blocked> {
         let listed = |list: &[String]| {
             let container = name.split('|').next().unwrap_or(name);
             list.iter().any(|word| word == name || word == container)
@@ -135,6 +144,10 @@ impl Filter {
         {
             return Err(Blocked::Command);
         }
+        self.group(group)
+    }
+
+    fn group(&self, group: Group) -> Result<(), Blocked> {
         if passes(&self.allow_group, &self.block_group, &group) {
             Ok(())
         } else {

@@ -96,6 +96,60 @@ impl Decimal {
     }
 }
 
+/// Writes a number that has at most fifteen digits, up to six of them behind the point: no other text so short reads back
+/// as the same number. `None` for any other number, -0 among them; nothing is to be seen in `buffer` then.
+#[inline]
+pub(crate) fn short_decimal(number: f64, buffer: &mut [u8]) -> Option<usize> {
+    let magnitude = number.abs();
+    if !(1e-5..1e15).contains(&magnitude) {
+        return None;
+    }
+    let (mut digits, mut places) = scaled(magnitude, 1.0)
+        .map(|digits| (digits, 0_u32))
+        .or_else(|| scaled(magnitude, 1e3).map(|digits| (digits, 3)))
+        .or_else(|| scaled(magnitude, 1e6).map(|digits| (digits, 6)))?;
+    while places > 0 && digits.is_multiple_of(10) {
+        digits /= 10;
+        places -= 1;
+    }
+    let mut power = 10_u64.pow(places);
+    let mut whole = Decimal::unsigned(digits / power);
+    if number < 0.0 {
+        whole.push(b'-');
+    }
+    let mut len = whole.text().len();
+    buffer.get_mut(..len)?.copy_from_slice(whole.text());
+    if places > 0 {
+        *buffer.get_mut(len)? = b'.';
+        len += 1;
+    }
+    let mut fraction = digits % power;
+    while power > 1 {
+        power /= 10;
+        *buffer.get_mut(len)? = b'0' + u8::try_from(fraction / power).unwrap_or_default();
+        fraction %= power;
+        len += 1;
+    }
+    Some(len)
+}
+
+/// The integer that is this many times the number, if their quotient is the number to the bit.
+#[inline]
+fn scaled(magnitude: f64, times: f64) -> Option<u64> {
+    const LIMIT: f64 = 1e15;
+    let nearest = magnitude * times + 0.5;
+    if nearest >= LIMIT {
+        return None;
+    }
+    #[expect(
+        clippy::cast_possible_truncation,
+        clippy::cast_sign_loss,
+        reason = "between 0 and 1e15; the fraction is to be cut off"
+    )]
+    let digits = nearest as u64;
+    (digits as f64 / times == magnitude).then_some(digits)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -106,6 +160,34 @@ mod tests {
             let decimal = Decimal::new(number);
             assert_eq!(decimal.text(), number.to_string().as_bytes());
             assert_eq!(parse_i64(decimal.text()), Some(number));
+        }
+    }
+
+    #[test]
+    fn short_decimals_are_what_the_standard_library_writes() {
+        let mut state = 1_u64;
+        let mut taken = 0;
+        for _ in 0..200_000 {
+            state = state
+                .wrapping_mul(0x5851_f42d_4c95_7f2d)
+                .wrapping_add(0x1405_7b7e_f767_814f);
+            let digits = (state >> 14) % 10_u64.pow(1 + (state >> 8) as u32 % 16);
+            let power = 10_u64.pow((state >> 4) as u32 % 8) as f64;
+            for number in [
+                digits as f64 / power,
+                -(digits as f64) / power,
+                f64::from_bits(state),
+            ] {
+                let mut buffer = [0; 40];
+                if let Some(len) = short_decimal(number, &mut buffer) {
+                    assert_eq!(&buffer[..len], number.to_string().as_bytes());
+                    taken += 1;
+                }
+            }
+        }
+        assert!(taken > 200_000, "{taken}");
+        for other in [0.0, -0.0, 1e-6, 1e15, 0.1 + 0.2, f64::INFINITY, f64::NAN] {
+            assert_eq!(short_decimal(other, &mut [0; 40]), None, "{other}");
         }
     }
 

@@ -40,6 +40,11 @@ pub(crate) fn walk(
         count += 1;
         at = after;
     }
+    end(blob, at, declared, count)
+}
+
+/// What has to be so behind the last entry.
+fn end(blob: &[u8], at: usize, declared: u16, count: u64) -> Result<u64, ErrorKind> {
     if at + 1 != blob.len() {
         return Err(ErrorKind::Corrupt("a listpack that ends before its end"));
     }
@@ -49,6 +54,57 @@ pub(crate) fn walk(
         ));
     }
     Ok(count)
+}
+
+/// How many bytes an entry has, by its first one: 0 where more has to be looked at.
+static SIZES: [u8; 256] = sizes();
+
+#[expect(
+    clippy::indexing_slicing,
+    clippy::cast_possible_truncation,
+    reason = "evaluated by the compiler, which would refuse a wrong index; no size is above 64"
+)]
+const fn sizes() -> [u8; 256] {
+    let mut sizes = [0; 256];
+    let mut first = 0;
+    while first < sizes.len() {
+        sizes[first] = match first {
+            0x00..=0x7f => 1,
+            0x80..=0xbf => 1 + (first as u8 & 0x3f),
+            0xc0..=0xdf => 2,
+            0xf1 => 3,
+            0xf2 => 4,
+            0xf3 => 5,
+            0xf4 => 9,
+            _ => 0,
+        };
+        first += 1;
+    }
+    sizes
+}
+
+/// Validates a listpack without a look at what its entries are; returns their number.
+pub(crate) fn count(blob: &[u8]) -> Result<u64, ErrorKind> {
+    let declared = header(blob)?;
+    let (mut at, mut count) = (HEADER, 0);
+    loop {
+        // Most entries are short: their size stands in one byte behind them.
+        while let Some(&first) = blob.get(at) {
+            let size = SIZES.get(usize::from(first)).copied().unwrap_or_default();
+            let behind = at + usize::from(size);
+            if size == 0 || blob.get(behind) != Some(&size) {
+                break;
+            }
+            at = behind + 1;
+            count += 1;
+        }
+        let Some((_, after)) = entry(blob, at)? else {
+            break;
+        };
+        at = after;
+        count += 1;
+    }
+    end(blob, at, declared, count)
 }
 
 fn header(blob: &[u8]) -> Result<u16, ErrorKind> {
@@ -207,11 +263,12 @@ mod tests {
 
     fn all(blob: &[u8]) -> Result<Vec<Entry>, ErrorKind> {
         let mut seen = Vec::new();
-        walk(blob, |_, entry| {
+        let walked = walk(blob, |_, entry| {
             seen.push(entry);
             Ok(())
-        })?;
-        Ok(seen)
+        });
+        assert_eq!(count(blob), walked, "counted as walked");
+        walked.map(|_| seen)
     }
 
     #[test]

@@ -79,6 +79,7 @@ impl Packed {
     ) -> Result<u64, ErrorKind> {
         let entries = self.shape.entries();
         match (self.shape, members) {
+            (Shape::Items, _) if self.form == Form::Listpack => self.whole(listpack::count(blob)?),
             (Shape::Items, _) => self.walk(blob, |_, _| Ok(())),
             (Shape::Members, Some(members)) if self.form == Form::Intset => {
                 let mut last = None;
@@ -129,6 +130,11 @@ impl Packed {
             Form::Intset => intset::walk(blob, each)?,
             Form::Zipmap => zipmap::walk(blob, each)?,
         };
+        self.whole(count)
+    }
+
+    /// The entries have to make whole elements.
+    fn whole(self, count: u64) -> Result<u64, ErrorKind> {
         if !count.is_multiple_of(self.shape.entries()) {
             return Err(ErrorKind::Corrupt(
                 "a container with an incomplete last element",
@@ -174,6 +180,7 @@ impl Entries {
         Self { blob, form, at }
     }
 
+    #[inline]
     pub(crate) fn next(&mut self) -> Result<Option<Entry>, ErrorKind> {
         let next = match self.form {
             Form::Ziplist => ziplist::entry(&self.blob, self.at)?,
@@ -185,6 +192,12 @@ impl Entries {
             self.at = after;
             entry
         }))
+    }
+
+    /// The whole container.
+    #[inline]
+    pub(crate) fn blob(&self) -> &[u8] {
+        &self.blob
     }
 
     /// The bytes of a text entry.

@@ -2,7 +2,10 @@
 
 use bytes::Bytes;
 
+mod record;
 mod value;
+
+pub use record::Record;
 
 use crate::arena::Arena;
 use crate::container::listpack::BackLengths;
@@ -56,6 +59,8 @@ pub struct Decoder {
     skipped_empty: u64,
     scope: Scope,
     back: BackLengths,
+    /// A record's value that is no part of the input.
+    made: Bytes,
 }
 
 /// What the bytes are.
@@ -137,6 +142,7 @@ impl Decoder {
             skipped_empty: 0,
             scope: Scope::File,
             back: BackLengths::default(),
+            made: Bytes::new(),
         }
     }
 

@@ -1,8 +1,10 @@
 //! The decoder's way through one value: given in elements, whole, or passed over.
 
+use std::ops::ControlFlow;
+
 use crate::decode::{Decoder, State};
 use crate::error::{ErrorKind, Stop};
-use crate::event::{Event, Want};
+use crate::event::{Element, Event, Want};
 use crate::types::{Encoding, Row};
 use crate::value::{Elements, Input, Look};
 use crate::walk::{Around, Care, Walked};
@@ -151,6 +153,67 @@ impl Decoder {
             self.state = self.after_value();
         }
         Ok(Some(event))
+    }
+
+    /// Gives elements of the list, set, hash or sorted set that is under way, borrowed, until `each` breaks off, until
+    /// they end, or until more bytes are needed; [`poll`](Self::poll) goes on behind them. It is also `poll` that says
+    /// what is wrong, and that gives everything else: the elements of a stream for instance, of which none come here.
+    ///
+    /// ```
+    /// use std::ops::ControlFlow;
+    /// use rdb::{Decoder, Element, Event, Limits, Poll};
+    ///
+    /// let mut decoder = Decoder::new(Limits::default());
+    /// decoder.feed(bytes::Bytes::from_static(b"REDIS0003\x02\x03set\x02\x03one\x03two\xff"));
+    /// let mut members = Vec::new();
+    /// while let Poll::Event(event) = decoder.poll()? {
+    ///     if let Event::ValueStart { .. } = event {
+    ///         decoder.elements(|element| {
+    ///             if let Element::Item(member) = element {
+    ///                 members.push(member.to_vec());
+    ///             }
+    ///             ControlFlow::Continue(())
+    ///         });
+    ///     }
+    /// }
+    /// assert_eq!(members, [b"one", b"two"]);
+    /// # Ok::<(), rdb::Error>(())
+    /// ```
+    pub fn elements(&mut self, mut each: impl FnMut(Element<'_>) -> ControlFlow<()>) {
+        loop {
+            let Self {
+                state: State::Giving { elements },
+                window,
+                arena,
+                limits,
+                templates,
+                back,
+                ..
+            } = self
+            else {
+                return;
+            };
+            let drained = elements.drain(
+                &mut Input {
+                    window,
+                    arena,
+                    limits,
+                    templates,
+                    back,
+                },
+                &mut each,
+            );
+            match drained {
+                Ok(()) => return,
+                Err(Stop::Need(bytes)) if self.window.ensure(bytes) => {}
+                Err(Stop::Need(_)) => return,
+                // It stays for `poll`.
+                Err(Stop::Bad(kind)) => {
+                    self.fail(kind);
+                    return;
+                }
+            }
+        }
     }
 
     pub(super) fn too_large(&self, what: &'static str) -> Stop {

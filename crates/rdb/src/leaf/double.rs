@@ -28,10 +28,45 @@ pub(crate) fn framed_text(reader: &mut Reader<'_>) -> Result<Score, Stop> {
 }
 
 pub(crate) fn text(bytes: &[u8]) -> Result<Score, Stop> {
+    if let Some(short) = short_decimal(bytes) {
+        return Ok(Score(short));
+    }
     let text = std::str::from_utf8(bytes).map_err(|_| TEXT)?;
     // The standard parser rounds correctly and takes what strtod takes, except for hexadecimal
     // and leading blanks, which no server writes.
     score(text.parse::<f64>().map_err(|_| TEXT)?)
+}
+
+/// The number of a text that has at most fifteen digits, perhaps a point, and nothing else: both the digits and the power
+/// of ten are exact, so that their quotient is rounded correctly. `None` for any other text.
+#[inline]
+fn short_decimal(text: &[u8]) -> Option<f64> {
+    const POWERS: [f64; 16] = [
+        1e0, 1e1, 1e2, 1e3, 1e4, 1e5, 1e6, 1e7, 1e8, 1e9, 1e10, 1e11, 1e12, 1e13, 1e14, 1e15,
+    ];
+    let digits = text.strip_prefix(b"-").unwrap_or(text);
+    if !(1..=16).contains(&digits.len()) {
+        return None;
+    }
+    let (mut number, mut point) = (0_u64, None);
+    for (place, &byte) in digits.iter().enumerate() {
+        match byte {
+            b'0'..=b'9' => number = number * 10 + u64::from(byte - b'0'),
+            b'.' if point.is_none() => point = Some(place),
+            _ => return None,
+        }
+    }
+    let places = point.map_or(0, |point| digits.len() - point - 1);
+    let count = digits.len() - usize::from(point.is_some());
+    if !(1..=15).contains(&count) {
+        return None;
+    }
+    let magnitude = number as f64 / POWERS.get(places)?;
+    Some(if digits.len() < text.len() {
+        -magnitude
+    } else {
+        magnitude
+    })
 }
 
 fn score(value: f64) -> Result<Score, Stop> {
@@ -76,6 +111,48 @@ const INTEGERS: f64 = 9_223_372_036_854_775_808.0;
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn short_texts_are_what_the_standard_parser_says() {
+        let mut state = 1_u64;
+        let mut taken = 0;
+        for _ in 0..200_000 {
+            state = state
+                .wrapping_mul(0x5851_f42d_4c95_7f2d)
+                .wrapping_add(0x1405_7b7e_f767_814f);
+            let number = (state >> 14) % 10_u64.pow(1 + (state >> 8) as u32 % 15);
+            let mut text = number.to_string();
+            if state & 3 > 0 {
+                text.insert((state >> 4) as usize % (text.len() + 1), '.');
+            }
+            if state & 4 > 0 {
+                text.insert(0, '-');
+            }
+            let short = short_decimal(text.as_bytes()).expect("few digits");
+            let whole: f64 = text.parse().expect("a number");
+            assert_eq!(short.to_bits(), whole.to_bits(), "{text}");
+            taken += 1;
+        }
+        assert_eq!(taken, 200_000);
+        assert_eq!(
+            short_decimal(b"-0").map(f64::to_bits),
+            Some((-0.0_f64).to_bits())
+        );
+        for other in [
+            "",
+            "-",
+            ".",
+            "-.",
+            "1.2.3",
+            "1e5",
+            "inf",
+            "+1",
+            " 1",
+            "1234567890123456",
+        ] {
+            assert_eq!(short_decimal(other.as_bytes()), None, "{other:?}");
+        }
+    }
 
     /// What Redis 8.10.2 showed for these doubles in a restored array.
     #[test]

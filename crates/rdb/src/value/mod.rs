@@ -15,6 +15,7 @@ use crate::types::{Encoding, Kind, Row};
 use crate::window::Window;
 
 pub(crate) mod array;
+mod borrowed;
 pub(crate) mod empty;
 pub(crate) mod module;
 mod pending;
@@ -333,7 +334,9 @@ fn score(entries: &mut Entries) -> Result<Score, Stop> {
     match more(entries)? {
         // As the server does: a plain conversion.
         Entry::Int(value) => Ok(Score(value as f64)),
-        Entry::Text { start, end } => double::text(&entries.slice(start, end)),
+        Entry::Text { start, end } => {
+            double::text(entries.blob().get(start..end).unwrap_or_default())
+        }
     }
 }
 

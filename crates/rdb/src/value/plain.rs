@@ -13,9 +13,9 @@
 
 use crate::container::EXPIRY_MAX;
 use crate::error::Stop;
-use crate::event::Event;
+use crate::event::{Event, Score};
 use crate::leaf::double;
-use crate::leaf::reader::Reader;
+use crate::leaf::reader::{Reader, Text};
 use crate::types::{Encoding, Kind, Row};
 use crate::value::Input;
 
@@ -33,52 +33,65 @@ pub(crate) fn head(encoding: Encoding, reader: &mut Reader<'_>) -> Result<(u64, 
     Ok((min_ms, reader.number()?))
 }
 
+/// An element that was read.
+pub(crate) enum Read {
+    /// An item or a member.
+    Item(Text),
+    /// A field, its value, and its expiry.
+    Pair(Text, Text, Option<u64>),
+    /// A member and its score.
+    Scored(Text, Score),
+}
+
 /// Reads the next element.
 #[inline]
-pub(crate) fn next(row: &Row, min_ms: u64, input: &mut Input<'_>) -> Result<Event, Stop> {
-    let max = input.limits.item_bytes_max;
-    let mut reader = Reader::new(input.window.rest());
+pub(crate) fn read(
+    row: &Row,
+    min_ms: u64,
+    reader: &mut Reader<'_>,
+    max: u64,
+) -> Result<Read, Stop> {
     let mut expire_at_ms = match row.encoding {
         Encoding::ExpiringAbsolute => some(reader.number()?)?,
         Encoding::ExpiringRelative => relative(reader.number()?, min_ms)?,
         _ => None,
     };
     let first = reader.text(max)?;
-    let event = match row.kind {
+    Ok(match row.kind {
         Kind::Hash => {
             let second = reader.text(max)?;
             if row.encoding == Encoding::ExpiringTrailing {
                 expire_at_ms = trailing(i64::from_le_bytes(reader.array()?))?;
             }
-            let used = reader.at();
-            let event = Event::Pair {
-                field: input.text(first)?,
-                value: input.text(second)?,
-                expire_at_ms,
-            };
-            input.window.consume(used);
-            return Ok(event);
+            Read::Pair(first, second, expire_at_ms)
         }
-        Kind::Zset => {
-            let score = match row.encoding {
-                Encoding::TextScores => double::framed_text(&mut reader)?,
-                _ => double::binary(&mut reader)?,
-            };
-            let used = reader.at();
-            let event = Event::Scored {
-                member: input.text(first)?,
-                score,
-            };
-            input.window.consume(used);
-            return Ok(event);
-        }
-        _ => {
-            let used = reader.at();
-            let event = Event::Item(input.text(first)?);
-            input.window.consume(used);
-            event
-        }
+        Kind::Zset => match row.encoding {
+            Encoding::TextScores => Read::Scored(first, double::framed_text(reader)?),
+            _ => Read::Scored(first, double::binary(reader)?),
+        },
+        _ => Read::Item(first),
+    })
+}
+
+/// Gives the next element.
+#[inline]
+pub(crate) fn next(row: &Row, min_ms: u64, input: &mut Input<'_>) -> Result<Event, Stop> {
+    let mut reader = Reader::new(input.window.rest());
+    let read = read(row, min_ms, &mut reader, input.limits.item_bytes_max)?;
+    let used = reader.at();
+    let event = match read {
+        Read::Item(item) => Event::Item(input.text(item)?),
+        Read::Pair(field, value, expire_at_ms) => Event::Pair {
+            field: input.text(field)?,
+            value: input.text(value)?,
+            expire_at_ms,
+        },
+        Read::Scored(member, score) => Event::Scored {
+            member: input.text(member)?,
+            score,
+        },
     };
+    input.window.consume(used);
     Ok(event)
 }
 

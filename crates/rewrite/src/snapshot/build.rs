@@ -8,7 +8,7 @@ use super::losses::Loss;
 use super::write::{self, Expect, Method, Sent};
 use super::{Current, Existing, Progress, SnapshotError, SnapshotRewriter};
 use crate::Kind;
-use crate::number::Decimal;
+use crate::number::{self, Decimal};
 use crate::slot::temporary_key;
 
 /// About what the head of a bulk string and its end take.
@@ -19,6 +19,8 @@ const BULK_FRAME_BYTES: usize = 10;
 pub(super) struct Chunk {
     words: Vec<u8>,
     count: usize,
+    /// The most words in a chunk.
+    count_max: usize,
     /// Fields in it that have a time.
     timed: Vec<(u64, Bytes)>,
     /// Members whose score is -0, held back until the others are there: a small set is packed, and a packed -0 is 0.
@@ -42,6 +44,7 @@ impl SnapshotRewriter {
         };
         self.chunk.words.clear();
         self.chunk.count = 0;
+        self.chunk.count_max = self.words_max();
         self.chunk.timed.clear();
         self.chunk.negative_zeros.clear();
         self.chunk.negative_zeros_bytes = 0;
@@ -58,15 +61,15 @@ impl SnapshotRewriter {
     }
 
     /// One element: an item, a score and its member, a field and its value.
-    pub(super) fn element(
+    #[inline]
+    pub(super) fn words<const N: usize>(
         &mut self,
-        words: &[&[u8]],
+        words: [&[u8]; N],
         out: &mut Vec<u8>,
         sent: &mut Vec<Sent>,
     ) -> Result<(), SnapshotError> {
         let bytes: usize = words.iter().map(|word| word.len() + BULK_FRAME_BYTES).sum();
-        let words_max = self.words_max();
-        let full = self.chunk.count + words.len() > words_max
+        let full = self.chunk.count + N > self.chunk.count_max
             || self.chunk.words.len() + bytes > self.options.chunk_bytes;
         if full && self.chunk.count > 0 {
             self.flush(out, sent)?;
@@ -74,7 +77,7 @@ impl SnapshotRewriter {
         for word in words {
             encode::bulk(&mut self.chunk.words, word);
         }
-        self.chunk.count += words.len();
+        self.chunk.count += N;
         Ok(())
     }
 
@@ -86,28 +89,29 @@ impl SnapshotRewriter {
 
     pub(super) fn scored(
         &mut self,
-        member: &Bytes,
+        member: &[u8],
         score: Score,
         out: &mut Vec<u8>,
         sent: &mut Vec<Sent>,
     ) -> Result<(), SnapshotError> {
         if score == Score(-0.0) {
             self.chunk.negative_zeros_bytes += member.len() + BULK_FRAME_BYTES;
-            self.chunk.negative_zeros.push(member.clone());
-            if 2 * self.chunk.negative_zeros.len() < self.words_max()
+            let member = Bytes::copy_from_slice(member);
+            self.chunk.negative_zeros.push(member);
+            if 2 * self.chunk.negative_zeros.len() < self.chunk.count_max
                 && self.chunk.negative_zeros_bytes < self.options.chunk_bytes
             {
                 return Ok(());
             }
             // Too many to be held. Under another score they make a set that is large, where -0 stays itself.
             for member in self.chunk.negative_zeros.clone() {
-                self.element(&[b"1", &member], out, sent)?;
+                self.words([b"1", &member], out, sent)?;
             }
             return self.negative_zeros(out, sent);
         }
         let mut text = [0; SCORE_BYTES_MAX];
         let text = score_text(score, &mut text);
-        self.element(&[text, member], out, sent)
+        self.words([text, member], out, sent)
     }
 
     /// The members that were held back.
@@ -118,14 +122,14 @@ impl SnapshotRewriter {
     ) -> Result<(), SnapshotError> {
         self.chunk.negative_zeros_bytes = 0;
         for member in std::mem::take(&mut self.chunk.negative_zeros) {
-            self.element(&[b"-0", &member], out, sent)?;
+            self.words([b"-0", &member], out, sent)?;
         }
         Ok(())
     }
 
     pub(super) fn pair(
         &mut self,
-        field: &Bytes,
+        field: &[u8],
         value: &[u8],
         expire_at_ms: Option<u64>,
         out: &mut Vec<u8>,
@@ -140,12 +144,12 @@ impl SnapshotRewriter {
                 let current = self.take()?;
                 self.lose(&current.head, Loss::FieldTtl)?;
                 self.current = Some(current);
-                return self.element(&[field, value], out, sent);
+                return self.words([field, value], out, sent);
             }
         }
-        self.element(&[field, value], out, sent)?;
+        self.words([field, value], out, sent)?;
         if let Some(at) = expire_at_ms {
-            self.chunk.timed.push((at, field.clone()));
+            self.chunk.timed.push((at, Bytes::copy_from_slice(field)));
         }
         Ok(())
     }
@@ -316,6 +320,9 @@ const SCORE_BYTES_MAX: usize = 40;
 /// The shortest text that reads back as the same score.
 fn score_text(score: Score, buffer: &mut [u8; SCORE_BYTES_MAX]) -> &[u8] {
     use std::io::Write;
+    if let Some(len) = number::short_decimal(score.0, buffer) {
+        return buffer.get(..len).unwrap_or_default();
+    }
     let mut rest = &mut buffer[..];
     // A slice takes what fits; the text always does.
     let _ = write!(rest, "{score}");

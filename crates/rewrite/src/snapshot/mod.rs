@@ -15,6 +15,7 @@ mod build;
 mod functions;
 mod groups;
 mod losses;
+mod record;
 mod report;
 mod restore;
 mod skeleton;
@@ -23,7 +24,7 @@ mod string;
 mod write;
 
 use bytes::Bytes;
-use rdb::{Dialect, Event, KeyHead, Want};
+use rdb::{Dialect, Element, Event, KeyHead, Want};
 
 use crate::abilities::Abilities;
 use crate::filter::Filter;
@@ -194,7 +195,7 @@ impl SnapshotRewriter {
         self.current = None;
         self.abandoned = false;
         self.ahead = Ahead::default();
-        if self.is_left_out(head) {
+        if self.is_left_out(head.db, &head.key, head.kind, head.expire_at_ms) {
             return Ok(Want::Skip);
         }
         let fail = |kind| SnapshotError {
@@ -231,17 +232,17 @@ impl SnapshotRewriter {
         }
     }
 
-    fn is_left_out(&mut self, head: &KeyHead) -> bool {
+    fn is_left_out(&mut self, db: Db, key: &[u8], kind: Kind, expire_at_ms: Option<i64>) -> bool {
         let filter = &self.options.filter;
-        let counter = if self.own.contains(&head.key) {
+        let counter = if self.own.contains(key) {
             &mut self.counts.own_keys
-        } else if !filter.db(head.db) {
+        } else if !filter.db(db) {
             &mut self.counts.filtered_dbs
-        } else if self.has_key_rules && !filter.key(&head.key) {
+        } else if self.has_key_rules && !filter.key(key) {
             &mut self.counts.filtered_keys
-        } else if filter.kind(head.kind).is_err() {
+        } else if filter.kind(kind).is_err() {
             &mut self.counts.filtered_kinds
-        } else if head.expire_at_ms.is_some_and(|at| self.is_past(at)) {
+        } else if expire_at_ms.is_some_and(|at| self.is_past(at)) {
             &mut self.counts.expired_keys
         } else {
             return false;
@@ -274,6 +275,38 @@ impl SnapshotRewriter {
         result
     }
 
+    /// An element of the value of the last key, as the event of the same name.
+    #[inline]
+    pub fn element(
+        &mut self,
+        element: Element<'_>,
+        out: &mut Vec<u8>,
+        sent: &mut Vec<Sent>,
+    ) -> Result<(), SnapshotError> {
+        if self.abandoned {
+            return Ok(());
+        }
+        let result = match &self.current {
+            Some(Current {
+                value: Progress::Elements { .. },
+                ..
+            }) => match element {
+                Element::Item(item) => self.words([item], out, sent),
+                Element::Pair {
+                    field,
+                    value,
+                    expire_at_ms,
+                } => self.pair(field, value, expire_at_ms, out, sent),
+                Element::Scored { member, score } => self.scored(member, score, out, sent),
+            },
+            Some(_) | None => return Err(Self::out_of_order()),
+        };
+        self.abandoned = result
+            .as_ref()
+            .is_err_and(|error| error.kind != SnapshotErrorKind::OutOfOrder);
+        result
+    }
+
     fn write(
         &mut self,
         event: Event,
@@ -300,7 +333,7 @@ impl SnapshotRewriter {
             } => self.stream_start(),
             Event::ValueStart { .. } => self.elements_start(),
             Event::StringPart(part) => self.string_part(&part, out, sent),
-            Event::Item(item) => self.element(&[&item], out, sent),
+            Event::Item(item) => self.words([&item], out, sent),
             Event::Pair {
                 field,
                 value,
@@ -309,7 +342,7 @@ impl SnapshotRewriter {
             Event::Scored { member, score } => self.scored(&member, score, out, sent),
             Event::ArrayItem { index, value } => {
                 let index = Decimal::unsigned(index);
-                self.element(&[index.text(), &value], out, sent)
+                self.words([index.text(), &value], out, sent)
             }
             Event::ArrayInsertIndex(index) => self.insert_index(index),
             Event::ValueEnd => self.end(out, sent),

@@ -4,8 +4,11 @@ use std::fmt;
 use std::io;
 use std::path::Path;
 
-use bytes::Bytes;
-use rdb::{Db, Decoder, Error, ErrorKind, Event, KeyHead, Kind, Limits, Poll, Want};
+use std::ops::ControlFlow;
+
+use rdb::{
+    Db, Decoder, Element, Error, ErrorKind, Event, KeyHead, Kind, Limits, Poll, Record, Want,
+};
 
 use super::ahead::{Ahead, Peek};
 use super::bar::Bar;
@@ -16,7 +19,7 @@ use super::names::{kind_name, printable, type_name};
 #[derive(Debug, Clone)]
 pub(super) struct Seat {
     pub(super) db: Db,
-    pub(super) key: Bytes,
+    pub(super) key: Vec<u8>,
     pub(super) kind: Kind,
     /// The type's name.
     pub(super) type_name: &'static str,
@@ -88,6 +91,46 @@ impl Reader {
         }
     }
 
+    /// The next key with its value, if that is a short string which is at hand; else none, and [`Self::next`] goes on.
+    #[inline]
+    pub(super) fn record(&mut self) -> Option<Record<'_>> {
+        let record = self.decoder.record()?;
+        self.keys += 1 + u64::from(std::mem::take(&mut self.skipping));
+        self.second = None;
+        match &mut self.seat {
+            // The last one's room is used again.
+            Some(Seat {
+                db,
+                key,
+                kind: Kind::String,
+                at,
+                inside,
+                ..
+            }) => {
+                (*db, *at, *inside) = (record.db, record.at, false);
+                key.clear();
+                key.extend_from_slice(record.key);
+            }
+            seat => {
+                *seat = Some(Seat {
+                    db: record.db,
+                    key: record.key.to_vec(),
+                    kind: Kind::String,
+                    type_name: type_name(self.dialect, 0),
+                    at: record.at,
+                    inside: false,
+                });
+            }
+        }
+        Some(record)
+    }
+
+    /// The elements at hand of the collection under way; [`Self::next`] goes on behind them.
+    #[inline]
+    pub(super) fn elements(&mut self, each: impl FnMut(Element<'_>) -> ControlFlow<()>) {
+        self.decoder.elements(each);
+    }
+
     fn feed(&mut self) -> Result<(), Failure> {
         match self.input.next() {
             Ok(Some(chunk)) => {
@@ -128,9 +171,12 @@ impl Reader {
     }
 
     fn seat_of(&mut self, head: &KeyHead) {
+        let mut key = self.seat.take().map_or_else(Vec::new, |seat| seat.key);
+        key.clear();
+        key.extend_from_slice(&head.key);
         self.seat = Some(Seat {
             db: head.db,
-            key: head.key.clone(),
+            key,
             kind: head.kind,
             type_name: type_name(self.dialect, head.type_id),
             at: head.at,

@@ -1,5 +1,6 @@
 //! `understudy rdb resp`: commands that bring the file's keys into a server.
 
+use std::ops::ControlFlow;
 use std::path::PathBuf;
 use std::time::Instant;
 
@@ -146,7 +147,21 @@ impl Writer<'_> {
         output: &mut Output,
         extent: Extent,
     ) -> Result<(), Failure> {
-        while let Some(event) = extent.next(reader)? {
+        let records = extent.is_whole() && !self.args.selection.is_partial();
+        loop {
+            if records {
+                self.records(reader, output)?;
+            }
+            let Some(event) = extent.next(reader)? else {
+                return Ok(());
+            };
+            let is_collection = matches!(
+                event,
+                Event::ValueStart { .. }
+                    | Event::Item(_)
+                    | Event::Pair { .. }
+                    | Event::Scored { .. }
+            );
             match event {
                 Event::Key(head) => self.key(&head, reader)?,
                 Event::Start { dialect, version } => {
@@ -162,10 +177,65 @@ impl Writer<'_> {
                 }
                 event => self.event(event, output)?,
             }
-            if output.buffer.len() >= Output::ROOM {
-                output.flush()?;
-                self.tick();
+            if is_collection {
+                self.elements(reader, output)?;
             }
+            self.settle(output)?;
+        }
+    }
+
+    /// Keys with short strings, as long as they follow one another.
+    fn records(&mut self, reader: &mut Reader, output: &mut Output) -> Result<(), Failure> {
+        while let Some(record) = reader.record() {
+            if !self
+                .rewriter
+                .record(&record, &mut output.buffer, &mut self.sent)
+            {
+                let value = Bytes::copy_from_slice(record.value);
+                match self.rewriter.key(&record.head()) {
+                    Ok(Want::Skip) => {}
+                    Ok(_) => self.event(Event::String(value), output)?,
+                    Err(error) => self.refuse(&error)?,
+                }
+            }
+            self.settle(output)?;
+        }
+        self.sent.clear();
+        Ok(())
+    }
+
+    /// The elements of a collection, as many as are at hand.
+    fn elements(&mut self, reader: &mut Reader, output: &mut Output) -> Result<(), Failure> {
+        loop {
+            let mut end = None;
+            reader.elements(|element| {
+                let written = self
+                    .rewriter
+                    .element(element, &mut output.buffer, &mut self.sent);
+                self.sent.clear();
+                match written {
+                    Ok(()) if output.buffer.len() < Output::ROOM => ControlFlow::Continue(()),
+                    written => {
+                        end = Some(written);
+                        ControlFlow::Break(())
+                    }
+                }
+            });
+            match end {
+                None => return Ok(()),
+                Some(Ok(())) => {}
+                Some(Err(error)) => self.refuse(&error)?,
+            }
+            self.settle(output)?;
+        }
+    }
+
+    /// Writes what was collected, if it is much.
+    #[inline]
+    fn settle(&mut self, output: &mut Output) -> Result<(), Failure> {
+        if output.buffer.len() >= Output::ROOM {
+            output.flush()?;
+            self.tick();
         }
         Ok(())
     }

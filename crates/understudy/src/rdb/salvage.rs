@@ -72,6 +72,11 @@ impl Readable {
 }
 
 impl Extent {
+    /// Whether the file is to be read to its end.
+    pub(super) const fn is_whole(self) -> bool {
+        self.keys.is_none()
+    }
+
     /// The next event that is to be printed.
     pub(super) fn next(self, reader: &mut Reader) -> Result<Option<Event>, Failure> {
         let Some(keys) = self.keys else {
