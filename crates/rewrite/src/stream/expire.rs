@@ -97,16 +97,17 @@ impl Work<'_> {
     fn absolute_option(self, from: usize, end: usize) -> Done {
         let words = self.words;
         let conditions: [&[u8]; 4] = [b"NX", b"XX", b"FNX", b"FXX"];
-        let without = (from..end).find(|at| conditions.iter().any(|word| words.is(*at, word)));
+        let without: Vec<usize> = (from..end)
+            .filter(|at| conditions.iter().any(|word| words.is(*at, word)))
+            .collect();
         let timed = (from..end).find_map(|at| Some((at, Time::of_option(words.at(at))?)));
         let at = timed.and_then(|(_, time)| self.at_ms(words.at(timed?.0 + 1), time));
         let decimal = Decimal::new(at.unwrap_or_default());
         match (timed, at) {
-            (Some((option, time)), Some(_)) if time != Time::PXAT => self.replace(
-                &[(option, b"PXAT"), (option + 1, decimal.text())],
-                without.as_slice(),
-            ),
-            _ if without.is_some() => self.replace(&[], without.as_slice()),
+            (Some((option, time)), Some(_)) if time != Time::PXAT => {
+                self.replace(&[(option, b"PXAT"), (option + 1, decimal.text())], &without)
+            }
+            _ if !without.is_empty() => self.replace(&[], &without),
             _ => Done::Forward,
         }
     }
