@@ -159,9 +159,9 @@ pub fn compare_with(source: &str, target: &str, options: &OracleOptions) -> Vec<
             }
             differences.retain(|difference: &Difference| difference.db != Some(db));
             differences.extend(found);
-            // All rounds together wait longer than the tolerance.
+            // All rounds together wait well longer than the tolerance.
             let tolerance_ms = u64::try_from(options.expiry_tolerance_ms).unwrap_or(0);
-            let wait_ms = 30 + tolerance_ms / u64::from(options.rounds.max(2) - 1);
+            let wait_ms = 100 + tolerance_ms / u64::from((options.rounds / 2).max(1));
             std::thread::sleep(Duration::from_millis(wait_ms));
         }
         if keys.is_empty() {

@@ -51,8 +51,9 @@ const FRESH: Duration = Duration::from_millis(1_000);
 const REMEMBERED_MAX: usize = 500_000;
 /// An expiry that had passed longer ago than this when its key was written is not looked for.
 const OLDEST_MS: i64 = 30 * 24 * 3600 * 1000;
-/// How exactly an expiry is known from what is left of it (targets before 7.0).
-const ROUND_TRIP_MS: u64 = 5_000;
+/// How exactly an expiry is known from what is left of it and the target's own time (targets before 7.0). Less than
+/// [`SKEW_MS`]: an expiry taken for one that ended has then ended too.
+const SLACK_MS: u64 = 50;
 /// Keys changed in one transaction.
 const BATCH_KEYS: usize = 200;
 const ROUND: Duration = Duration::from_millis(100);
@@ -97,7 +98,7 @@ impl Lease {
 /// Whether a lease can have been granted for this expiry: not a far one that somebody means.
 fn is_grantable(at_ms: i64) -> bool {
     let now_ms = now_ms();
-    (now_ms - OLDEST_MS..now_ms + WINDOW_MS + ROUND_TRIP_MS.cast_signed()).contains(&at_ms)
+    (now_ms - OLDEST_MS..now_ms + WINDOW_MS + GUESS_MS).contains(&at_ms)
 }
 
 /// The open leases of a link: granted by the appliers, ended by [`settle_forever`], on one thread.
@@ -297,16 +298,12 @@ impl Mark {
         let [Value::Array(time), info] = answers.as_slice() else {
             return Ok(Self::guess(feed));
         };
-        let number = |value: Option<&Value>| -> Option<i64> {
-            std::str::from_utf8(value?.as_bytes()?).ok()?.parse().ok()
-        };
-        let (seconds, micros) = (number(time.first()), number(time.get(1)));
         let offset = info
             .as_bytes()
             .and_then(|text| Info::of(text).get("master_repl_offset")?.parse().ok());
-        match (seconds, micros, offset) {
-            (Some(seconds), Some(micros), Some(offset)) => Ok(Self {
-                source_ms: seconds * 1000 + micros / 1000,
+        match (time_ms(time), offset) {
+            (Some(source_ms), Some(offset)) => Ok(Self {
+                source_ms,
                 offset,
                 read,
             }),
@@ -429,7 +426,7 @@ impl Target {
         let mut kept = Vec::new();
         let mut texts = Vec::new();
         for ((lease, step), at_ms) in batch.iter().zip(expiries) {
-            let slack = if self.tells_time { 0 } else { ROUND_TRIP_MS };
+            let slack = if self.tells_time { 0 } else { SLACK_MS };
             let is_ours =
                 at_ms.is_some_and(|at_ms| at_ms.abs_diff(lease.written_as(lease.form)) <= slack);
             let form = match step {
@@ -492,9 +489,16 @@ impl Target {
                 return Ok(answers.iter().map(positive).collect());
             }
         }
-        let questions: Vec<Vec<&[u8]>> = keys.iter().map(|key| vec![&b"PTTL"[..], key]).collect();
-        let answers = self.client.ask_all(&questions).await?;
-        let now_ms = now_ms();
+        let mut questions: Vec<Vec<&[u8]>> =
+            keys.iter().map(|key| vec![&b"PTTL"[..], key]).collect();
+        // What is left counts from the target's time, not from ours.
+        questions.push(vec![b"TIME"]);
+        let mut answers = self.client.ask_all(&questions).await?;
+        let now_ms = match answers.pop() {
+            Some(Value::Array(time)) => time_ms(&time).unwrap_or_else(now_ms),
+            Some(Value::Error(error)) => return Err(self.client.refused(&[b"TIME"], &error)),
+            _ => now_ms(),
+        };
         let refused = answers.iter().find_map(|answer| match answer {
             Value::Error(error) => Some(error),
             _ => None,
@@ -535,6 +539,14 @@ impl Target {
         }
         Ok(found)
     }
+}
+
+/// The reply to TIME: seconds and microseconds.
+fn time_ms(time: &[Value]) -> Option<i64> {
+    let number = |value: Option<&Value>| -> Option<i64> {
+        std::str::from_utf8(value?.as_bytes()?).ok()?.parse().ok()
+    };
+    Some(number(time.first())? * 1000 + number(time.get(1))? / 1000)
 }
 
 fn positive(answer: &Value) -> Option<i64> {
