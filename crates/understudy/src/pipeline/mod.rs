@@ -3,6 +3,7 @@
 mod lane;
 mod lease;
 mod lookahead;
+mod sets;
 mod snapshot;
 mod stream;
 mod sweep;
