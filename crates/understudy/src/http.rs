@@ -261,6 +261,8 @@ impl App {
             "applied_offset": status.applied_offset.get(),
             "leases_open": status.leases_open.get(),
             "leases_waiting": status.leases_waiting.get(),
+            "repairs": status.repairs.get(),
+            "repairs_open": status.repairs_open.get(),
             "lag_bytes": status.lag_bytes(),
             "lag_seconds": Duration::from_millis(status.lag_ms()).as_secs_f64(),
             "snapshot_keys": status.snapshot_keys_total.get(),

@@ -3,6 +3,7 @@
 mod lane;
 mod lease;
 mod lookahead;
+mod repair;
 mod sets;
 mod snapshot;
 mod stream;
@@ -14,6 +15,7 @@ use crate::status::Status;
 use crate::target::Databases;
 
 pub(crate) use lease::{Leases, end_all, settle_forever};
+pub(crate) use repair::Repairs;
 pub(crate) use snapshot::SnapshotApplier;
 pub(crate) use stream::{StreamApplier, stream_limits};
 pub(crate) use sweep::{KeySet, remove_unfinished, sweep};
@@ -24,6 +26,7 @@ pub(crate) struct Common<'a> {
     pub(crate) config: &'a Config,
     pub(crate) status: &'a Status,
     pub(crate) leases: &'a Leases,
+    pub(crate) repairs: &'a Repairs,
     pub(crate) databases: &'a Databases,
 }
 
