@@ -261,6 +261,7 @@ impl App {
             "applied_offset": status.applied_offset.get(),
             "leases_open": status.leases_open.get(),
             "leases_waiting": status.leases_waiting.get(),
+            "clock_skew_ms": status.clock_skew_ms.get(),
             "repairs": status.repairs.get(),
             "repairs_open": status.repairs_open.get(),
             "lag_bytes": status.lag_bytes(),

@@ -114,6 +114,11 @@ const HELP: &[(&str, Kind, &str)] = &[
         Kind::Gauge,
         "Keys that have a lease instead of their own expiry",
     ),
+    (
+        "clock_skew_seconds",
+        Kind::Gauge,
+        "How far the clocks of source and target are apart",
+    ),
     ("build_info", Kind::Gauge, "1, with the version as label"),
     (
         "process_start_time_seconds",
@@ -212,6 +217,8 @@ impl Metrics {
             self.gauge(name, &[], value as f64);
         }
         self.gauge("lag_seconds", &[], status.lag_ms() as f64 / 1e3);
+        let skew_ms = status.clock_skew_ms.get();
+        self.gauge("clock_skew_seconds", &[], skew_ms as f64 / 1e3);
         self.gauge("build_info", &[("version", env!("CARGO_PKG_VERSION"))], 1.0);
     }
 

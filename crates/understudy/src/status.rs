@@ -192,6 +192,8 @@ pub struct Status {
     pub leases_waiting: Number,
     /// Those of them whose expiry is not near.
     pub leases_far: Number,
+    /// How far the clocks of source and target are apart, in milliseconds.
+    pub clock_skew_ms: Number,
     /// Bytes on disk.
     pub spool_bytes: Number,
     /// Most bytes on disk.

@@ -558,7 +558,7 @@ fn positive(answer: &Value) -> Option<i64> {
     }
 }
 
-fn now_ms() -> i64 {
+pub(super) fn now_ms() -> i64 {
     i64::try_from(unix_ms()).unwrap_or(i64::MAX)
 }
 

@@ -1,5 +1,6 @@
 //! From the spool to the target: the snapshot, then the stream.
 
+mod clocks;
 mod lane;
 mod lease;
 mod lookahead;
@@ -14,6 +15,7 @@ use crate::config::Config;
 use crate::status::Status;
 use crate::target::Databases;
 
+pub(crate) use clocks::compare_forever;
 pub(crate) use lease::{Leases, end_all, settle_forever};
 pub(crate) use repair::Repairs;
 pub(crate) use snapshot::SnapshotApplier;

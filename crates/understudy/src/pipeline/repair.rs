@@ -196,7 +196,13 @@ pub(super) async fn read(
     tells_time: bool,
 ) -> Result<Copies, SyncError> {
     let endpoint = &config.source.endpoint;
-    let mut client = Client::connect(endpoint, Side::Source).await?;
+    // The link itself has got in: what keeps us out (too many clients, say) passes.
+    let mut client = Client::connect(endpoint, Side::Source)
+        .await
+        .map_err(|error| SyncError {
+            class: Class::Reconnect,
+            ..error
+        })?;
     let dbs: Vec<(String, u32)> = dbs_of(&names);
     let mut commands: Vec<Vec<&[u8]>> = vec![vec![b"MULTI"]];
     for (text, db) in &dbs {

@@ -17,7 +17,7 @@ use crate::pipeline::repair::{self, Copies, Touched, Whole};
 /// Values are not read while the stream is further behind than this: they would be kept in memory until it is there.
 const BEHIND_BYTES: u64 = 16 << 20;
 /// Between attempts to read.
-const PAUSE: Duration = Duration::from_millis(300);
+const PAUSE: Duration = Duration::from_millis(500);
 /// How long the source may take to answer.
 const TIMEOUT: Duration = Duration::from_secs(60);
 /// Attempts when the stream has ended: what is not repaired then, the next run repairs.
