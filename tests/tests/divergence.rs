@@ -1,21 +1,25 @@
 //! Somebody else writes keys at the target, so that commands of the source fail there: the keys are copied again from the
 //! source while the stream goes on, over kills, and without a second full sync; where that cannot be, the link stops.
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread::JoinHandle;
 use std::time::Duration;
 
 use e2e::{
     LIMIT, Link, catch_up, from_env, full_syncs, own, rng, source_of, wait_more, wait_stream,
 };
-use testkit::client::Argv;
+use testkit::client::{Argv, text};
 use testkit::oracle::{self, OracleOptions};
+use testkit::proxy::{Direction, Proxy};
 use testkit::{Client, Counters, Daemon, Engine, Rng, Server, ServerOptions, argv};
 
 /// Two dbs that the counters of the workload do not use.
 const DB: u32 = 5;
 const OTHER_DB: u32 = 6;
 
-fn words(text: &str) -> Argv {
-    text.split(' ')
+fn words(line: &str) -> Argv {
+    line.split(' ')
         .map(|word| word.as_bytes().to_vec())
         .collect()
 }
@@ -113,6 +117,101 @@ fn kills_during_repairs_lose_no_repair() {
     assert_eq!(full_syncs(&source), 1);
 }
 
+/// Lists whose elements go round among them, at random, in and out of transactions, until it is dropped.
+struct Ring {
+    stopped: Arc<AtomicBool>,
+    thread: Option<JoinHandle<u64>>,
+}
+
+const RING: u64 = 12;
+
+impl Ring {
+    fn start(source: &Server, mut rng: Rng) -> Self {
+        let stopped = Arc::new(AtomicBool::new(false));
+        let stop = Arc::clone(&stopped);
+        let mut client = source.client();
+        client.select(DB);
+        let thread = std::thread::spawn(move || {
+            let mut done = 0;
+            while !stop.load(Ordering::Relaxed) {
+                let mut list = || format!("ring:{}", rng.below(RING));
+                let (a, b, c) = (list(), list(), list());
+                let commands = match rng.below(4) {
+                    0 => vec![argv!["RPUSH", a, done]],
+                    1 => vec![argv!["RPOPLPUSH", a, b]],
+                    2 => vec![
+                        argv!["MULTI"],
+                        argv!["LMOVE", a, b, "LEFT", "RIGHT"],
+                        argv!["INCR", "ring:count"],
+                        argv!["RPOPLPUSH", b, c],
+                        argv!["EXEC"],
+                    ],
+                    _ => vec![argv!["LTRIM", a, 0, 20]],
+                };
+                client.commands(&commands);
+                done += 1;
+                std::thread::sleep(Duration::from_micros(500));
+            }
+            done
+        });
+        Self {
+            stopped,
+            thread: Some(thread),
+        }
+    }
+
+    fn stop(mut self) -> u64 {
+        self.stopped.store(true, Ordering::Relaxed);
+        let thread = self
+            .thread
+            .take()
+            .expect("it goes round until it is stopped");
+        thread.join().expect("the ring does not panic")
+    }
+}
+
+impl Drop for Ring {
+    fn drop(&mut self) {
+        self.stopped.store(true, Ordering::Relaxed);
+    }
+}
+
+#[test]
+fn keys_that_hang_together_are_repaired_together_however_slow_the_source_answers() {
+    let mut rng = rng();
+    let (source, target) = (source_of("redis-7.0"), Server::of("redis-7.0"));
+    let proxy = Proxy::start(&source.address());
+    let counters = Counters::start(&source.address(), rng.number(), 500);
+    let ring = Ring::start(&source, Rng::new(rng.number()));
+    let mut daemon = Link::new(&source, &target).source(&proxy.address()).start();
+    wait_stream(&mut daemon);
+    wait_more("operations", 500, || counters.acknowledged());
+    let mut at_target = target.client();
+    at_target.select(DB);
+    for round in 1..=from_env("UNDERSTUDY_REPAIRS", 10) {
+        proxy.delay(
+            Direction::ToClient,
+            Duration::from_millis(rng.below(3) * 20),
+        );
+        let before = repairs(&daemon);
+        for _ in 0..=rng.below(2) {
+            let list = format!("ring:{}", rng.below(RING));
+            at_target.command(&argv!["SET", list, "wrong"]);
+        }
+        wait_repaired(&mut daemon, before + 1);
+        println!("round {round}: {} repairs", repairs(&daemon) - before);
+        wait_more("operations", 50 + rng.below(200), || {
+            counters.acknowledged()
+        });
+    }
+    println!("{} times round", ring.stop());
+    let ledger = counters.stop();
+    catch_up(&mut daemon, &source);
+    ledger.assert_at(&target.address());
+    oracle::assert_equal(&source.address(), &target.address());
+    assert_eq!(full_syncs(&source), 1);
+}
+
 #[test]
 fn a_checkpoint_tells_of_keys_under_repair_while_the_source_cannot_be_read() {
     let (source, target) = (source_of("redis-7.0"), Server::of("redis-7.0"));
@@ -123,21 +222,19 @@ fn a_checkpoint_tells_of_keys_under_repair_while_the_source_cannot_be_read() {
     catch_up(&mut daemon, &source);
     run(&mut target.client(), &["SET k wrong"]);
     // Only new connections are refused: the stream goes on.
-    let limit = client.command(&argv!["CONFIG", "GET", "maxclients"]);
-    println!("{limit:?}");
     run(&mut client, &["CONFIG SET maxclients 1"]);
     run(&mut client, &["RPUSH k b", "INCR other"]);
     daemon.wait_for("a key under repair", LIMIT, |daemon| {
         own(daemon, "repairs_open") == Some(1)
     });
     run(&mut client, &["RPUSH k c", "INCR other"]);
-    let at_the_target = |words: &str| target.client().command(&argv_of(words));
+    let at_the_target = |line: &str| target.client().command(&words(line));
     daemon.wait_for("what is not under repair", LIMIT, |_| {
-        testkit::client::text(&at_the_target("GET other")) == "3"
+        text(&at_the_target("GET other")) == "3"
     });
-    let checkpoint = testkit::client::text(&at_the_target("GET understudy:checkpoint:e2e"));
+    let checkpoint = text(&at_the_target("GET understudy:checkpoint:e2e"));
     assert!(checkpoint.ends_with("|0:6b"), "{checkpoint}");
-    assert_eq!(testkit::client::text(&at_the_target("GET k")), "wrong");
+    assert_eq!(text(&at_the_target("GET k")), "wrong");
     assert!(daemon.get("/readyz").is_some_and(|(code, _)| code == 503));
     daemon.kill();
     run(&mut client, &["CONFIG SET maxclients 1000", "RPUSH k d"]);
@@ -146,13 +243,9 @@ fn a_checkpoint_tells_of_keys_under_repair_while_the_source_cannot_be_read() {
     wait_repaired(&mut daemon, 1);
     catch_up(&mut daemon, &source);
     oracle::assert_equal(&source.address(), &target.address());
-    let checkpoint = testkit::client::text(&at_the_target("GET understudy:checkpoint:e2e"));
+    let checkpoint = text(&at_the_target("GET understudy:checkpoint:e2e"));
     assert_eq!(checkpoint.split('|').count(), 8, "{checkpoint}");
     assert_eq!(full_syncs(&source), 1);
-}
-
-fn argv_of(text: &str) -> Argv {
-    words(text)
 }
 
 /// What is done before at both ends, at the target alone, and then at the source in one go.

@@ -284,6 +284,9 @@ fn the_sources_own_failover_does_not_pick_us() {
     run(&mut client, &["SET a 1"]);
     let mut daemon = Link::new(&source, &target).start();
     wait_stream(&mut daemon);
+    // A source that has never said anything to a replica is at offset 0, where every replica is: its first ping, or write,
+    // ends that.
+    run(&mut client, &["INCR a"]);
     catch_up(&mut daemon, &source);
     // It pauses its writers, waits for a replica with its very offset, and finds none.
     client.command(&argv!["FAILOVER", "TIMEOUT", 2000]);
