@@ -248,8 +248,16 @@ fn a_checkpoint_tells_of_keys_under_repair_while_the_source_cannot_be_read() {
     assert_eq!(full_syncs(&source), 1);
 }
 
+/// A name, and three lists of commands.
+type Case = (
+    &'static str,
+    &'static [&'static str],
+    &'static [&'static str],
+    &'static [&'static str],
+);
+
 /// What is done before at both ends, at the target alone, and then at the source in one go.
-const CASES: &[(&str, &[&str], &[&str], &[&str])] = &[
+const CASES: &[Case] = &[
     (
         "a stream that is ahead",
         &["XADD s 5-1 f v"],
