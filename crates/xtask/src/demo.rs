@@ -4,7 +4,6 @@
 //! the way and goes on where it was; then the applications switch, and every key is compared. Exits non-zero if one
 //! thing differs.
 
-mod children;
 mod cutover;
 mod daemon;
 mod load;
@@ -23,12 +22,15 @@ use std::time::{Duration, Instant};
 
 use testkit::{Client, Server};
 
+use crate::children;
 use daemon::Daemon;
 use load::Load;
 use options::Options;
 use screen::Screen;
 use target::Target;
 use watch::{Lag, Watch};
+
+pub(crate) use setup::build;
 
 /// How long the daemon may take for the snapshot, or to catch up, before the demo gives up.
 const PATIENCE: Duration = Duration::from_secs(300);
