@@ -106,7 +106,7 @@ impl Evidence {
         for (daemon, name) in [(&rig.keeper.daemon, "daemon"), (&rig.keeper.other, "other")] {
             copy(&daemon.folder().join("output.log"), &format!("{name}.log"))?;
             copy(&daemon.folder().join("shake.toml"), &format!("{name}.toml"))?;
-            if all {
+            if all && daemon.folder().join("data").exists() {
                 copy_all(
                     &daemon.folder().join("data"),
                     &self.folder.join(format!("{name}-data")),
