@@ -20,6 +20,7 @@ pub const STATUS_PORT: &str = "@STATUS_PORT@";
 #[derive(Debug)]
 pub struct Daemon {
     binary: Option<PathBuf>,
+    ignores_xfsz: bool,
     args: Vec<String>,
     env: Vec<(String, String)>,
     folder: TempDir,
@@ -40,6 +41,7 @@ impl Daemon {
         let folder = TempDir::with_prefix("understudy-daemon-").expect("make the daemon's folder");
         let daemon = Self {
             binary: None,
+            ignores_xfsz: false,
             args: args.iter().map(|arg| (*arg).into()).collect(),
             env: Vec::new(),
             folder,
@@ -60,6 +62,11 @@ impl Daemon {
         self.binary = Some(binary.into());
     }
 
+    /// From the next `spawn` on a write beyond [`process::limit_files`] is an error, and no signal.
+    pub fn endure_full_disks(&mut self) {
+        self.ignores_xfsz = true;
+    }
+
     /// Writes another shake.toml, for the next `spawn`.
     pub fn configure(&self, config: &str) {
         let text = config.replace(STATUS_PORT, &self.status_port.number().to_string());
@@ -76,7 +83,14 @@ impl Daemon {
         let output = output.expect("open the daemon's output");
         let errors = output.try_clone().expect("share the daemon's output");
         let binary = self.binary.clone().unwrap_or_else(binary);
-        let mut command = Command::new(&binary);
+        let mut command = if self.ignores_xfsz {
+            let mut shell = Command::new("sh");
+            shell.args(["-c", "trap '' XFSZ; exec \"$@\"", "sh"]);
+            shell.arg(&binary);
+            shell
+        } else {
+            Command::new(&binary)
+        };
         command.args(&self.args).current_dir(self.folder.path());
         command.envs(self.env.iter().map(|(name, value)| (name, value)));
         command.stdin(Stdio::null()).stdout(output).stderr(errors);

@@ -379,10 +379,12 @@ impl Pump {
             self.pass_kept(&mut kept, &mut dead, to)?;
         }
         // What was swallowed is not followed by an end either.
-        while dead {
+        if !dead {
+            return Ok(());
+        }
+        loop {
             self.look(|_, _| true)?;
         }
-        Ok(())
     }
 
     fn pass_kept(&self, kept: &mut Vec<u8>, dead: &mut bool, to: &TcpStream) -> Result<(), Ended> {

@@ -7,7 +7,7 @@ use std::net::TcpStream;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-use testkit::client::Argv;
+use testkit::client::{self, Argv};
 use testkit::proxy::{Cut, Proxy};
 use testkit::{Client, Engine, Rng, Server, ServerOptions, argv};
 
@@ -52,14 +52,21 @@ impl Targets {
         &self.servers
     }
 
-    /// From here on the target may fall back: what it holds by now is a copy.
-    pub(super) fn note_floors(&mut self) {
+    /// From here on the target may fall back: what both servers hold by now is a copy. False when the replica does not
+    /// come to that.
+    pub(super) fn note_floors(&mut self) -> bool {
+        let mut client = self.primary().client();
+        let in_sync = client.try_command(&argv!["WAIT", 1, 50_000]);
+        if !in_sync.is_ok_and(|replicas| client::number(&replicas) == Some(1)) {
+            return false;
+        }
         for server in &self.servers {
             if let Some(file) = last_aof(server.folder()) {
                 let len = fs::metadata(&file).map_or(0, |data| data.len());
                 self.floors.insert(file, len);
             }
         }
+        true
     }
 
     /// Plays one fault after the other until the round is over.
@@ -252,7 +259,7 @@ fn last_aof(folder: &Path) -> Option<PathBuf> {
     let folder = folder.join("appendonlydir");
     let manifest = fs::read_to_string(folder.join("appendonly.aof.manifest")).ok()?;
     // file appendonly.aof.1.incr.aof seq 1 type i
-    let names = manifest.lines().filter(|line| line.ends_with("type i"));
-    let last = names.last()?.split(' ').nth(1)?;
+    let mut names = manifest.lines().filter(|line| line.ends_with("type i"));
+    let last = names.next_back()?.split(' ').nth(1)?;
     Some(folder.join(last))
 }

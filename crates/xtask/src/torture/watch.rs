@@ -1,10 +1,9 @@
 //! Looks on all the while: the daemon's memory, and a target that must never be empty.
 
-use std::fs;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use testkit::{Client, argv, client};
+use testkit::{Client, argv, client, process};
 
 use super::shared::{Shared, ms};
 
@@ -12,7 +11,7 @@ use super::shared::{Shared, ms};
 pub(super) fn watch(shared: &Shared, memory_max: u64) {
     let mut turn = 0_u64;
     while shared.sleep(ms(100)) {
-        let peak = peak(shared.daemon_pid.load(Ordering::SeqCst));
+        let peak = process::peak_memory(shared.daemon_pid.load(Ordering::SeqCst));
         shared.daemon_peak.fetch_max(peak, Ordering::SeqCst);
         if peak > memory_max {
             shared.violation(format!(
@@ -24,14 +23,6 @@ pub(super) fn watch(shared: &Shared, memory_max: u64) {
             shared.violation("the target was seen empty");
         }
     }
-}
-
-/// The most memory that a process has had, in bytes; 0 when it is gone.
-fn peak(pid: u32) -> u64 {
-    let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
-    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"));
-    let kib = line.and_then(|line| line.trim().strip_suffix("kB")?.trim().parse::<u64>().ok());
-    kib.unwrap_or(0) * 1024
 }
 
 /// Whether the primary answers that it has no key in db 0. One that is loading, hangs or is gone says nothing.
