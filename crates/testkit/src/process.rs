@@ -15,6 +15,15 @@ pub fn signal(pid: u32, signal: Signal) {
     sent.expect("signal a process of our own");
 }
 
+/// SIGKILL to a process group that we started; none may be left.
+pub fn kill_group(leader: u32) {
+    let leader = i32::try_from(leader)
+        .ok()
+        .and_then(rustix::process::Pid::from_raw);
+    // It may be gone already, which is as good.
+    let _ = rustix::process::kill_process_group(leader.expect("a process id"), Signal::KILL);
+}
+
 /// The exit status, or `None` if the process still runs after `limit`.
 pub fn wait(child: &mut Child, limit: Duration) -> Option<ExitStatus> {
     let from = Instant::now();

@@ -14,7 +14,6 @@ mod screen;
 mod setup;
 mod summary;
 mod target;
-mod text;
 mod watch;
 
 use std::fs::{self, File};
@@ -193,7 +192,7 @@ fn kill_and_resume(
         "killed",
         &format!(
             "process {pid}, for {}; the applications go on writing",
-            text::seconds(DOWN)
+            crate::text::seconds(DOWN)
         ),
     );
     watch.header();
@@ -219,7 +218,7 @@ fn kill_and_resume(
     screen.good(&shown);
     screen.good(&format!(
         "caught up {} after the start",
-        text::seconds(back_after)
+        crate::text::seconds(back_after)
     ));
     Ok(back_after)
 }
