@@ -232,3 +232,38 @@ fn name_another_snapshot(target: &Server, offset: u64) {
     (fields[5], fields[6]) = (&offset, "0");
     connection.command(&argv!["SET", &key, fields.join("|")]);
 }
+
+#[test]
+fn a_value_half_built_beside_keys_of_the_target_is_removed_by_the_next_run() {
+    let mut rng = rng();
+    let (source, target) = (source_of("redis-7.0"), Server::of("redis-7.0"));
+    let mut client = source.client();
+    for _ in 0..4_000 {
+        client.command(&argv!["RPUSH", "long", rng.bytes(1_000)]);
+    }
+    target.client().command(&argv!["SET", "theirs", "1"]);
+    let proxy = Proxy::start(&target.address());
+    proxy.throttle(Direction::ToServer, Some(1 << 20));
+    let with = |behaviour: &str| {
+        in_small_units(Link::new(&source, &target).target(&proxy.address())).with(
+            "advanced",
+            &format!("rdb_restore_command_behavior = \"{behaviour}\""),
+        )
+    };
+    let half_built = || {
+        let keys = target.client().command(&argv!["KEYS", "understudy:tmp:*"]);
+        client::items(keys).len()
+    };
+    let mut daemon = with("skip").start();
+    wait_until("a value under construction", LIMIT, || half_built() == 1);
+    daemon.kill();
+    assert_eq!(half_built(), 1);
+    proxy.throttle(Direction::ToServer, None);
+    daemon.configure(&with("rewrite").text());
+    daemon.spawn();
+    wait_stream(&mut daemon);
+    assert_eq!(half_built(), 0);
+    assert!(daemon.output().contains("half built"));
+    target.client().command(&argv!["DEL", "theirs"]);
+    oracle::assert_equal(&source.address(), &target.address());
+}

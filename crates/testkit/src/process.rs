@@ -34,6 +34,15 @@ pub fn peak_memory(pid: u32) -> u64 {
     kib.unwrap_or(0) * 1024
 }
 
+/// SIGKILL to a process group that we started; none may be left.
+pub fn kill_group(leader: u32) {
+    let leader = i32::try_from(leader)
+        .ok()
+        .and_then(rustix::process::Pid::from_raw);
+    // It may be gone already, which is as good.
+    let _ = rustix::process::kill_process_group(leader.expect("a process id"), Signal::KILL);
+}
+
 /// The exit status, or `None` if the process still runs after `limit`.
 pub fn wait(child: &mut Child, limit: Duration) -> Option<ExitStatus> {
     let from = Instant::now();

@@ -13,7 +13,6 @@ mod screen;
 mod setup;
 mod summary;
 mod target;
-mod text;
 mod watch;
 
 use std::fs::{self, File};
@@ -195,7 +194,7 @@ fn kill_and_resume(
         "killed",
         &format!(
             "process {pid}, for {}; the applications go on writing",
-            text::seconds(DOWN)
+            crate::text::seconds(DOWN)
         ),
     );
     watch.header();
@@ -221,7 +220,7 @@ fn kill_and_resume(
     screen.good(&shown);
     screen.good(&format!(
         "caught up {} after the start",
-        text::seconds(back_after)
+        crate::text::seconds(back_after)
     ));
     Ok(back_after)
 }

@@ -1,5 +1,6 @@
 //! `cargo xtask`: the tasks of this repository, one module each.
 
+mod bench;
 mod children;
 mod commands;
 mod compat;
@@ -8,6 +9,7 @@ mod engines;
 mod golden;
 mod program;
 mod test;
+mod text;
 mod torture;
 
 use std::path::{Path, PathBuf};
@@ -22,6 +24,7 @@ usage: cargo xtask TASK [ARGS...]
   demo [--keep]       a whole migration on this machine, with proof (--help says more)
   torture [--minutes N] [--seed S]
                       faults on every side at once, with proof after every round (--help says more)
+  bench [NAMES...]    what a migration costs, beside REPLICAOF in the same run (--help says more)
   compat [--only NAMES] [--json]
                       every pair of versions, and docs/compatibility.md from it (--help says more)
   golden [NAMES...]   RDB files of real servers for the tests of crates/rdb (--help says more)
@@ -49,6 +52,7 @@ fn run(task: &str, args: &[String]) -> Result<(), String> {
     match task {
         "engines" => engines::run(args),
         "test" => test::run(args),
+        "bench" => bench::run(args),
         "compat" => compat::run(args),
         "golden" => golden::run(args),
         "commands" => commands::run(args),

@@ -15,6 +15,7 @@ use bytes::{Buf, Bytes, BytesMut};
 use resp::{ErrorReply, Limits, ReplyKind, ReplyScanner};
 use rewrite::{Db, Expect, Method, Sent};
 
+use super::sets::Sets;
 use super::unit::{guard, seal};
 
 /// A unit on a near target: some thousand small keys, which keep it busy for a few milliseconds.
@@ -31,7 +32,8 @@ struct Batch {
     /// Bytes that were written and thrown away: nothing is sent twice over one connection.
     given: usize,
     commands: usize,
-    sent: VecDeque<Sent>,
+    /// Each command, and how many keys it is for.
+    sent: VecDeque<(Sent, u32)>,
     /// Set when it is sealed: what GET has to answer, and which byte of the RDB it reaches.
     sealed: Option<(Vec<u8>, u64)>,
     stage: Stage,
@@ -63,8 +65,12 @@ enum Outcome {
 /// What came back.
 #[derive(Debug)]
 pub(crate) enum Reply {
-    /// To one command, which has been carried out.
-    Command { sent: Sent, kind: ReplyKind },
+    /// To one command for so many keys (the first is named), which has been carried out.
+    Command {
+        sent: Sent,
+        keys: u32,
+        kind: ReplyKind,
+    },
     /// The unit is done, and with it everything before this byte of the RDB.
     Done { rdb_bytes: u64 },
     /// The unit was refused as a whole, for the sake of one command where that is known.
@@ -85,6 +91,13 @@ pub(crate) struct Lane {
     unit_bytes: usize,
     open: Batch,
     flight: Option<Batch>,
+    /// Plain SETs that follow what is open, and the first of them.
+    sets: Sets,
+    first: Option<Sent>,
+    /// What the rewriter writes while SETs wait.
+    scratch: Vec<u8>,
+    /// Where in the open unit's bytes its next commands begin.
+    body_at: usize,
     /// Database that the rewriter is in.
     db: Db,
     scanner: ReplyScanner,
@@ -125,13 +138,17 @@ impl Batch {
     }
 
     fn note(&mut self, sent: Sent) {
-        self.sent.push_back(sent);
+        self.note_many(sent, 1);
+    }
+
+    fn note_many(&mut self, first: Sent, keys: u32) {
+        self.sent.push_back((first, keys));
         self.commands += 1;
     }
 
     /// The command at a place of the queue, while all are still there.
     fn command(&self, index: usize) -> Option<Sent> {
-        self.sent.get(index).cloned()
+        self.sent.get(index).map(|(sent, _)| sent.clone())
     }
 
     /// The next reply; `None` if it is not complete.
@@ -183,8 +200,8 @@ impl Batch {
             (Stage::Inside(left), kind) => {
                 self.stage = Stage::Inside(left - 1);
                 if left > 1 {
-                    let sent = self.sent.pop_front()?;
-                    return Some(Reply::Command { sent, kind });
+                    let (sent, keys) = self.sent.pop_front()?;
+                    return Some(Reply::Command { sent, keys, kind });
                 }
                 self.outcome = Some(Outcome::Done);
                 self.stage = Stage::Watch;
@@ -234,6 +251,10 @@ impl Lane {
             unit_bytes: wanted.max(UNIT_BYTES).min(bytes_max),
             open: Batch::new(Vec::new()),
             flight: None,
+            sets: Sets::default(),
+            first: None,
+            scratch: Vec::new(),
+            body_at: 0,
             db: Db(0),
             scanner: ReplyScanner::new(Limits::default()),
             spare: Vec::new(),
@@ -260,7 +281,7 @@ impl Lane {
 
     /// Whether nothing is open.
     pub(crate) fn is_empty(&self) -> bool {
-        self.open.commands == 0 && self.open.bytes() == 0
+        self.open.commands == 0 && self.open.bytes() == 0 && self.sets.is_empty()
     }
 
     pub(crate) fn is_in_flight(&self) -> bool {
@@ -269,14 +290,45 @@ impl Lane {
 
     /// Space for the next commands.
     pub(crate) fn body(&mut self) -> &mut Vec<u8> {
+        if !self.sets.is_empty() {
+            return &mut self.scratch;
+        }
         if self.is_empty() && self.db != Db(0) {
             self.open.select(self.db);
         }
+        self.body_at = self.open.out.len();
         &mut self.open.out
     }
 
-    /// These commands were written to the body.
+    /// These commands were written to the body. A plain SET joins those before it.
     pub(crate) fn added(&mut self, sent: &mut Vec<Sent>) {
+        let waits = !self.sets.is_empty();
+        let body = if waits {
+            self.scratch.as_slice()
+        } else {
+            self.open.out.get(self.body_at..).unwrap_or_default()
+        };
+        let pair = match sent.as_slice() {
+            [one] if one.method == Method::Set && one.expect == Expect::Ok && one.last_of_key => {
+                Sets::pair(body).filter(|pair| self.sets.has_room(pair))
+            }
+            _ => None,
+        };
+        if let Some(pair) = pair {
+            self.sets.push(pair);
+            let one = sent.pop();
+            self.first = self.first.take().or(one);
+            if waits {
+                self.scratch.clear();
+            } else {
+                self.open.out.truncate(self.body_at);
+            }
+            return;
+        }
+        if waits {
+            self.write_sets();
+            self.open.out.append(&mut self.scratch);
+        }
         for sent in sent.drain(..) {
             if sent.method == Method::Select {
                 self.db = sent.db;
@@ -285,8 +337,18 @@ impl Lane {
         }
     }
 
+    /// Writes the SETs that wait.
+    fn write_sets(&mut self) {
+        let keys = self.sets.count();
+        if let Some(first) = self.first.take() {
+            self.sets.write(&mut self.open.out);
+            self.open.note_many(first, keys);
+        }
+    }
+
     /// Ends the open unit, which reaches byte `rdb_bytes` of the RDB; it goes on its way.
     pub(crate) fn seal(&mut self, checkpoint: &str, rdb_bytes: u64) {
+        self.write_sets();
         let next = Batch::new(std::mem::take(&mut self.spare));
         let mut batch = std::mem::replace(&mut self.open, next);
         if self.db != Db(0) {
@@ -405,8 +467,8 @@ mod tests {
             buffer.extend_from_slice(&[byte]);
             while let Some(reply) = lane.reply(&mut buffer) {
                 said.push(match reply {
-                    Reply::Command { sent, kind } => {
-                        format!("{} {kind:?}", sent.key.escape_ascii())
+                    Reply::Command { sent, keys, kind } => {
+                        format!("{} {keys} {kind:?}", sent.key.escape_ascii())
                     }
                     Reply::Done { rdb_bytes } => format!("done {rdb_bytes}"),
                     Reply::Aborted { sent, error } => format!(
@@ -441,9 +503,69 @@ mod tests {
             &mut lane,
             "+QUEUED\r\n+QUEUED\r\n+QUEUED\r\n+QUEUED\r\n*4\r\n+OK\r\n$-1\r\n+OK\r\n+OK\r\n+OK\r\n$1\r\nv\r\n+OK\r\n",
         );
-        assert_eq!(said, ["3 Simple", "a Null", " Simple", "done 10"]);
+        assert_eq!(said, ["3 1 Simple", "a 1 Null", " 1 Simple", "done 10"]);
         assert!(!lane.is_in_flight());
-        assert_eq!(text(lane.to_write()), "SELECT 3 ; SET b 1");
+        lane.seal("w", 20);
+        assert!(text(lane.to_write()).starts_with("SELECT 3 ; SET b 1 ; SELECT 0 ;"));
+    }
+
+    #[test]
+    fn plain_sets_go_together_and_never_past_another_command() {
+        let mut lane = lane();
+        put(&mut lane, &["SELECT", "3"]);
+        put(&mut lane, &["SET", "a", "1"]);
+        put(&mut lane, &["SET", "b", "1"]);
+        put(&mut lane, &["SET", "c", "1", "PXAT", "5"]);
+        put(&mut lane, &["SET", "d", "1"]);
+        put(&mut lane, &["SELECT", "0"]);
+        put(&mut lane, &["SET", "e", "1"]);
+        put(&mut lane, &["SET", "f", "1"]);
+        lane.seal("v", 10);
+        assert_eq!(
+            text(lane.to_write()),
+            "SELECT 3 ; MSET a 1 b 1 ; SET c 1 PXAT 5 ; SET d 1 ; SELECT 0 ; MSET e 1 f 1 ; SET K v ; EXEC ; WATCH K ; GET K ; MULTI"
+        );
+        let said = replies(
+            &mut lane,
+            &format!(
+                "{}*7\r\n{}+OK\r\n$1\r\nv\r\n+OK\r\n",
+                "+QUEUED\r\n".repeat(7),
+                "+OK\r\n".repeat(7)
+            ),
+        );
+        assert_eq!(
+            said,
+            [
+                "3 1 Simple",
+                "a 2 Simple",
+                "c 1 Simple",
+                "d 1 Simple",
+                "0 1 Simple",
+                "e 2 Simple",
+                "done 10"
+            ]
+        );
+    }
+
+    #[test]
+    fn a_value_that_comes_in_parts_does_not_overtake() {
+        let mut lane = lane();
+        put(&mut lane, &["SET", "a", "1"]);
+        lane.body()
+            .extend_from_slice(b"*3\r\n$3\r\nSET\r\n$1\r\nb\r\n$2\r\n1");
+        lane.added(&mut Vec::new());
+        lane.body().extend_from_slice(b"2\r\n");
+        lane.added(&mut vec![Sent {
+            key: Bytes::from_static(b"b"),
+            db: Db(0),
+            kind: rdb::Kind::String,
+            method: Method::Set,
+            expect: Expect::Ok,
+            last_of_key: true,
+        }]);
+        put(&mut lane, &["SET", "c", "1"]);
+        lane.seal("v", 10);
+        assert!(text(lane.to_write()).starts_with("SET a 1 ; SET b 12 ; SET c 1 ; SET K v"));
     }
 
     #[test]
@@ -466,8 +588,8 @@ mod tests {
     #[test]
     fn a_refused_unit_names_the_command() {
         let mut lane = lane();
-        put(&mut lane, &["SET", "a", "1"]);
-        put(&mut lane, &["SET", "b", "1"]);
+        put(&mut lane, &["SET", "a", "1", "PXAT", "5"]);
+        put(&mut lane, &["SET", "b", "1", "PXAT", "5"]);
         lane.seal("v", 10);
         let said = replies(
             &mut lane,

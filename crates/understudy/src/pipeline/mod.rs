@@ -3,6 +3,7 @@
 mod lane;
 mod lease;
 mod lookahead;
+mod sets;
 mod snapshot;
 mod stream;
 mod sweep;
@@ -15,7 +16,7 @@ use crate::target::Databases;
 pub(crate) use lease::{Leases, end_all, settle_forever};
 pub(crate) use snapshot::SnapshotApplier;
 pub(crate) use stream::{StreamApplier, stream_limits};
-pub(crate) use sweep::{KeySet, sweep};
+pub(crate) use sweep::{KeySet, remove_unfinished, sweep};
 
 /// What both appliers of a link work with.
 #[derive(Clone, Copy)]

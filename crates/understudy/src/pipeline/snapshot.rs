@@ -356,7 +356,7 @@ impl<'a> SnapshotApplier<'a> {
     fn replies(&mut self, replies: &mut bytes::BytesMut) -> Result<(), SyncError> {
         while let Some(reply) = self.lane.reply(replies) {
             match reply {
-                Reply::Command { sent, kind } => self.reply(&sent, &kind)?,
+                Reply::Command { sent, keys, kind } => self.reply(&sent, keys, &kind)?,
                 Reply::Done { rdb_bytes } => {
                     self.progress.rdb_bytes = rdb_bytes.max(self.progress.rdb_bytes);
                     self.status.snapshot_applied.set(self.progress.rdb_bytes);
@@ -390,13 +390,13 @@ impl<'a> SnapshotApplier<'a> {
         }
     }
 
-    fn reply(&mut self, sent: &Sent, kind: &ReplyKind) -> Result<(), SyncError> {
+    fn reply(&mut self, sent: &Sent, keys: u32, kind: &ReplyKind) -> Result<(), SyncError> {
         if sent.last_of_key {
             *self
                 .counts
                 .entry((kind_name(sent.kind), method_name(sent.method)))
-                .or_default() += 1;
-            self.status.snapshot_keys_total.add(1);
+                .or_default() += u64::from(keys);
+            self.status.snapshot_keys_total.add(u64::from(keys));
         }
         let exists = match (kind, sent.expect) {
             (ReplyKind::Error(error), Expect::OkOrBusyKey) => {

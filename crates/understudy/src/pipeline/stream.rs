@@ -305,8 +305,7 @@ impl<'a> StreamApplier<'a> {
                 Outcome::Forward { command } => {
                     self.watch_carrier(command);
                     self.status.commands.hit(usize::from(command.0));
-                    self.next.body(db).extend_from_slice(frame);
-                    self.next.added(1, db);
+                    self.next.forward(db, frame);
                 }
                 Outcome::Rewritten { command, commands } => {
                     self.watch_carrier(command);
@@ -480,9 +479,10 @@ impl<'a> StreamApplier<'a> {
         let age = age_ms as f64 / 1e3;
         let took = inflight.sent.elapsed().as_secs_f64();
         self.status.batch_seconds.record(took, 1);
-        self.status
-            .apply_latency_seconds
-            .record(age.max(took), u64::from(inflight.sealed.commands));
+        self.status.apply_latency_seconds.record(
+            age.max(took),
+            u64::from(inflight.sealed.commands + inflight.sealed.merged),
+        );
         self.spare = inflight.sealed.out;
         Ok(())
     }

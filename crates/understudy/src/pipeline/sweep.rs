@@ -91,6 +91,34 @@ pub(crate) async fn sweep(
     Ok(stale.len() as u64)
 }
 
+/// Removes values under construction that a run which was killed has left: only where a value may not be built under its own
+/// name, beside keys that were there before. Gives the number removed.
+///
+/// # Errors
+/// As those of the connection.
+pub(crate) async fn remove_unfinished(config: &Config) -> Result<u64, SyncError> {
+    let mut client = Client::connect(&config.target.endpoint, Side::Target).await?;
+    let mut removed = 0;
+    for (db, _) in client.info("keyspace").await?.keyspace() {
+        client.call(&[b"SELECT", db.to_string().as_bytes()]).await?;
+        let mut cursor = Bytes::from_static(b"0");
+        loop {
+            let (next, found) = scan(config, &mut client, &cursor).await?;
+            for key in found {
+                if key.starts_with(rewrite::TEMPORARY_KEY_PREFIX) {
+                    client.call(&[b"DEL", &key]).await?;
+                    removed += 1;
+                }
+            }
+            if next.as_ref() == b"0" {
+                break;
+            }
+            cursor = next;
+        }
+    }
+    Ok(removed)
+}
+
 /// Whether another link keeps its checkpoint in the target: then not every key there is ours.
 async fn other_links(config: &Config, client: &mut Client) -> Result<bool, SyncError> {
     let own = checkpoint::key(&config.link_name);

@@ -12,12 +12,18 @@
 
 use rewrite::Db;
 
+use super::sets::Sets;
+
 /// Commands collected for the target.
 #[derive(Debug)]
 pub(crate) struct Unit {
     /// What follows MULTI, up to the checkpoint.
     out: Vec<u8>,
     commands: u32,
+    /// Plain SETs that follow `out`, in `target_db`.
+    sets: Sets,
+    /// SETs that are no command of their own in `out`.
+    merged: u32,
     /// Database in force at the target after `out`.
     target_db: Db,
     mark: Option<Mark>,
@@ -31,6 +37,7 @@ pub(crate) struct Unit {
 struct Mark {
     bytes: usize,
     commands: u32,
+    merged: u32,
     target_db: Db,
 }
 
@@ -57,6 +64,8 @@ impl Unit {
         Self {
             out: buffer,
             commands: 0,
+            sets: Sets::default(),
+            merged: 0,
             target_db: Db(0),
             mark: None,
             end: None,
@@ -64,8 +73,30 @@ impl Unit {
         }
     }
 
+    /// The next command, which goes as it is, in `db`; a plain SET joins those before it.
+    pub(crate) fn forward(&mut self, db: Db, frame: &[u8]) {
+        let Some(pair) = Sets::pair(frame) else {
+            self.body(db).extend_from_slice(frame);
+            return self.added(1, db);
+        };
+        if db != self.target_db || !self.sets.has_room(pair) {
+            self.body(db);
+        }
+        self.sets.push(pair);
+    }
+
+    /// Writes the SETs that wait.
+    fn write_sets(&mut self) {
+        if !self.sets.is_empty() {
+            self.merged += self.sets.count() - 1;
+            self.commands += 1;
+            self.sets.write(&mut self.out);
+        }
+    }
+
     /// Space for the next command's bytes, in `db`.
     pub(crate) fn body(&mut self, db: Db) -> &mut Vec<u8> {
+        self.write_sets();
         if db != self.target_db {
             select(&mut self.out, db);
             self.commands += 1;
@@ -85,9 +116,11 @@ impl Unit {
 
     /// A transaction of the source begins.
     pub(crate) fn begin_transaction(&mut self) {
+        self.write_sets();
         self.mark = Some(Mark {
             bytes: self.out.len(),
             commands: self.commands,
+            merged: self.merged,
             target_db: self.target_db,
         });
     }
@@ -100,10 +133,16 @@ impl Unit {
     /// It ends without effect.
     pub(crate) fn discard_transaction(&mut self) {
         if let Some(mark) = self.mark.take() {
-            self.out.truncate(mark.bytes);
-            self.commands = mark.commands;
-            self.target_db = mark.target_db;
+            self.sets.clear();
+            self.cut(mark);
         }
+    }
+
+    fn cut(&mut self, mark: Mark) {
+        self.out.truncate(mark.bytes);
+        self.commands = mark.commands;
+        self.merged = mark.merged;
+        self.target_db = mark.target_db;
     }
 
     /// Everything up to `offset` is in the unit; inside a transaction this waits for its end.
@@ -129,28 +168,34 @@ impl Unit {
         self.end
     }
 
-    /// Commands that may be sent now.
+    /// Commands that may be sent now, each SET counted.
     pub(crate) fn commands(&self) -> u32 {
-        self.mark.map_or(self.commands, |mark| mark.commands)
+        match self.mark {
+            Some(mark) => mark.commands + mark.merged,
+            None => self.commands + self.merged + self.sets.count(),
+        }
     }
 
     /// Bytes that may be sent now.
     pub(crate) fn bytes(&self) -> usize {
-        self.mark.map_or(self.out.len(), |mark| mark.bytes)
+        match self.mark {
+            Some(mark) => mark.bytes,
+            None => self.out.len() + self.sets.bytes(),
+        }
     }
 
     /// Closes the unit with its checkpoint. What lies behind the mark becomes the beginning of
     /// `next`.
     pub(crate) fn close(mut self, key: &[u8], checkpoint: &[u8], next: &mut Self) -> Sealed {
+        self.write_sets();
         if let Some(mark) = self.mark.take() {
             next.begin_transaction();
             let rest = next.body(mark.target_db);
             rest.extend_from_slice(self.out.get(mark.bytes..).unwrap_or_default());
             next.added(self.commands - mark.commands, self.target_db);
+            next.merged += self.merged - mark.merged;
             next.databases.extend_from_slice(&self.databases);
-            self.out.truncate(mark.bytes);
-            self.commands = mark.commands;
-            self.target_db = mark.target_db;
+            self.cut(mark);
         }
         if self.target_db != Db(0) {
             select(&mut self.out, Db(0));
@@ -161,6 +206,7 @@ impl Unit {
         Sealed {
             out: self.out,
             commands: self.commands,
+            merged: self.merged,
             guard: guard(checkpoint),
         }
     }
@@ -188,6 +234,8 @@ pub(crate) struct Sealed {
     pub(crate) out: Vec<u8>,
     /// Commands between MULTI and EXEC.
     pub(crate) commands: u32,
+    /// SETs among them that are part of an MSET, beside the first of each.
+    pub(crate) merged: u32,
     /// What the GET at its end has to answer.
     pub(crate) guard: Vec<u8>,
 }
@@ -261,6 +309,50 @@ mod tests {
         );
         assert_eq!(sealed.commands, 6);
         assert_eq!(sealed.command(2).unwrap()[1], b"b");
+    }
+
+    fn set(unit: &mut Unit, db: u32, key: &str) {
+        let mut frame = Vec::new();
+        resp::encode::command(&mut frame, &[b"SET", key.as_bytes(), b"1"]);
+        unit.forward(Db(db), &frame);
+    }
+
+    #[test]
+    fn plain_sets_go_together_and_never_past_another_command() {
+        let mut unit = Unit::default();
+        set(&mut unit, 0, "a");
+        set(&mut unit, 0, "b");
+        assert_eq!((unit.commands(), unit.bytes()), (2, 28));
+        put(&mut unit, 0, &["INCR", "a"]);
+        set(&mut unit, 0, "c");
+        set(&mut unit, 2, "d");
+        set(&mut unit, 2, "e");
+        unit.begin_transaction();
+        set(&mut unit, 2, "x");
+        unit.discard_transaction();
+        set(&mut unit, 2, "f");
+        unit.set_end(10, Db(2), 1);
+        unit.begin_transaction();
+        set(&mut unit, 2, "g");
+        set(&mut unit, 3, "h");
+        set(&mut unit, 3, "i");
+        assert_eq!(unit.commands(), 8);
+        let mut next = Unit::default();
+        let sealed = unit.close(b"K", b"v", &mut next);
+        assert_eq!(
+            text(&sealed),
+            "MSET a 1 b 1 ; INCR a ; SET c 1 ; SELECT 2 ; MSET d 1 e 1 ; SET f 1 ; SELECT 0 ; SET K v ; EXEC ; WATCH K ; GET K ; MULTI"
+        );
+        assert_eq!((sealed.commands, sealed.merged), (8, 2));
+        next.end_transaction();
+        set(&mut next, 3, "j");
+        next.set_end(20, Db(3), 1);
+        let sealed = next.close(b"K", b"v", &mut Unit::default());
+        assert_eq!(
+            text(&sealed),
+            "SELECT 2 ; SET g 1 ; SELECT 3 ; MSET h 1 i 1 ; SET j 1 ; SELECT 0 ; SET K v ; EXEC ; WATCH K ; GET K ; MULTI"
+        );
+        assert_eq!((sealed.commands, sealed.merged), (7, 1));
     }
 
     #[test]

@@ -7,7 +7,7 @@ use super::{Next, Supervisor, take};
 use crate::checkpoint::{Checkpoint, Phase, Position, Progress};
 use crate::config::ExistingKeys;
 use crate::error::{Class, Side, SyncError};
-use crate::pipeline::{KeySet, SnapshotApplier, sweep};
+use crate::pipeline::{KeySet, SnapshotApplier, remove_unfinished, sweep};
 use crate::source::{Conn, spool_error};
 use crate::spool::{Feed, Log};
 use crate::status;
@@ -46,6 +46,9 @@ impl Supervisor<'_> {
             })
         })
         .await?;
+        if manner.reason == "snapshot_unfinished" && !manner.owned {
+            self.remove_unfinished().await?;
+        }
         self.status.full_resyncs.add(manner.reason, 1);
         tracing::info!(%replid, offset = offset.0, reason = manner.reason, "full sync");
         let dir = &self.config.spool.dir;
@@ -75,6 +78,9 @@ impl Supervisor<'_> {
         let Phase::Snapshot(progress) = target.checkpoint.phase else {
             return Ok(Next::Again);
         };
+        if !target.checkpoint.owned {
+            self.remove_unfinished().await?;
+        }
         tracing::info!(
             applied_bytes = progress.rdb_bytes,
             of_bytes = snapshot.end(),
@@ -266,6 +272,15 @@ impl Supervisor<'_> {
         };
         target.checkpoint.phase = Phase::Stream(position);
         Ok((target, position))
+    }
+
+    /// Beside keys that were there before, values are built under names of ours: a run that was killed leaves them.
+    async fn remove_unfinished(&self) -> Result<(), SyncError> {
+        let removed = remove_unfinished(self.config).await?;
+        if removed > 0 {
+            tracing::info!(removed, "removed values that an earlier run had half built");
+        }
+        Ok(())
     }
 
     async fn sweep(&self, keys: &KeySet) -> Result<(), SyncError> {

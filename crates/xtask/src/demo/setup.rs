@@ -14,8 +14,8 @@ use super::load::{Load, fill_source};
 use super::options::Options;
 use super::screen::Screen;
 use super::target::{PASSWORD_VARIABLE, Target, USER};
-use super::text::{bytes, count, seconds};
 use crate::children;
+use crate::text::{bytes, count, seconds};
 
 /// Enough for what the applications write while nobody replicates; Redis's own 1 MB is a fifth of a second here.
 const SOURCE_ARGS: &str = "--repl-backlog-size 64mb";
