@@ -105,6 +105,11 @@ const HELP: &[(&str, Kind, &str)] = &[
         "Most unapplied bytes the spool may hold",
     ),
     (
+        "spool_disk_full",
+        Kind::Gauge,
+        "1 while the disk under the spool takes nothing more",
+    ),
+    (
         "target_inflight_bytes",
         Kind::Gauge,
         "Bytes sent to the target and not yet answered",
@@ -209,6 +214,7 @@ impl Metrics {
             ("snapshot_bytes", status.snapshot_bytes.get()),
             ("spool_bytes", status.spool_bytes.get()),
             ("spool_limit_bytes", status.spool_limit.get()),
+            ("spool_disk_full", status.spool_disk_full.get()),
             ("target_inflight_bytes", status.inflight_bytes.get()),
             ("leases_open", status.leases_open.get()),
             ("repairs_open", status.repairs_open.get()),

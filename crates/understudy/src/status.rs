@@ -198,6 +198,8 @@ pub struct Status {
     pub spool_bytes: Number,
     /// Most bytes on disk.
     pub spool_limit: Number,
+    /// 1 while the disk under the spool takes nothing more.
+    pub spool_disk_full: Number,
     /// Bytes sent to the target and not yet answered.
     pub inflight_bytes: Number,
     /// Commands sent to the target and not yet answered.

@@ -636,7 +636,7 @@ impl Generator {
 
     fn dbs(&mut self) -> Vec<Argv> {
         match self.rng.below(20) {
-            0 if self.version.redis(4, 0) => vec![argv!["SWAPDB", 2, 3]],
+            0 if self.version.redis(4, 0) => vec![argv!["SWAPDB", 3, 7]],
             1 | 2 => vec![
                 argv!["SELECT", SCRATCH_DB],
                 argv!["SET", self.key("str"), self.value()],

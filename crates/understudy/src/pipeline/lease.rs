@@ -448,18 +448,23 @@ impl Target {
             self.client.call(&[b"UNWATCH"]).await?;
             return Ok(Some(kept));
         }
-        let mut commands: Vec<Vec<&[u8]>> = vec![vec![b"MULTI"]];
-        commands.extend(
-            texts
-                .iter()
-                .map(|(key, at)| vec![&b"PEXPIREAT"[..], key, at.as_bytes()]),
-        );
+        // Alone: a busy server may refuse it and take what follows, which then would not be guarded.
+        self.client.call(&[b"MULTI"]).await?;
+        let mut commands: Vec<Vec<&[u8]>> = texts
+            .iter()
+            .map(|(key, at)| vec![&b"PEXPIREAT"[..], key, at.as_bytes()])
+            .collect();
         commands.push(vec![b"EXEC"]);
         let replies = self.client.ask_all(&commands).await?;
-        match replies.last() {
-            Some(Value::Array(_)) => Ok(Some(kept)),
-            Some(Value::Error(error)) => Err(self.client.refused(&[b"PEXPIREAT"], error)),
-            _ => Ok(None),
+        // The first error is the cause; EXEC only says that there was one.
+        let refused = replies.iter().find_map(|reply| match reply {
+            Value::Error(error) => Some(error),
+            _ => None,
+        });
+        match (refused, replies.last()) {
+            (Some(error), _) => Err(self.client.refused(&[b"PEXPIREAT"], error)),
+            (None, Some(Value::Array(_))) => Ok(Some(kept)),
+            (None, _) => Ok(None),
         }
     }
 
