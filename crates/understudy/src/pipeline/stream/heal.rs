@@ -38,6 +38,8 @@ pub(super) struct Heal<'a> {
     copies: Option<Copies>,
     not_before: Option<Instant>,
     last_attempts: u32,
+    /// The last trouble with reading that was said.
+    said: String,
     /// Why it cannot be done: the link is to stop.
     failed: Option<String>,
 }
@@ -134,7 +136,11 @@ impl<'a> StreamApplier<'a> {
                 self.heal.failed = Some(format!("it cannot be repaired: {error}"));
             }
             Err(error) => {
-                tracing::warn!(%error, "the keys under repair are read again");
+                let what = error.to_string();
+                if self.heal.said != what {
+                    tracing::warn!(%error, "the keys under repair cannot be read yet");
+                    self.heal.said = what;
+                }
                 self.heal.not_before = Some(Instant::now() + PAUSE);
             }
         }
@@ -292,6 +298,8 @@ impl<'a> StreamApplier<'a> {
             .iter()
             .any(|(db, key)| names.contains(db, key));
         let fits = self.repairs.add(&names);
+        // Before the position is shown: whoever sees it there must not take the target for a copy.
+        self.show_repairs();
         if !inflight.is_ours {
             return Err(self.lost(super::NOT_OURS));
         }
