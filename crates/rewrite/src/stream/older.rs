@@ -17,7 +17,8 @@ elseif ARGV[1]:find('XX') then go=false end \
 if go then redis.call('ZADD',KEYS[1],ARGV[i],ARGV[i+1]) end end";
 
 /// Takes a value from one list and gives it to another.
-const LMOVE_SCRIPT: &[u8] = b"local v=redis.call(ARGV[1],KEYS[1]) if v then redis.call(ARGV[2],KEYS[2],v) end";
+const LMOVE_SCRIPT: &[u8] =
+    b"local v=redis.call(ARGV[1],KEYS[1]) if v then redis.call(ARGV[2],KEYS[2],v) end";
 
 /// Copies a key with its TTL.
 const COPY_SCRIPT: &[u8] =
@@ -66,7 +67,8 @@ impl Work<'_> {
     /// `LPOP key count`, `RPOP key count`: what is left stays.
     pub(super) fn pop_many(mut self, end: End) -> Done {
         let words = self.words;
-        let Some(count) = parse_i64(words.at(2)).filter(|count| *count >= 0 && words.len() == 3) else {
+        let Some(count) = parse_i64(words.at(2)).filter(|count| *count >= 0 && words.len() == 3)
+        else {
             return Done::Forward;
         };
         if count == 0 {

@@ -15,8 +15,10 @@ const RECORD_SCRIPT: &[u8] = b"redis.pcall('XIDMPRECORD',KEYS[1],ARGV[1],ARGV[2]
 
 const IDEMPOTENCE: &str = "what a stream remembers of its producers (Redis 8.6.2)";
 const AUTO: &str = "a producer's message by its content (XADD IDMPAUTO), which no command can note for a message that has an id";
-const ACKED: &str = "trimming of acknowledged messages alone (XADD and XTRIM with ACKED, Redis 8.2)";
-const DELREF: &str = "trimming of a stream and its pending messages at once (XADD and XTRIM with DELREF, Redis 8.2)";
+const ACKED: &str =
+    "trimming of acknowledged messages alone (XADD and XTRIM with ACKED, Redis 8.2)";
+const DELREF: &str =
+    "trimming of a stream and its pending messages at once (XADD and XTRIM with DELREF, Redis 8.2)";
 
 /// What stands before the id of an `XADD`, and behind the key of an `XTRIM`.
 #[derive(Default)]
