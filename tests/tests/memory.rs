@@ -15,8 +15,8 @@ fn peak(daemon: &Daemon) -> u64 {
     peak
 }
 
-/// Writes as fast as the source takes it, in batches of one round trip, for `time`; says how many commands a second.
-fn flood(source: &Server, value_bytes: usize, time: Duration) -> u64 {
+/// Writes `rate` commands a second (0: as fast as the source takes it), in batches of one round trip, for `time`.
+fn flood(source: &Server, value_bytes: usize, rate: u64, time: Duration) {
     let threads: Vec<_> = (0..2)
         .map(|thread| {
             let mut client = source.client();
@@ -30,6 +30,10 @@ fn flood(source: &Server, value_bytes: usize, time: Duration) -> u64 {
                         .collect();
                     client.commands(&batch);
                     done += 500;
+                    if rate > 0 {
+                        let due = Duration::from_secs_f64(done as f64 * 2.0 / rate as f64);
+                        std::thread::sleep(due.saturating_sub(from.elapsed()));
+                    }
                 }
                 done
             })
@@ -41,7 +45,6 @@ fn flood(source: &Server, value_bytes: usize, time: Duration) -> u64 {
         .sum();
     let rate = done * 1000 / (time.as_millis() as u64).max(1);
     println!("{done} commands, {rate} a second");
-    rate
 }
 
 /// The target hangs while the source writes at full speed: the spool's cap is reached, reading stops, and goes on.
@@ -52,6 +55,7 @@ fn a_target_that_hangs_under_a_flood_costs_disk_and_no_memory() {
     // By default so low that the short form reaches it.
     let cap = from_env("UNDERSTUDY_SPOOL_MIB", 24);
     let limit = from_env("UNDERSTUDY_MEMORY_MIB", 64);
+    let rate = from_env("UNDERSTUDY_WRITES_PER_SECOND", 0);
     let source = Server::start(
         &testkit::Engine::of("redis-7.0"),
         testkit::ServerOptions::args("--repl-backlog-size 2gb --repl-timeout 60"),
@@ -64,7 +68,7 @@ fn a_target_that_hangs_under_a_flood_costs_disk_and_no_memory() {
         .start();
     wait_stream(&mut daemon);
     target.stop();
-    flood(&source, 100, stall);
+    flood(&source, 100, rate, stall);
     daemon.wait_for("the spool's cap", LIMIT, |daemon| {
         daemon.output().contains("the spool is full")
     });

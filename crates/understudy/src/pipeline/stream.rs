@@ -7,7 +7,7 @@ use std::time::Instant;
 use bytes::{Buf, Bytes, BytesMut};
 use replica::ReplOffset;
 use resp::{CommandDecoder, ErrorReply, Limits, ReplyKind, ReplyScanner, Summary};
-use rewrite::{CommandId, Db, Outcome, StreamRewriter};
+use rewrite::{CommandId, Db, DropReason, Outcome, StreamRewriter};
 use tokio::io::AsyncReadExt;
 
 use self::heal::{Course, Heal};
@@ -346,6 +346,11 @@ impl<'a> StreamApplier<'a> {
             let outcome = self
                 .rewriter
                 .command(frame, args, self.input.at_ms, &mut self.scratch);
+            let left_out = self.rewriter.take_left_out();
+            if left_out > 0 {
+                let label = DropReason::TargetLacksWords.label();
+                self.status.dropped.add(label, left_out);
+            }
             for granted in self.rewriter.granted() {
                 self.leases.note(granted.db.0, granted.key, granted.at_ms);
             }
