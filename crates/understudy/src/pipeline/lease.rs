@@ -295,7 +295,7 @@ impl Mark {
             .ask_all(&[vec![b"TIME"], vec![b"INFO", b"replication"]])
             .await?;
         let read = Instant::now();
-        let [Value::Array(time), info] = answers.as_slice() else {
+        let [time, info] = answers.as_slice() else {
             return Ok(Self::guess(feed));
         };
         let offset = info
@@ -500,9 +500,8 @@ impl Target {
         questions.push(vec![b"TIME"]);
         let mut answers = self.client.ask_all(&questions).await?;
         let now_ms = match answers.pop() {
-            Some(Value::Array(time)) => time_ms(&time).unwrap_or_else(now_ms),
             Some(Value::Error(error)) => return Err(self.client.refused(&[b"TIME"], &error)),
-            _ => now_ms(),
+            time => time.as_ref().and_then(time_ms).unwrap_or_else(now_ms),
         };
         let refused = answers.iter().find_map(|answer| match answer {
             Value::Error(error) => Some(error),
@@ -546,8 +545,11 @@ impl Target {
     }
 }
 
-/// The reply to TIME: seconds and microseconds.
-fn time_ms(time: &[Value]) -> Option<i64> {
+/// The reply to TIME, seconds and microseconds, in milliseconds.
+pub(super) fn time_ms(reply: &Value) -> Option<i64> {
+    let Value::Array(time) = reply else {
+        return None;
+    };
     let number = |value: Option<&Value>| -> Option<i64> {
         std::str::from_utf8(value?.as_bytes()?).ok()?.parse().ok()
     };
@@ -561,7 +563,7 @@ fn positive(answer: &Value) -> Option<i64> {
     }
 }
 
-fn now_ms() -> i64 {
+pub(super) fn now_ms() -> i64 {
     i64::try_from(unix_ms()).unwrap_or(i64::MAX)
 }
 

@@ -19,7 +19,7 @@ use crate::checkpoint::{Checkpoint, Phase, Position, Progress};
 use crate::client::Client;
 use crate::config::Config;
 use crate::error::{Class, Side, SyncError};
-use crate::pipeline::{Common, Leases, stream_limits};
+use crate::pipeline::{Common, Leases, Repairs, stream_limits};
 use crate::source::{self, Conn, Opened, Receiver, spool_error};
 use crate::spool::{self, Feed, Keep, Log, Syncer};
 use crate::status::{self, Status};
@@ -45,6 +45,7 @@ pub(crate) async fn run(config: &Config, status: &Status, stop: &Stop) -> Result
         syncer: Syncer::spawn().map_err(spool_error)?,
         source_version: source_version(config, stop).await?,
         leases: Leases::default(),
+        repairs: Repairs::default(),
         databases: Databases::default(),
         owner: std::hash::BuildHasher::hash_one(&std::hash::RandomState::new(), std::process::id()),
     };
@@ -141,6 +142,7 @@ struct Supervisor<'a> {
     syncer: Syncer,
     source_version: SourceVersion,
     leases: Leases,
+    repairs: Repairs,
     databases: Databases,
     /// Names this process in checkpoints.
     owner: u64,
@@ -201,6 +203,7 @@ impl Supervisor<'_> {
             config: self.config,
             status: self.status,
             leases: &self.leases,
+            repairs: &self.repairs,
             databases: &self.databases,
         }
     }
