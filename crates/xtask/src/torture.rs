@@ -200,6 +200,7 @@ impl Rig {
         if shared.violations().is_empty() && self.catch_up(shared) && !self.targets.note_floors() {
             shared.violation("the target's replica is not in sync");
         }
+        self.keeper.may_be_two = true;
         println!(
             "the snapshot is applied, {:.0} s",
             from.elapsed().as_secs_f64()

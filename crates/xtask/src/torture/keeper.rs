@@ -16,6 +16,8 @@ const ATTEMPTS: usize = 6;
 pub(super) struct Keeper {
     pub(super) daemon: Daemon,
     pub(super) other: Daemon,
+    /// A second one may come: it has no spool, and a snapshot that is not applied to its end would begin anew with it.
+    pub(super) may_be_two: bool,
     /// How much of the daemon's output was there when it was started last.
     started_at: usize,
 }
@@ -25,6 +27,7 @@ impl Keeper {
         Self {
             daemon,
             other,
+            may_be_two: false,
             started_at: 0,
         }
     }
@@ -36,7 +39,7 @@ impl Keeper {
             if !self.live(shared, life) {
                 break;
             }
-            if rng.one_in(12) {
+            if self.may_be_two && rng.one_in(12) {
                 self.be_two(shared, &mut rng);
                 continue;
             }
