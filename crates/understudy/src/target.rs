@@ -3,12 +3,13 @@
 use std::cell::RefCell;
 use std::collections::BTreeSet;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use bytes::BytesMut;
 use replica::ReplId;
 use resp::Value;
 use rewrite::{Abilities, Db, Fork};
+use tokio::time::Instant;
 
 use crate::checkpoint::{self, Checkpoint, Phase};
 use crate::client::{Client, Info};

@@ -1,12 +1,11 @@
 //! The command stream, applied in units: one in flight, the next one being collected meanwhile.
 
-use std::time::Instant;
-
 use bytes::{Buf, Bytes, BytesMut};
 use replica::ReplOffset;
 use resp::{CommandDecoder, ErrorReply, Limits, ReplyKind, ReplyScanner, Summary};
 use rewrite::{CommandId, Db, Outcome, StreamRewriter};
 use tokio::io::AsyncReadExt;
+use tokio::time::Instant;
 
 use super::lease::Leases;
 use super::unit::{End, Sealed, Unit};

@@ -6,7 +6,6 @@
 //! `tail start <= flushed <= end`, and segments are contiguous.
 
 use std::collections::VecDeque;
-use std::fs::{self, File, OpenOptions};
 use std::io::{self, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -17,9 +16,8 @@ use replica::ReplId;
 use super::block::{
     BLOCK_HEADER_BYTES, BlockHeader, SEGMENT_HEADER_BYTES, SegmentHeader, read_whole,
 };
+use super::disk::{self, File};
 
-/// A new segment begins when the current one is this long.
-const SEGMENT_BYTES: u64 = 64 << 20;
 /// Bytes collected before a block is written.
 const BLOCK_BYTES: usize = 256 << 10;
 
@@ -99,7 +97,7 @@ impl Log {
         remove_if_there(&whole_file(dir, kind))?;
         segment_files(dir, kind)?
             .into_iter()
-            .try_for_each(fs::remove_file)
+            .try_for_each(|path| disk::remove(&path))
     }
 
     /// Begins an empty log at `start`, removing older files of the same kind.
@@ -110,7 +108,7 @@ impl Log {
         start: u64,
         keep: Keep,
     ) -> io::Result<Self> {
-        fs::create_dir_all(dir)?;
+        disk::create_dir_all(dir)?;
         Self::discard(dir, kind)?;
         Ok(Self::at(dir, kind, replid, start, keep))
     }
@@ -120,7 +118,7 @@ impl Log {
     pub(crate) fn note_whole(&mut self, at: u64) -> io::Result<()> {
         self.flush()?;
         let text = whole_note(self.replid, at, self.end);
-        fs::write(whole_file(&self.dir, self.kind), text)
+        disk::write(&whole_file(&self.dir, self.kind), &text)
     }
 
     /// Opens what an earlier run left, if it was noted as whole, taken at `at` in the history `replid`, and all of it is
@@ -131,7 +129,7 @@ impl Log {
         (replid, at): (ReplId, u64),
         keep: Keep,
     ) -> io::Result<Option<Self>> {
-        let noted = match fs::read_to_string(whole_file(dir, kind)) {
+        let noted = match disk::read_to_string(&whole_file(dir, kind)) {
             Ok(text) => text,
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
             Err(error) => return Err(error),
@@ -174,7 +172,7 @@ impl Log {
                 check_segment(&path, expected)?
             };
             let Some((segment, whole)) = segment else {
-                fs::remove_file(&path)?;
+                disk::remove(&path)?;
                 broken = log.is_some();
                 continue;
             };
@@ -262,7 +260,7 @@ impl Log {
         self.unsynced = true;
         if let Some(segment) = self.segments.back_mut() {
             segment.end = self.flushed;
-            if segment.end - segment.start >= SEGMENT_BYTES {
+            if segment.end - segment.start >= disk::segment_bytes() {
                 self.file = None;
             }
         }
@@ -282,12 +280,8 @@ impl Log {
         }
         let start = self.flushed;
         let path = self.dir.join(format!("{}-{start:020}.seg", self.kind));
-        let mut file = OpenOptions::new()
-            .create(true)
-            .truncate(true)
-            .write(true)
-            .open(&path)?;
-        file.write_all(
+        let file = File::create(&path)?;
+        (&file).write_all(
             &SegmentHeader {
                 replid: self.replid,
                 start,
@@ -391,7 +385,7 @@ impl Log {
         let keep_from = pos.saturating_sub(self.keep.retain_bytes);
         while self.segments.len() > 1 && self.segments.front().is_some_and(|s| s.end <= keep_from) {
             if let Some(segment) = self.segments.pop_front() {
-                fs::remove_file(segment.path)?;
+                disk::remove(&segment.path)?;
             }
         }
         Ok(())
@@ -417,7 +411,7 @@ impl Log {
         self.tail_bytes = 0;
         remove_if_there(&whole_file(&self.dir, self.kind))?;
         for segment in self.segments.drain(..) {
-            fs::remove_file(segment.path)?;
+            disk::remove(&segment.path)?;
         }
         Ok(())
     }
@@ -433,7 +427,7 @@ fn whole_note(replid: ReplId, at: u64, end: u64) -> String {
 }
 
 fn remove_if_there(path: &Path) -> io::Result<()> {
-    match fs::remove_file(path) {
+    match disk::remove(path) {
         Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
         _ => Ok(()),
     }
@@ -449,11 +443,7 @@ fn damage(pos: u64) -> io::Error {
 /// Files of this kind in ascending order of position.
 fn segment_files(dir: &Path, kind: &str) -> io::Result<Vec<PathBuf>> {
     let mut files = Vec::new();
-    if !dir.exists() {
-        return Ok(files);
-    }
-    for entry in fs::read_dir(dir)? {
-        let path = entry?.path();
+    for path in disk::list(dir)? {
         let name = path
             .file_name()
             .and_then(|name| name.to_str())
@@ -495,12 +485,9 @@ fn check_segment(path: &Path, expected: Option<u64>) -> io::Result<Option<(Segme
     if end == header.start {
         return Ok(None);
     }
-    let whole = fs::metadata(path)?.len() == good_bytes;
+    let whole = file.get_ref().len()? == good_bytes;
     if !whole {
-        OpenOptions::new()
-            .write(true)
-            .open(path)?
-            .set_len(good_bytes)?;
+        disk::truncate(path, good_bytes)?;
     }
     let segment = Segment {
         path: path.to_owned(),
@@ -513,6 +500,8 @@ fn check_segment(path: &Path, expected: Option<u64>) -> io::Result<Option<(Segme
 
 #[cfg(test)]
 mod tests {
+    use std::fs;
+
     use super::*;
     use proptest::prelude::*;
 

@@ -1,0 +1,1 @@
+//! The simulated target beside a real one: the same commands, the same answers.
