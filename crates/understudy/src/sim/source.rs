@@ -180,7 +180,9 @@ impl Source {
         if self.selected != Some(db) {
             encode::command(&mut out, &[b"SELECT", db.to_string().as_bytes()]);
             self.selected = Some(db);
-            self.emit(&out);
+            // What follows is carried out here already, but not before this in the stream.
+            let before = self.truth.at(self.replid, self.offset()).cloned();
+            self.emit(&out, &before.unwrap_or_default());
             out.clear();
         }
         if is_transaction {
@@ -193,19 +195,20 @@ impl Source {
         if is_transaction {
             encode::command(&mut out, &[b"EXEC"]);
         }
-        self.emit(&out);
+        self.emit(&out, &self.store.clone());
     }
 
     /// PING, or a question for an ACK.
     pub(super) fn control(&mut self, argv: &[&[u8]]) {
         let mut out = Vec::new();
         encode::command(&mut out, argv);
-        self.emit(&out);
+        self.emit(&out, &self.store.clone());
     }
 
-    fn emit(&mut self, bytes: &[u8]) {
+    /// Puts bytes into the stream, after which a copy is as `state`.
+    fn emit(&mut self, bytes: &[u8], state: &Store) {
         self.stream.extend_from_slice(bytes);
-        self.truth.record(self.replid, self.offset(), &self.store);
+        self.truth.record(self.replid, self.offset(), state);
         self.backlog_from = self
             .backlog_from
             .max(self.offset().saturating_sub(self.backlog_bytes));

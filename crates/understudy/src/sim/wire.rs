@@ -33,7 +33,6 @@ enum Fate {
 pub(super) struct Conn {
     pub(super) id: u64,
     pub(super) place: Place,
-    pub(super) machine: usize,
     inbox: RefCell<BytesMut>,
     ended: Cell<Option<End>>,
     at_server: Cell<bool>,
@@ -208,7 +207,6 @@ fn new_conn(world: &World, place: Place, machine: usize) -> Rc<Conn> {
     let conn = Rc::new(Conn {
         id,
         place,
-        machine,
         inbox: RefCell::default(),
         ended: Cell::new(None),
         at_server: Cell::new(true),
