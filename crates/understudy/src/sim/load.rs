@@ -84,6 +84,12 @@ fn expire_all(world: &World) {
     }
 }
 
+fn is_there(world: &World, db: u32, key: &[u8]) -> bool {
+    let (now_ms, source) = (world.unix_ms() as i64, world.source.borrow());
+    let entry = source.store.entry(db, key);
+    entry.is_some_and(|entry| entry.expires_ms.is_none_or(|at_ms| at_ms > now_ms))
+}
+
 fn write(world: &World, keys: u64, expiries: bool) {
     let now_ms = world.unix_ms() as i64;
     let db = [0, 0, 0, 3, 7][world.below(5) as usize];
@@ -115,7 +121,7 @@ fn write(world: &World, keys: u64, expiries: bool) {
         8 => vec![words(&[b"DEL", text])],
         9 if world.one_in(4) => vec![words(&[b"APPEND", text, &vec![b'y'; 900]])],
         9 => vec![words(&[b"LPOP", list])],
-        10 if world.source.borrow().store.entry(db, text).is_some() => {
+        10 if is_there(world, db, text) => {
             vec![words(&[b"RENAME", text, b"renamed"])]
         }
         11 => vec![words(&[b"SET", text, unique, b"PXAT", at_ms])],

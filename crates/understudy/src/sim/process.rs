@@ -91,6 +91,11 @@ impl Process {
         }));
     }
 
+    /// Nothing befalls it any more.
+    pub(super) fn spare(&self) {
+        self.death.set(None);
+    }
+
     /// The machine loses its power.
     pub(super) fn lose_power(&self) {
         self.has_no_power.set(true);

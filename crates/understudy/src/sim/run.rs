@@ -1,7 +1,7 @@
 //! Runs a plan: machines that start the daemon again and again, faults, and in the end the question whether the target
 //! has come to be what the source is.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
 use std::time::Duration;
@@ -20,7 +20,7 @@ use super::world::{Weather, World};
 use super::{cut, target_falls};
 use crate::config::Config;
 use crate::error::{Side, SyncError};
-use crate::status::Status;
+use crate::status::{Phase, Status};
 use crate::stop::Stop;
 use crate::supervise;
 
@@ -47,6 +47,9 @@ pub(super) struct Report {
 struct Machine {
     disk: Disk,
     process: RefCell<Option<Rc<Process>>>,
+    status: RefCell<Rc<Status>>,
+    /// Another machine has taken over for good.
+    is_out: Cell<bool>,
 }
 
 struct Stage {
@@ -55,8 +58,8 @@ struct Stage {
     config: Config,
     machines: Vec<Machine>,
     stop: Stop,
-    starts: std::cell::Cell<u64>,
-    first_effects: std::cell::Cell<u64>,
+    starts: Cell<u64>,
+    first_effects: Cell<u64>,
 }
 
 /// Runs a plan in a world of its own.
@@ -93,6 +96,8 @@ impl Stage {
             .map(|_| Machine {
                 disk: Disk::default(),
                 process: RefCell::default(),
+                status: RefCell::default(),
+                is_out: Cell::new(false),
             })
             .collect();
         Self {
@@ -101,8 +106,8 @@ impl Stage {
             plan,
             machines,
             stop: Stop::default(),
-            starts: std::cell::Cell::new(0),
-            first_effects: std::cell::Cell::new(0),
+            starts: Cell::new(0),
+            first_effects: Cell::new(0),
         }
     }
 
@@ -161,6 +166,13 @@ impl Stage {
                 is_calm = true;
                 world.say(|| "calm from here on".to_owned());
                 world.weather.set(Weather::CALM);
+                for machine in &self.machines {
+                    machine
+                        .process
+                        .borrow()
+                        .iter()
+                        .for_each(|process| process.spare());
+                }
             }
             if is_calm && self.is_in_step() {
                 break;
@@ -188,6 +200,10 @@ impl Stage {
     }
 
     fn is_in_step(&self) -> bool {
+        let mut machines = self.machines.iter().filter(|machine| !machine.is_out.get());
+        if !machines.all(|machine| machine.status.borrow().phase() == Phase::Stream) {
+            return false;
+        }
         let (source, target) = (self.world.source.borrow(), self.world.target.borrow());
         let now_ms = self.world.unix_ms() as i64;
         let position = target.oracle.position(&target.store);
@@ -206,9 +222,11 @@ impl Stage {
             *machine.process.borrow_mut() = Some(process.clone());
             self.starts.set(self.starts.get() + 1);
             world.say(|| format!("machine {index} starts its daemon"));
-            let status = Status::new(rewrite::Table::new().len());
+            let status = Rc::new(Status::new(rewrite::Table::new().len()));
+            *machine.status.borrow_mut() = status.clone();
             let daemon = supervise::run(&self.config, &status, &self.stop);
             let ended = process.clone().run(daemon).await;
+            status.set_phase(Phase::Stopped);
             if self.first_effects.get() == 0 && index == 0 {
                 self.first_effects.set(process.effects());
             }
@@ -223,6 +241,7 @@ impl Stage {
                 Some(Ok(())) => return,
                 Some(Err(error)) => {
                     if error.what.contains("another understudy has taken over") {
+                        machine.is_out.set(true);
                         return;
                     }
                     if !self.is_to_be_expected(&error) {
@@ -237,6 +256,10 @@ impl Stage {
 
     /// Whether a daemon may stop for this: service managers start it again.
     fn is_to_be_expected(&self, error: &SyncError) -> bool {
+        if error.what.contains("our checkpoint is gone") {
+            // It may have fallen back to before there was one.
+            return self.has_no_checkpoint();
+        }
         match error.side {
             Side::Local => self.plan.has_disk_trouble(),
             // The first contact is tried a few times, no more.
@@ -251,6 +274,11 @@ impl Stage {
             .iter()
             .any(|word| error.what.to_ascii_lowercase().contains(word)),
         }
+    }
+
+    fn has_no_checkpoint(&self) -> bool {
+        let target = self.world.target.borrow();
+        target.oracle.checkpoint(&target.store).is_none()
     }
 
     fn strike(&self, fault: Fault) {

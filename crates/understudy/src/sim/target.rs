@@ -217,6 +217,11 @@ impl Target {
                 let kinds = queued
                     .filter(|_| is_exec)
                     .filter_map(|argv| store::kind_of(&argv[0]));
+                // A transaction is not to grow while memory is short, whatever is to be queued.
+                let grows = trouble == Trouble::OutOfMemory
+                    && client.queued.is_some()
+                    && !matches!(&*name, b"exec" | b"discard" | b"multi");
+                let kind = if grows { Kind::Grows } else { kind };
                 let strictest = kinds
                     .chain([kind])
                     .find_map(|kind| trouble.refusal(&name, kind));

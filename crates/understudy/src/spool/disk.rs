@@ -173,8 +173,8 @@ pub(super) fn write(path: &Path, text: &str) -> io::Result<()> {
 }
 
 /// A small file, read whole.
-pub(super) fn read_to_string(path: &Path) -> io::Result<String> {
-    let mut text = String::new();
-    File::open(path)?.read_to_string(&mut text)?;
-    Ok(text)
+pub(super) fn read(path: &Path) -> io::Result<Vec<u8>> {
+    let mut bytes = Vec::new();
+    File::open(path)?.read_to_end(&mut bytes)?;
+    Ok(bytes)
 }

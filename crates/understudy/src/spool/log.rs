@@ -129,14 +129,17 @@ impl Log {
         (replid, at): (ReplId, u64),
         keep: Keep,
     ) -> io::Result<Option<Self>> {
-        let noted = match disk::read_to_string(&whole_file(dir, kind)) {
-            Ok(text) => text,
+        // After a loss of power it may hold anything, and then it notes nothing.
+        let noted = match disk::read(&whole_file(dir, kind)) {
+            Ok(noted) => noted,
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
             Err(error) => return Err(error),
         };
         let log = Self::recover(dir, kind, keep)?;
         Ok(log.filter(|log| {
-            log.start() == 0 && log.replid == replid && noted == whole_note(replid, at, log.end)
+            log.start() == 0
+                && log.replid == replid
+                && noted == whole_note(replid, at, log.end).as_bytes()
         }))
     }
 
@@ -643,6 +646,15 @@ mod tests {
         assert_eq!(whole().unwrap().end(), 3000);
         assert!(taken(b'a', 43).is_none(), "another snapshot of the history");
         assert!(taken(b'b', 42).is_none(), "another history");
+        let (note, written) = (
+            whole_file(dir.path(), "snapshot"),
+            whole_note(id(b'a'), 42, 3000),
+        );
+        for lost in [&b""[..], &[0; 48], &[0xa5; 48], &written.as_bytes()[..20]] {
+            fs::write(&note, lost).unwrap();
+            assert!(whole().is_none(), "a note that the power took: {lost:?}");
+        }
+        fs::write(&note, written).unwrap();
         let path = &segment_files(dir.path(), "snapshot").unwrap()[0];
         let raw = fs::read(path).unwrap();
         fs::write(path, &raw[..raw.len() - 1]).unwrap();
