@@ -132,9 +132,9 @@ impl Process {
                     Blow::Cut(place) => {
                         self.world.then(0, move |world| super::cut(world, place));
                         // What is not sent now is sent, and lost.
-                        return match death.effect {
-                            Effect::None => Effect::Whole,
-                            effect => effect,
+                        return match what {
+                            "send" => Effect::Half,
+                            _ => Effect::Whole,
                         };
                     }
                     Blow::TargetFalls(lost) => {

@@ -28,6 +28,9 @@ const LINK: &str = "sim";
 /// How long the target may take to catch up once nothing goes wrong any more.
 const CALM_MS: u64 = 120_000;
 
+/// Looks, 20 ms apart, that have to find the target in step before the daemons are stopped.
+const IN_STEP_LOOKS: u32 = 30;
+
 /// What a run came to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Report {
@@ -155,7 +158,7 @@ impl Stage {
             .plan
             .end_ms()
             .max(self.plan.writes * (self.plan.gap_ms + 1));
-        let mut is_calm = false;
+        let (mut is_calm, mut in_step) = (false, 0);
         loop {
             tokio::time::sleep(Duration::from_millis(20)).await;
             if let Some(wrong) = world.wrong() {
@@ -174,7 +177,12 @@ impl Stage {
                         .for_each(|process| process.spare());
                 }
             }
-            if is_calm && self.is_in_step() {
+            in_step = if is_calm && self.is_in_step() {
+                in_step + 1
+            } else {
+                0
+            };
+            if in_step > IN_STEP_LOOKS {
                 break;
             }
             if now > calm_from + CALM_MS {

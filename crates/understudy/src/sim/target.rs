@@ -220,7 +220,7 @@ impl Target {
                 // A transaction is not to grow while memory is short, whatever is to be queued.
                 let grows = trouble == Trouble::OutOfMemory
                     && client.queued.is_some()
-                    && !matches!(&*name, b"exec" | b"discard" | b"multi");
+                    && !matches!(&*name, b"exec" | b"discard");
                 let kind = if grows { Kind::Grows } else { kind };
                 let strictest = kinds
                     .chain([kind])
