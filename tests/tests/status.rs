@@ -70,7 +70,7 @@ fn the_status_has_every_field_that_redisshake_has() {
 }
 
 /// Metrics of this version, by the names that dashboards use.
-const METRICS: [&str; 22] = [
+const METRICS: [&str; 23] = [
     "understudy_phase",
     "understudy_source_offset_bytes",
     "understudy_spooled_offset_bytes",
@@ -87,6 +87,7 @@ const METRICS: [&str; 22] = [
     "understudy_partial_resyncs_total",
     "understudy_spool_bytes",
     "understudy_spool_limit_bytes",
+    "understudy_spool_disk_full",
     "understudy_target_inflight_bytes",
     "understudy_batch_seconds",
     "understudy_apply_latency_seconds",

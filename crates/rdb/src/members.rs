@@ -6,12 +6,11 @@
 //! that gets long is taken for a hit, whoever chose the members.
 
 use crate::container::Entry;
-use crate::leaf::number::Decimal;
 
 /// A power of two; what is asked most, a packed container, needs no more.
 const SLOTS: usize = 256;
 /// A table above this size is given back.
-const SLOTS_KEPT: usize = 1 << 14;
+const SLOTS_KEPT: usize = 1 << 16;
 /// At half load a search ends far below this, unless the members were chosen for it.
 const SEARCH_MAX: u64 = 512;
 
@@ -130,12 +129,27 @@ fn insert(slots: &mut [u64], hash: u64) -> bool {
 /// The number that this text is exactly the decimal form of.
 #[inline]
 fn integer(text: &[u8]) -> Option<i64> {
-    match text {
-        [b'-' | b'0'..=b'9', ..] if text.len() <= 20 => {
-            let value = std::str::from_utf8(text).ok()?.parse().ok()?;
-            (Decimal::new(value).as_bytes() == text).then_some(value)
+    let (digits, negative) = match text {
+        [b'-', digits @ ..] => (digits, true),
+        digits => (digits, false),
+    };
+    match digits {
+        [b'0'] if !negative => return Some(0),
+        [b'1'..=b'9', ..] if digits.len() <= 19 => {}
+        _ => return None,
+    }
+    // Nineteen digits fit into 64 bits without a sign.
+    let mut number = 0_u64;
+    for digit in digits {
+        match digit {
+            b'0'..=b'9' => number = number * 10 + u64::from(digit - b'0'),
+            _ => return None,
         }
-        _ => None,
+    }
+    if negative {
+        0_i64.checked_sub_unsigned(number)
+    } else {
+        i64::try_from(number).ok()
     }
 }
 
@@ -148,9 +162,9 @@ fn hash_int(value: i64) -> u64 {
 #[inline]
 fn hash_text(text: &[u8]) -> u64 {
     let [a, b, c] = SEEDS;
-    let mut hash = fold(text.len() as u64 ^ a, c);
+    let mut hash = (text.len() as u64).wrapping_mul(c) ^ a;
     let mut rest = text;
-    while let Some((sixteen, more)) = rest.split_first_chunk::<16>() {
+    while let (Some((sixteen, more)), true) = (rest.split_first_chunk::<16>(), rest.len() > 16) {
         hash = ends::<8>(sixteen).map_or(hash, |(one, two)| fold(one ^ hash, two ^ b));
         rest = more;
     }
@@ -236,7 +250,18 @@ mod tests {
         let mut members = Members::new();
         members.int(7);
         members.int(0);
-        for other in ["07", "+7", "-0", "7 ", "-", "", "9223372036854775808"] {
+        for other in [
+            "07",
+            "+7",
+            "-0",
+            "-07",
+            "7 ",
+            "-",
+            "",
+            "9223372036854775808",
+            "-9223372036854775809",
+            "18446744073709551623",
+        ] {
             members.text(other.as_bytes());
         }
         assert!(!members.is_flawed());

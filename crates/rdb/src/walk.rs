@@ -135,7 +135,17 @@ impl Walk {
             };
             if frame.next == 0 && frame.left > 1 {
                 let room = self.bytes_max.saturating_sub(window.marked_len());
-                let used = pass_rounds(frame, window.rest(), room, self.care, around.limits);
+                let used = match RoundOf::new(frame.pieces) {
+                    Some(round) => {
+                        let mut rounds = Rounds {
+                            care: self.care,
+                            limits: around.limits,
+                            members: &mut self.members,
+                        };
+                        rounds.pass(frame, round, window.rest(), room)
+                    }
+                    None => 0,
+                };
                 window.consume(used);
             }
             let Some(&piece) = frame.pieces.get(frame.next) else {
@@ -193,7 +203,7 @@ impl Walk {
             Piece::Each(pieces) => Then::Push(pieces, reader.number()?),
             Piece::Packed(packed) => self.packed(packed, &mut reader, around.limits)?.0,
             Piece::BinaryScore => double::binary(&mut reader).map(|_| Then::Next)?,
-            Piece::TextScore => double::framed_text(&mut reader).map(|_| Then::Next)?,
+            Piece::TextScore => double::check_framed_text(&mut reader).map(|()| Then::Next)?,
             Piece::Optional(pieces) => match reader.number()? {
                 flag @ 0..=1 => Then::Push(pieces, flag),
                 _ => return Err(Stop::corrupt("a flag that is neither 0 nor 1")),
@@ -397,34 +407,90 @@ impl Walk {
     }
 }
 
-/// Passes rounds of strings that are at hand and in the room left; returns their bytes. The last round, and whatever is
-/// wrong or takes more than its end to be found, is left to the pieces one by one.
-fn pass_rounds(frame: &mut Frame, rest: &[u8], room: u64, care: Care, limits: &Limits) -> usize {
-    let (strings, scored) = match frame.pieces {
-        [Piece::Text] => (1, false),
-        [Piece::Text, Piece::Text] => (2, false),
-        [Piece::Text, Piece::BinaryScore] => (1, true),
-        _ => return 0,
-    };
-    let room = usize::try_from(room).unwrap_or(usize::MAX);
-    let rest = rest.get(..room).unwrap_or(rest);
-    let mut reader = Reader::new(rest);
-    let mut passed = 0;
-    while frame.left > 1 {
-        for _ in 0..strings {
-            match reader.string_head(limits.string_bytes_max) {
-                Ok(StringHead::Lzf { .. }) if care == Care::Unpacked => return passed,
-                Ok(head) if reader.take(head.stored()).is_ok() => {}
-                Ok(_) | Err(_) => return passed,
+/// A round of strings, the first of them a member perhaps, and a binary score behind them perhaps.
+#[derive(Debug, Clone, Copy)]
+struct RoundOf {
+    member: bool,
+    /// A second string.
+    pair: bool,
+    score: bool,
+}
+
+impl RoundOf {
+    const fn new(pieces: &[Piece]) -> Option<Self> {
+        let (member, rest) = match pieces {
+            [Piece::Text, rest @ ..] => (false, rest),
+            [Piece::Member, rest @ ..] => (true, rest),
+            _ => return None,
+        };
+        let (pair, score) = match rest {
+            [] => (false, false),
+            [Piece::Text] => (true, false),
+            [Piece::BinaryScore] => (false, true),
+            _ => return None,
+        };
+        Some(Self {
+            member,
+            pair,
+            score,
+        })
+    }
+}
+
+/// What rounds need to know.
+struct Rounds<'a> {
+    care: Care,
+    limits: &'a Limits,
+    members: &'a mut Members,
+}
+
+impl Rounds<'_> {
+    /// Passes rounds that are at hand and in the room left; returns their bytes. The last round, and whatever is wrong or
+    /// takes more than its end to be found, is left to the pieces one by one.
+    fn pass(&mut self, frame: &mut Frame, round: RoundOf, rest: &[u8], room: u64) -> usize {
+        let room = usize::try_from(room).unwrap_or(usize::MAX);
+        let mut reader = Reader::new(rest.get(..room).unwrap_or(rest));
+        let mut passed = 0;
+        while frame.left > 1 && self.one(round, &mut reader).is_some() {
+            passed = reader.at();
+            frame.left -= 1;
+        }
+        passed
+    }
+
+    #[inline]
+    fn one(&mut self, round: RoundOf, reader: &mut Reader<'_>) -> Option<()> {
+        let max = if round.member {
+            self.limits.item_bytes_max
+        } else {
+            self.limits.string_bytes_max
+        };
+        let (head, stored) = self.string(reader, max)?;
+        if round.pair {
+            self.string(reader, self.limits.string_bytes_max)?;
+        }
+        if round.score {
+            double::binary(reader).ok()?;
+        }
+        // Only now: a round that is not passed is begun again.
+        if round.member && self.care != Care::Skip {
+            match head {
+                StringHead::Plain { .. } => self.members.text(stored),
+                StringHead::Int(value) => self.members.int(i64::from(value)),
+                StringHead::Lzf { .. } => {}
             }
         }
-        if scored && double::binary(&mut reader).is_err() {
-            return passed;
-        }
-        passed = reader.at();
-        frame.left -= 1;
+        Some(())
     }
-    passed
+
+    #[inline]
+    fn string<'a>(&self, reader: &mut Reader<'a>, max: u64) -> Option<(StringHead, &'a [u8])> {
+        let head = reader.string_head(max).ok()?;
+        if self.care == Care::Unpacked && matches!(head, StringHead::Lzf { .. }) {
+            return None;
+        }
+        Some((head, reader.take(head.stored()).ok()?))
+    }
 }
 
 fn look_into(

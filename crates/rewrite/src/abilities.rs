@@ -113,6 +113,13 @@ pub struct Abilities {
     pub unlink: bool,
     /// `HSET` of several fields (4.0).
     pub hset_variadic: bool,
+    /// `ZADD NX | XX | CH | INCR` (3.0.2).
+    pub zadd_options: bool,
+    /// `ZPOPMIN`, `ZPOPMAX` (5.0).
+    pub zset_pops: bool,
+    /// The words that came with 6.2: `ZADD GT | LT`, `LPOP` and `RPOP` with a count, `LMOVE`, `COPY`, `XADD NOMKSTREAM`,
+    /// `XADD` and `XTRIM` with `MINID` and `LIMIT`, `FLUSHALL SYNC`.
+    pub words_of_6_2: bool,
     /// Functions (7.0).
     pub functions: bool,
     /// Fields of hashes with a TTL (Redis 7.4, Valkey 9.0).
@@ -127,6 +134,8 @@ pub struct Abilities {
     pub stream_idempotence: bool,
     /// `XNACK` (Redis 8.8).
     pub stream_returns: bool,
+    /// `KEEPREF`, `DELREF`, `ACKED` of `XADD` and `XTRIM`, `BITOP DIFF` and its kin (Redis 8.2).
+    pub words_of_8_2: bool,
     /// Arrays (Redis 8.8).
     pub arrays: bool,
     /// The names of its commands in lower case, if it has told them. Without them every command is taken for known.
@@ -157,6 +166,9 @@ impl Abilities {
             set_keepttl: !older(6, 0),
             unlink: !older(4, 0),
             hset_variadic: !older(4, 0),
+            zadd_options: !older(3, 0),
+            zset_pops: !older(5, 0),
+            words_of_6_2: !older(6, 2),
             functions: !older(7, 0),
             hash_field_ttl: match fork {
                 Fork::Redis => !version.below(7, 4),
@@ -167,6 +179,7 @@ impl Abilities {
             stream_counters: !older(7, 0),
             stream_idempotence: fork == Fork::Redis && version >= Version::new(8, 6, 2),
             stream_returns: fork == Fork::Redis && !version.below(8, 8),
+            words_of_8_2: fork == Fork::Redis && !version.below(8, 2),
             arrays: fork == Fork::Redis && !version.below(8, 8),
             commands: None,
             bulk_bytes_max: 512 << 20,

@@ -89,6 +89,8 @@ reasons! {
     NoEffect = "no_effect",
     /// The target has nothing of this kind, and losses are allowed.
     TargetLacks = "target_lacks",
+    /// The rest went: only some words were left out, which the target does not know; losses are allowed.
+    TargetLacksWords = "target_lacks_words",
 }
 
 /// A command that cannot be brought to the target.

@@ -19,6 +19,8 @@ pub const STATUS_PORT: &str = "@STATUS_PORT@";
 /// A daemon on a folder of its own; killed when dropped.
 #[derive(Debug)]
 pub struct Daemon {
+    binary: Option<PathBuf>,
+    ignores_xfsz: bool,
     args: Vec<String>,
     env: Vec<(String, String)>,
     folder: TempDir,
@@ -38,6 +40,8 @@ impl Daemon {
     pub fn prepare(config: &str, args: &[&str]) -> Self {
         let folder = TempDir::with_prefix("understudy-daemon-").expect("make the daemon's folder");
         let daemon = Self {
+            binary: None,
+            ignores_xfsz: false,
             args: args.iter().map(|arg| (*arg).into()).collect(),
             env: Vec::new(),
             folder,
@@ -51,6 +55,16 @@ impl Daemon {
     /// A variable for its environment, from the next `spawn` on.
     pub fn env(&mut self, name: &str, value: &str) {
         self.env.push((name.into(), value.into()));
+    }
+
+    /// Runs this binary instead of [`binary`], from the next `spawn` on.
+    pub fn use_binary(&mut self, binary: &Path) {
+        self.binary = Some(binary.into());
+    }
+
+    /// From the next `spawn` on a write beyond [`process::limit_files`] is an error, and no signal.
+    pub fn endure_full_disks(&mut self) {
+        self.ignores_xfsz = true;
     }
 
     /// Writes another shake.toml, for the next `spawn`.
@@ -68,8 +82,15 @@ impl Daemon {
             .open(self.output_file());
         let output = output.expect("open the daemon's output");
         let errors = output.try_clone().expect("share the daemon's output");
-        let binary = binary();
-        let mut command = Command::new(&binary);
+        let binary = self.binary.clone().unwrap_or_else(binary);
+        let mut command = if self.ignores_xfsz {
+            let mut shell = Command::new("sh");
+            shell.args(["-c", "trap '' XFSZ; exec \"$@\"", "sh"]);
+            shell.arg(&binary);
+            shell
+        } else {
+            Command::new(&binary)
+        };
         command.args(&self.args).current_dir(self.folder.path());
         command.envs(self.env.iter().map(|(name, value)| (name, value)));
         command.stdin(Stdio::null()).stdout(output).stderr(errors);

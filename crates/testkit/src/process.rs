@@ -15,6 +15,34 @@ pub fn signal(pid: u32, signal: Signal) {
     sent.expect("signal a process of our own");
 }
 
+/// No file of this process may grow beyond `bytes` from now on (`None`: as far as it likes): what a full disk is to a
+/// writer. A write beyond it fails, in the midst of it if need be; see [`crate::Daemon::endure_full_disks`].
+pub fn limit_files(pid: u32, bytes: Option<u64>) {
+    use rustix::process::{Pid, Resource, Rlimit, getrlimit, prlimit};
+    let pid = i32::try_from(pid).ok().and_then(Pid::from_raw);
+    let maximum = getrlimit(Resource::Fsize).maximum;
+    let current = bytes.or(maximum);
+    let limited = prlimit(pid, Resource::Fsize, Rlimit { current, maximum });
+    limited.expect("limit a process of our own");
+}
+
+/// The most memory that a process has had so far, in bytes; 0 when it is gone.
+pub fn peak_memory(pid: u32) -> u64 {
+    let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
+    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"));
+    let kib = line.and_then(|line| line.trim().strip_suffix("kB")?.trim().parse::<u64>().ok());
+    kib.unwrap_or(0) * 1024
+}
+
+/// SIGKILL to a process group that we started; none may be left.
+pub fn kill_group(leader: u32) {
+    let leader = i32::try_from(leader)
+        .ok()
+        .and_then(rustix::process::Pid::from_raw);
+    // It may be gone already, which is as good.
+    let _ = rustix::process::kill_process_group(leader.expect("a process id"), Signal::KILL);
+}
+
 /// The exit status, or `None` if the process still runs after `limit`.
 pub fn wait(child: &mut Child, limit: Duration) -> Option<ExitStatus> {
     let from = Instant::now();

@@ -42,6 +42,8 @@ struct Lane {
     stalled: bool,
     /// Read, keep, pass on at release, even when the sender is gone by then.
     held: bool,
+    /// As `held`, for connections of this number or older.
+    held_up_to: u64,
     /// Read and throw away.
     swallowed: bool,
     segment_bytes: Option<usize>,
@@ -49,6 +51,12 @@ struct Lane {
     delay: Duration,
     passed_bytes: u64,
     held_bytes: u64,
+}
+
+impl Lane {
+    fn holds(&self, connection: u64) -> bool {
+        self.held || connection <= self.held_up_to
+    }
 }
 
 #[derive(Debug, Default)]
@@ -151,8 +159,17 @@ impl Proxy {
         self.lane(direction, |lane| lane.held = true);
     }
 
-    /// Reads and throws away, until `release`: a line that is dead one way. The stream has a hole afterwards, so
-    /// cut the connection before anybody trusts it again.
+    /// Like `hold`, for the connections there are: what comes later passes. This is how a write outlives its sender and
+    /// arrives behind the next one's.
+    pub fn hold_old(&self, direction: Direction) {
+        self.change(|faults| {
+            let connections = faults.connections;
+            faults.lanes[direction as usize].held_up_to = connections;
+        });
+    }
+
+    /// Reads and throws away, until `release`: a line that is dead one way. A connection that has lost a byte by it
+    /// stays dead that way for good, since no TCP has a hole; after `release` new ones work.
     pub fn swallow(&self, direction: Direction) {
         self.lane(direction, |lane| lane.swallowed = true);
     }
@@ -162,6 +179,7 @@ impl Proxy {
         self.lane(direction, |lane| {
             lane.stalled = false;
             lane.held = false;
+            lane.held_up_to = 0;
             lane.swallowed = false;
         });
     }
@@ -340,10 +358,11 @@ impl Pump {
 
     fn pump(&self, mut from: &TcpStream, to: &TcpStream) -> Result<(), Ended> {
         let mut kept = Vec::new();
+        let mut dead = false;
         let mut chunk = vec![0; CHUNK_BYTES];
         let mut sender_gone = false;
         while !sender_gone {
-            let lane = self.look(|lane| lane.stalled)?;
+            let lane = self.look(|lane, _| lane.stalled)?;
             if lane.stalled {
                 continue;
             }
@@ -353,19 +372,25 @@ impl Pump {
                 Err(error) if waits(&error) => {}
                 Err(_) => sender_gone = true,
             }
-            self.look(|_| false)?;
-            self.pass_kept(&mut kept, to)?;
+            self.pass_kept(&mut kept, &mut dead, to)?;
         }
         while !kept.is_empty() {
-            self.look(|lane| lane.held)?;
-            self.pass_kept(&mut kept, to)?;
+            self.look(Lane::holds)?;
+            self.pass_kept(&mut kept, &mut dead, to)?;
         }
-        Ok(())
+        // What was swallowed is not followed by an end either.
+        if !dead {
+            return Ok(());
+        }
+        loop {
+            self.look(|_, _| true)?;
+        }
     }
 
-    fn pass_kept(&self, kept: &mut Vec<u8>, to: &TcpStream) -> Result<(), Ended> {
-        let lane = self.look(|_| false)?;
-        if lane.held && !lane.swallowed {
+    fn pass_kept(&self, kept: &mut Vec<u8>, dead: &mut bool, to: &TcpStream) -> Result<(), Ended> {
+        let lane = self.look(|_, _| false)?;
+        *dead |= lane.swallowed && !kept.is_empty();
+        if lane.held && !*dead {
             self.shared.lock().lanes[self.direction as usize].held_bytes = kept.len() as u64;
             assert!(
                 kept.len() <= HELD_BYTES_MAX,
@@ -373,7 +398,7 @@ impl Pump {
             );
             return Ok(());
         }
-        if !lane.swallowed && !kept.is_empty() {
+        if !*dead && !kept.is_empty() {
             std::thread::sleep(lane.delay);
             self.pass(kept, to)?;
         }
@@ -385,7 +410,7 @@ impl Pump {
     /// Passes all of `bytes` on, and cuts on the way if the count is reached.
     fn pass(&self, mut bytes: &[u8], to: &TcpStream) -> Result<(), Ended> {
         while !bytes.is_empty() {
-            let lane = self.look(|_| false)?;
+            let lane = self.look(|_, _| false)?;
             let (now, cut) = self.share(bytes.len());
             let from = Instant::now();
             self.write_all(&bytes[..now], to)?;
@@ -431,7 +456,7 @@ impl Pump {
             match to.write(bytes) {
                 Ok(len) => bytes = &bytes[len..],
                 Err(error) if waits(&error) => {
-                    self.look(|_| false)?;
+                    self.look(|_, _| false)?;
                 }
                 Err(_) => return Err(Ended),
             }
@@ -440,9 +465,10 @@ impl Pump {
     }
 
     /// The lane as it is; waits a moment while `wait` says so. Ends when the connection is to be cut.
-    fn look(&self, wait: impl Fn(&Lane) -> bool) -> Result<LaneNow, Ended> {
+    fn look(&self, wait: impl Fn(&Lane, u64) -> bool) -> Result<LaneNow, Ended> {
         let mut faults = self.shared.lock();
-        if wait(&faults.lanes[self.direction as usize]) && self.pair.number > faults.cut_up_to {
+        let lane = &faults.lanes[self.direction as usize];
+        if wait(lane, self.pair.number) && self.pair.number > faults.cut_up_to {
             let waited = self.shared.changed.wait_timeout(faults, LOOK_UP);
             faults = waited.unwrap_or_else(|poisoned| poisoned.into_inner()).0;
         }
@@ -456,7 +482,7 @@ impl Pump {
         let lane = &faults.lanes[self.direction as usize];
         Ok(LaneNow {
             stalled: lane.stalled,
-            held: lane.held,
+            held: lane.holds(self.pair.number),
             swallowed: lane.swallowed,
             bytes_per_second: lane.bytes_per_second,
             delay: lane.delay,

@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! key     understudy:checkpoint:<link name>          in database 0
-//! value   v1|<epoch>|<owner>|<phase>|<replid>|<offset>|<db>|<flags>
+//! value   v1|<epoch>|<owner>|<phase>|<replid>|<offset>|<db>|<flags>[|<repairs>]
 //! ```
 //! `phase` is `snapshot` (keys are being written; `offset` is where the stream will begin, and `db` is how many
 //! bytes of the RDB are behind: every key that ends there is written, and the replies were looked at), `stream`
@@ -12,10 +12,13 @@
 //! replaced. `db` is the database selected in the stream at
 //! `offset`. `flags` holds `o` when the target was empty at the start, so that every key there is ours
 //! and a new snapshot may remove what is gone at the source; `l` while keys of the snapshot may have a lease
-//! (see `pipeline::lease`).
+//! (see `pipeline::lease`). `repairs` is there while keys are under repair (see `pipeline::repair`): `db:key` in hex,
+//! with commas between them. Of these keys the target holds what it may; all others are as `phase` says.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 
+use bytes::Bytes;
 use replica::{ReplId, ReplOffset};
 
 /// Where the target stands.
@@ -27,6 +30,93 @@ pub(crate) enum Phase {
     Stream(Position),
     /// A command failed after it was committed with its checkpoint.
     Diverged(Position),
+}
+
+/// Keys of several databases.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(crate) struct Names(BTreeMap<u32, BTreeSet<Bytes>>);
+
+impl Names {
+    pub(crate) fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    pub(crate) fn len(&self) -> usize {
+        self.0.values().map(BTreeSet::len).sum()
+    }
+
+    /// Bytes of all keys together.
+    pub(crate) fn bytes(&self) -> usize {
+        self.iter().map(|(_, key)| key.len()).sum()
+    }
+
+    pub(crate) fn contains(&self, db: u32, key: &[u8]) -> bool {
+        self.0.get(&db).is_some_and(|keys| keys.contains(key))
+    }
+
+    /// Whether there are any of this database.
+    pub(crate) fn has_db(&self, db: u32) -> bool {
+        self.0.contains_key(&db)
+    }
+
+    /// Adds a key; false if it was there already.
+    pub(crate) fn insert(&mut self, db: u32, key: Bytes) -> bool {
+        self.0.entry(db).or_default().insert(key)
+    }
+
+    /// Adds all of `other`; false if they were there already.
+    pub(crate) fn extend(&mut self, other: &Self) -> bool {
+        let before = self.len();
+        for (db, key) in other.iter() {
+            self.insert(db, key.clone());
+        }
+        self.len() > before
+    }
+
+    /// Takes out all of `other`.
+    pub(crate) fn remove(&mut self, other: &Self) {
+        for (db, keys) in &mut self.0 {
+            if let Some(gone) = other.0.get(db) {
+                keys.retain(|key| !gone.contains(key));
+            }
+        }
+        self.0.retain(|_, keys| !keys.is_empty());
+    }
+
+    /// Databases in order, keys in order.
+    pub(crate) fn iter(&self) -> impl Iterator<Item = (u32, &Bytes)> {
+        let dbs = self.0.iter();
+        dbs.flat_map(|(db, keys)| keys.iter().map(|key| (*db, key)))
+    }
+
+    fn parse(text: &str) -> Option<Self> {
+        let mut names = Self::default();
+        for one in text.split(',') {
+            let (db, hex) = one.split_once(':')?;
+            let digits = hex.as_bytes();
+            if digits.len() % 2 != 0 {
+                return None;
+            }
+            let byte = |pair: &[u8]| u8::from_str_radix(std::str::from_utf8(pair).ok()?, 16).ok();
+            let key: Option<Vec<u8>> = digits.chunks(2).map(byte).collect();
+            names.insert(db.parse().ok()?, key?.into());
+        }
+        Some(names)
+    }
+}
+
+impl fmt::Display for Names {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut comma = "";
+        for (db, key) in self.iter() {
+            write!(f, "{comma}{db}:")?;
+            for byte in key {
+                write!(f, "{byte:02x}")?;
+            }
+            comma = ",";
+        }
+        Ok(())
+    }
 }
 
 /// A place in a source's history.
@@ -59,6 +149,8 @@ pub(crate) struct Checkpoint {
     pub(crate) owned: bool,
     /// Keys of the snapshot may still have a lease instead of their own expiry.
     pub(crate) leased: bool,
+    /// Keys that are under repair: what the target holds of them may be anything.
+    pub(crate) repairs: Names,
 }
 
 /// What every checkpoint's key begins with.
@@ -87,7 +179,11 @@ impl fmt::Display for Checkpoint {
             f,
             "v1|{epoch}|{owner:016x}|{phase}|{replid}|{}|{db}|{flags}",
             offset.0
-        )
+        )?;
+        if self.repairs.is_empty() {
+            return Ok(());
+        }
+        write!(f, "|{}", self.repairs)
     }
 }
 
@@ -95,9 +191,15 @@ impl Checkpoint {
     /// Reads a value back; the error says what is wrong with it.
     pub(crate) fn parse(value: &[u8]) -> Result<Self, String> {
         let text = std::str::from_utf8(value).map_err(|_| "it is not text".to_owned())?;
-        let fields: Vec<&str> = text.split('|').collect();
+        let mut fields: Vec<&str> = text.split('|').collect();
+        let mut repairs = Names::default();
+        if let [_, _, _, _, _, _, _, _, names] = fields[..] {
+            repairs = Names::parse(names)
+                .ok_or_else(|| format!("its keys under repair are {names:?}"))?;
+            fields.pop();
+        }
         let [version, epoch, owner, phase, replid, offset, db, flags] = fields[..] else {
-            return Err(format!("it has {} fields, not 8", fields.len()));
+            return Err(format!("it has {} fields, not 8 or 9", fields.len()));
         };
         if version != "v1" {
             return Err(format!(
@@ -134,6 +236,7 @@ impl Checkpoint {
             },
             owned: flags.contains('o'),
             leased: flags.contains('l'),
+            repairs,
         })
     }
 }
@@ -163,13 +266,21 @@ mod tests {
             for owned in [true, false] {
                 for leased in [true, false] {
                     let phase = phase.clone();
-                    let value = Checkpoint {
+                    let mut value = Checkpoint {
                         epoch: 9,
                         owner: u64::MAX - 1,
                         phase,
                         owned,
                         leased,
+                        repairs: Names::default(),
                     };
+                    for key in ["", "a|b,c:d"] {
+                        assert_eq!(
+                            Checkpoint::parse(value.to_string().as_bytes()),
+                            Ok(value.clone())
+                        );
+                        value.repairs.insert(3, Bytes::from_static(key.as_bytes()));
+                    }
                     assert_eq!(Checkpoint::parse(value.to_string().as_bytes()), Ok(value));
                 }
             }
@@ -190,5 +301,11 @@ mod tests {
                 .contains("replid")
         );
         assert!(Checkpoint::parse(b"hello").unwrap_err().contains("fields"));
+        let id = "0123456789abcdef0123456789abcdef01234567";
+        for repairs in ["", "1", "x:61", "1:6", "1:zz", "1:61,"] {
+            let value = format!("v1|1|2|stream|{id}|1|0||{repairs}");
+            let error = Checkpoint::parse(value.as_bytes()).unwrap_err();
+            assert!(error.contains("repair"), "{repairs}: {error}");
+        }
     }
 }

@@ -77,6 +77,21 @@ const HELP: &[(&str, Kind, &str)] = &[
         "Error replies of the target, by code",
     ),
     (
+        "divergences_total",
+        Kind::Counter,
+        "Commands that failed inside a committed transaction, by code",
+    ),
+    (
+        "repairs_total",
+        Kind::Counter,
+        "Keys of the target repaired from the source",
+    ),
+    (
+        "repairs_open",
+        Kind::Gauge,
+        "Keys of the target that are under repair",
+    ),
+    (
         "reconnects_total",
         Kind::Counter,
         "Connections lost and made again, by side",
@@ -90,6 +105,11 @@ const HELP: &[(&str, Kind, &str)] = &[
         "Most unapplied bytes the spool may hold",
     ),
     (
+        "spool_disk_full",
+        Kind::Gauge,
+        "1 while the disk under the spool takes nothing more",
+    ),
+    (
         "target_inflight_bytes",
         Kind::Gauge,
         "Bytes sent to the target and not yet answered",
@@ -98,6 +118,11 @@ const HELP: &[(&str, Kind, &str)] = &[
         "leases_open",
         Kind::Gauge,
         "Keys that have a lease instead of their own expiry",
+    ),
+    (
+        "clock_skew_seconds",
+        Kind::Gauge,
+        "How far the clocks of source and target are apart",
     ),
     ("build_info", Kind::Gauge, "1, with the version as label"),
     (
@@ -189,13 +214,17 @@ impl Metrics {
             ("snapshot_bytes", status.snapshot_bytes.get()),
             ("spool_bytes", status.spool_bytes.get()),
             ("spool_limit_bytes", status.spool_limit.get()),
+            ("spool_disk_full", status.spool_disk_full.get()),
             ("target_inflight_bytes", status.inflight_bytes.get()),
             ("leases_open", status.leases_open.get()),
+            ("repairs_open", status.repairs_open.get()),
         ];
         for (name, value) in gauges {
             self.gauge(name, &[], value as f64);
         }
         self.gauge("lag_seconds", &[], status.lag_ms() as f64 / 1e3);
+        let skew_ms = status.clock_skew_ms.get();
+        self.gauge("clock_skew_seconds", &[], skew_ms as f64 / 1e3);
         self.gauge("build_info", &[("version", env!("CARGO_PKG_VERSION"))], 1.0);
     }
 
@@ -207,6 +236,7 @@ impl Metrics {
             status.snapshot_applied.get(),
         );
         self.counter("partial_resyncs_total", &[], status.partial_resyncs.get());
+        self.counter("repairs_total", &[], status.repairs.get());
         self.counter("commands_rewritten_total", &[], status.rewritten.get());
         for (index, count) in status.commands.read() {
             let name = command_name(index).unwrap_or("other");
@@ -223,6 +253,7 @@ impl Metrics {
         let labelled = [
             ("commands_dropped_total", "reason", &status.dropped),
             ("target_errors_total", "code", &status.target_errors),
+            ("divergences_total", "code", &status.divergences),
             ("reconnects_total", "side", &status.reconnects),
             ("full_resyncs_total", "reason", &status.full_resyncs),
         ];
@@ -355,6 +386,7 @@ mod tests {
         status.commands.hit(0);
         status.dropped.add("ping", 2);
         status.target_errors.add("OOM", 1);
+        status.divergences.add("WRONGTYPE", 1);
         status.reconnects.add("source", 1);
         status.full_resyncs.add("first", 1);
         status.snapshot_keys.add("hash|restore", 1);

@@ -17,7 +17,7 @@ use crate::clock::unix_ms;
 use crate::config::{SourceConfig, SpoolConfig};
 use crate::error::{Class, Side, SyncError, io_word};
 use crate::net::{self, Bulk, Stream};
-use crate::spool::{Feed, Syncer};
+use crate::spool::{Feed, Log, Syncer};
 use crate::status::{Phase, Status};
 use crate::supervise::SourceVersion;
 
@@ -28,6 +28,8 @@ const READ_BYTES_MIN: usize = 64 << 10;
 const TICK: Duration = Duration::from_millis(100);
 /// With a full spool, one read in this time.
 const TRICKLE: Duration = Duration::from_secs(5);
+/// With a full disk, no more than this waits in memory for room.
+const PENDING_BYTES_MAX: usize = 4 << 20;
 const SYNC_EVERY: Duration = Duration::from_secs(1);
 
 /// A connection whose PSYNC was answered.
@@ -261,11 +263,20 @@ impl Receiver<'_> {
         loop {
             self.drain_link()?;
             writable = writable && self.answer_source().await;
-            let paused = self.stream.unapplied_bytes() > self.spool.max_bytes;
+            let disk_full = self.feeds().any(|feed| feed.is_full());
+            let paused = disk_full || self.stream.unapplied_bytes() > self.spool.max_bytes;
             // A little is read all the same, so that the silence is not taken for the source's.
-            let may_read = !paused || last_read.elapsed() >= TRICKLE;
+            let may_read = !paused || (last_read.elapsed() >= TRICKLE && self.may_pend());
             tokio::select! {
                 biased;
+                // First what is rare: a source that always has more would leave no turn for its ACKs.
+                _ = tick.tick() => {
+                    self.confirm();
+                    let now = self.conn.now_ms();
+                    self.conn.link.tick(now).map_err(|error| link_error(&error, self.config))?;
+                    self.housekeeping(paused, &mut synced)?;
+                }
+                _ = self.stream.moved() => self.confirm(),
                 read = self.conn.read(), if may_read => match read {
                     Ok(0) => return Err(link_error(&self.conn.link.eof(), self.config)),
                     Ok(_) => {
@@ -277,13 +288,6 @@ impl Receiver<'_> {
                     }
                     Err(error) => return Err(broken(&error, self.config)),
                 },
-                _ = self.stream.moved() => self.confirm(),
-                _ = tick.tick() => {
-                    self.confirm();
-                    let now = self.conn.now_ms();
-                    self.conn.link.tick(now).map_err(|error| link_error(&error, self.config))?;
-                    self.housekeeping(paused, &mut synced)?;
-                }
             }
         }
     }
@@ -387,28 +391,58 @@ impl Receiver<'_> {
     }
 
     fn housekeeping(&self, paused: bool, synced: &mut Instant) -> Result<(), SyncError> {
-        let file = self.stream.with_log(|log| {
-            log.flush()?;
-            self.status.spool_bytes.set(log.disk_bytes());
-            Ok::<_, std::io::Error>(
-                (synced.elapsed() >= SYNC_EVERY)
-                    .then(|| log.take_unsynced())
-                    .flatten(),
-            )
-        });
-        if let Some(file) = file.map_err(spool_error)? {
-            *synced = Instant::now();
-            self.syncer.sync(file);
+        for feed in self.feeds() {
+            feed.with_log(Log::flush).map_err(spool_error)?;
         }
+        self.status
+            .spool_bytes
+            .set(self.stream.with_log(|log| log.disk_bytes()));
+        if synced.elapsed() >= SYNC_EVERY {
+            *synced = Instant::now();
+            for file in self.stream.with_log(Log::take_unsynced) {
+                self.syncer.sync(file);
+            }
+        }
+        self.say_full();
         self.say_paused(paused);
         Ok(())
+    }
+
+    /// The logs that are written to: the snapshot, while it arrives, and the stream.
+    fn feeds(&self) -> impl Iterator<Item = &Feed> {
+        self.snapshot.into_iter().chain([self.stream])
+    }
+
+    /// Whether a little more may wait in memory for room on the disk.
+    fn may_pend(&self) -> bool {
+        self.feeds()
+            .all(|feed| feed.with_log(|log| log.pending_bytes()) <= PENDING_BYTES_MAX)
     }
 }
 
 impl Receiver<'_> {
+    /// Says when the disk takes nothing more, and when it does again.
+    fn say_full(&self) {
+        let full = self
+            .feeds()
+            .find_map(|feed| feed.with_log(|log| log.full().map(str::to_owned)));
+        let was_full = self.status.spool_disk_full.get() == 1;
+        self.status.spool_disk_full.set(u64::from(full.is_some()));
+        match full {
+            Some(error) if !was_full => tracing::error!(
+                %error,
+                "the disk under the spool is full: not reading from the source until there is room"
+            ),
+            None if was_full => {
+                tracing::info!("there is room on the disk under the spool again");
+            }
+            _ => {}
+        }
+    }
+
     /// Says when reading stops because the spool is full, and when it goes on.
     fn say_paused(&self, paused: bool) {
-        if self.paused.replace(paused) == paused {
+        if self.paused.replace(paused) == paused || self.status.spool_disk_full.get() == 1 {
             return;
         }
         let (unapplied_bytes, limit_bytes) = (self.stream.unapplied_bytes(), self.spool.max_bytes);
@@ -428,8 +462,16 @@ impl Receiver<'_> {
     }
 }
 
-/// An error of the spool's disk.
+/// An error of the spool's disk. Damage is cut off when the spool is opened anew, and what it held is asked of the
+/// source again.
 #[expect(clippy::needless_pass_by_value, reason = "for map_err")]
 pub(crate) fn spool_error(error: std::io::Error) -> SyncError {
-    SyncError::local(format!("spool: {error}"))
+    let what = SyncError::local(format!("spool: {error}"));
+    match error.kind() {
+        std::io::ErrorKind::InvalidData => SyncError {
+            class: Class::Resync,
+            ..what
+        },
+        _ => what,
+    }
 }

@@ -174,6 +174,12 @@ pub struct Status {
     pub rewritten: Number,
     /// Error replies of the target, by code.
     pub target_errors: Counters,
+    /// Commands that failed inside a committed EXEC, by code.
+    pub divergences: Counters,
+    /// Keys repaired from the source.
+    pub repairs: Number,
+    /// Keys under repair.
+    pub repairs_open: Number,
     /// Reconnects, by side.
     pub reconnects: Counters,
     /// Full syncs, by reason.
@@ -186,10 +192,14 @@ pub struct Status {
     pub leases_waiting: Number,
     /// Those of them whose expiry is not near.
     pub leases_far: Number,
+    /// How far the clocks of source and target are apart, in milliseconds.
+    pub clock_skew_ms: Number,
     /// Bytes on disk.
     pub spool_bytes: Number,
     /// Most bytes on disk.
     pub spool_limit: Number,
+    /// 1 while the disk under the spool takes nothing more.
+    pub spool_disk_full: Number,
     /// Bytes sent to the target and not yet answered.
     pub inflight_bytes: Number,
     /// Commands sent to the target and not yet answered.
@@ -274,7 +284,8 @@ impl Status {
 
     /// Whether the target is a faithful copy, up to `lag_max_ms`.
     pub fn is_ready(&self, lag_max_ms: u64) -> bool {
-        self.phase() == Phase::Stream && self.leases_far.get() == 0 && self.lag_ms() <= lag_max_ms
+        let waits = self.leases_far.get() + self.repairs_open.get();
+        self.phase() == Phase::Stream && waits == 0 && self.lag_ms() <= lag_max_ms
     }
 }
 

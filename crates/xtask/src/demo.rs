@@ -4,7 +4,6 @@
 //! the way and goes on where it was; then the applications switch, and every key is compared. Exits non-zero if one
 //! thing differs.
 
-mod children;
 mod cutover;
 mod daemon;
 mod load;
@@ -14,7 +13,6 @@ mod screen;
 mod setup;
 mod summary;
 mod target;
-mod text;
 mod watch;
 
 use std::fs::{self, File};
@@ -23,12 +21,15 @@ use std::time::{Duration, Instant};
 
 use testkit::{Client, Server};
 
+use crate::children;
 use daemon::Daemon;
 use load::Load;
 use options::Options;
 use screen::Screen;
 use target::Target;
 use watch::{Lag, Watch};
+
+pub(crate) use setup::build;
 
 /// How long the daemon may take for the snapshot, or to catch up, before the demo gives up.
 const PATIENCE: Duration = Duration::from_secs(300);
@@ -193,7 +194,7 @@ fn kill_and_resume(
         "killed",
         &format!(
             "process {pid}, for {}; the applications go on writing",
-            text::seconds(DOWN)
+            crate::text::seconds(DOWN)
         ),
     );
     watch.header();
@@ -219,7 +220,7 @@ fn kill_and_resume(
     screen.good(&shown);
     screen.good(&format!(
         "caught up {} after the start",
-        text::seconds(back_after)
+        crate::text::seconds(back_after)
     ));
     Ok(back_after)
 }

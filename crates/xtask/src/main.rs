@@ -1,5 +1,7 @@
 //! `cargo xtask`: the tasks of this repository, one module each.
 
+mod bench;
+mod children;
 mod commands;
 mod compat;
 mod demo;
@@ -7,6 +9,8 @@ mod engines;
 mod golden;
 mod program;
 mod test;
+mod text;
+mod torture;
 
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -18,6 +22,9 @@ usage: cargo xtask TASK [ARGS...]
                       bring the real servers that the tests run against (--help says more)
   test [--quick]      everything that has to pass: format, lints, build, unit and end-to-end tests
   demo [--keep]       a whole migration on this machine, with proof (--help says more)
+  torture [--minutes N] [--seed S]
+                      faults on every side at once, with proof after every round (--help says more)
+  bench [NAMES...]    what a migration costs, beside REPLICAOF in the same run (--help says more)
   compat [--only NAMES] [--json]
                       every pair of versions, and docs/compatibility.md from it (--help says more)
   golden [NAMES...]   RDB files of real servers for the tests of crates/rdb (--help says more)
@@ -45,9 +52,11 @@ fn run(task: &str, args: &[String]) -> Result<(), String> {
     match task {
         "engines" => engines::run(args),
         "test" => test::run(args),
+        "bench" => bench::run(args),
         "compat" => compat::run(args),
         "golden" => golden::run(args),
         "commands" => commands::run(args),
+        "torture" => torture::run(args),
         "demo" => demo::run(args),
         _ => Err(format!("there is no such task\n\n{USAGE}")),
     }

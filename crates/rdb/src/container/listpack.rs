@@ -35,12 +35,41 @@ pub(crate) fn walk(
 ) -> Result<u64, ErrorKind> {
     let declared = header(blob)?;
     let (mut at, mut count) = (HEADER, 0);
-    while let Some((next, after)) = entry(blob, at)? {
+    loop {
+        let (next, after) = match short(blob, at) {
+            Some(found) => found,
+            None => match entry(blob, at)? {
+                Some(found) => found,
+                None => return end(blob, at, declared, count),
+            },
+        };
         each(count, next)?;
         count += 1;
         at = after;
     }
-    end(blob, at, declared, count)
+}
+
+/// The entry at `at` and where the next one begins, if it is a short text or a small number: most entries are.
+#[inline]
+fn short(blob: &[u8], at: usize) -> Option<(Entry, usize)> {
+    let &first = blob.get(at)?;
+    if first >= 0xc0 {
+        return None;
+    }
+    let size = SIZES.get(usize::from(first)).copied().unwrap_or_default();
+    let behind = at + usize::from(size);
+    if blob.get(behind) != Some(&size) {
+        return None;
+    }
+    let next = if first < 0x80 {
+        Entry::Int(i64::from(first))
+    } else {
+        Entry::Text {
+            start: at + 1,
+            end: behind,
+        }
+    };
+    Some((next, behind + 1))
 }
 
 /// What has to be so behind the last entry.

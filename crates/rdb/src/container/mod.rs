@@ -93,13 +93,20 @@ impl Packed {
                     Ok(())
                 })
             }
-            (_, Some(members)) => self.walk(blob, |index, entry| match index % entries {
-                0 => {
-                    members.entry(blob, entry);
-                    Ok(())
-                }
-                place => self.check_entry(blob, place, entry),
-            }),
+            (_, Some(members)) => {
+                let mut place = 0;
+                self.walk(blob, |_, entry| {
+                    let this = place;
+                    place = if this + 1 == entries { 0 } else { this + 1 };
+                    match this {
+                        0 => {
+                            members.entry(blob, entry);
+                            Ok(())
+                        }
+                        _ => self.check_entry(blob, this, entry),
+                    }
+                })
+            }
             (_, None) => self.walk(blob, |index, entry| {
                 self.check_entry(blob, index % entries, entry)
             }),
@@ -112,7 +119,7 @@ impl Packed {
         match (self.shape, place, entry) {
             (Shape::Scored, 1, Entry::Text { start, end }) => {
                 let text = blob.get(start..end).unwrap_or_default();
-                double::text(text).map(drop).map_err(Stop::in_full)
+                double::check_text(text).map_err(Stop::in_full)
             }
             (Shape::Expiring, 2, entry) => expiry(entry).map(drop),
             _ => Ok(()),

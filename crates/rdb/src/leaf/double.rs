@@ -27,6 +27,15 @@ pub(crate) fn framed_text(reader: &mut Reader<'_>) -> Result<Score, Stop> {
     }
 }
 
+/// Whether [`framed_text`] takes it.
+pub(crate) fn check_framed_text(reader: &mut Reader<'_>) -> Result<(), Stop> {
+    match reader.u8()? {
+        253 => Err(NAN),
+        254 | 255 => Ok(()),
+        n => check_text(reader.take(usize::from(n))?),
+    }
+}
+
 pub(crate) fn text(bytes: &[u8]) -> Result<Score, Stop> {
     if let Some(short) = short_decimal(bytes) {
         return Ok(Score(short));
@@ -35,6 +44,21 @@ pub(crate) fn text(bytes: &[u8]) -> Result<Score, Stop> {
     // The standard parser rounds correctly and takes what strtod takes, except for hexadecimal
     // and leading blanks, which no server writes.
     score(text.parse::<f64>().map_err(|_| TEXT)?)
+}
+
+/// Whether [`text`] takes it: most texts are digits with a point among them, which need no more than a look.
+#[inline]
+pub(crate) fn check_text(bytes: &[u8]) -> Result<(), Stop> {
+    let digits = bytes.strip_prefix(b"-").unwrap_or(bytes);
+    let (mut points, mut others) = (0_usize, 0_usize);
+    for byte in digits {
+        points += usize::from(*byte == b'.');
+        others += usize::from(!byte.is_ascii_digit());
+    }
+    if others == points && points <= 1 && digits.len() > points {
+        return Ok(());
+    }
+    text(bytes).map(drop)
 }
 
 /// The number of a text that has at most fifteen digits, perhaps a point, and nothing else: both the digits and the power

@@ -57,23 +57,31 @@ const fn instruction_len(control: Option<&u8>) -> usize {
 /// Fills `output` exactly from `input`.
 pub(crate) fn decompress(mut input: &[u8], output: &mut [u8]) -> Result<(), ErrorKind> {
     let mut at = 0;
-    while !input.is_empty() {
+    while let Some((&control, body)) = input.split_first() {
+        if control < 32 {
+            let len = usize::from(control) + 1;
+            let room = output.get_mut(at..).unwrap_or_default();
+            // A fixed number of bytes is copied in few moves; those too many are written over.
+            if let (Some(wide), Some(place)) = (body.first_chunk(), room.first_chunk_mut::<32>()) {
+                *place = *wide;
+            } else {
+                let literal = body.get(..len).ok_or(SHORT)?;
+                let place = room.get_mut(..len).ok_or(LENGTH)?;
+                place.copy_from_slice(literal);
+            }
+            input = body.get(len..).ok_or(SHORT)?;
+            at += len;
+            continue;
+        }
         let (next, rest) = instruction(input).ok_or(SHORT)?;
         input = rest;
-        match next {
-            Instruction::Literal(literal) => {
-                let place = output.get_mut(at..at + literal.len()).ok_or(LENGTH)?;
-                place.copy_from_slice(literal);
-                at += literal.len();
+        if let Instruction::Copy { len, back } = next {
+            let from = at.checked_sub(back).ok_or(OUTSIDE)?;
+            if len > output.len() - at {
+                return Err(LENGTH);
             }
-            Instruction::Copy { len, back } => {
-                let from = at.checked_sub(back).ok_or(OUTSIDE)?;
-                if len > output.len() - at {
-                    return Err(LENGTH);
-                }
-                copy_within(output, from, at, len);
-                at += len;
-            }
+            copy_within(output, from, at, len);
+            at += len;
         }
     }
     if at == output.len() {
@@ -86,6 +94,15 @@ pub(crate) fn decompress(mut input: &[u8], output: &mut [u8]) -> Result<(), Erro
 /// Repeats what stands from `from` on at `at`, where `from < at` and all is within `output`.
 #[inline]
 fn copy_within(output: &mut [u8], from: usize, mut at: usize, mut len: usize) {
+    // Most copies are short and do not overlap: as above, sixteen bytes are one move.
+    if len <= 16 && at - from >= 16 {
+        let (before, behind) = output.split_at_mut(at);
+        let source = before.get(from..).and_then(<[u8]>::first_chunk::<16>);
+        if let (Some(source), Some(place)) = (source, behind.first_chunk_mut::<16>()) {
+            *place = *source;
+            return;
+        }
+    }
     // What is written lengthens what can be copied next, so an overlap takes few rounds.
     while len > 0 {
         let step = len.min(at - from);

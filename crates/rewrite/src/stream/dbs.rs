@@ -62,23 +62,51 @@ impl Work<'_> {
 
     /// `COPY source destination [DB db] [REPLACE]`.
     pub(super) fn copy(self) -> Done {
+        self.copy_to().1
+    }
+
+    /// The db that a `COPY` is for, if it is one, and what becomes of it under the filter.
+    pub(super) fn copy_to(&self) -> (Option<Db>, Done) {
         let words = self.words;
         let named = (3..words.len()).find(|at| words.is(*at, b"DB"));
         let to = match named {
             Some(at) => parse_db(words.at(at + 1)),
             None => Some(self.db),
         };
-        match to.map(|to| (self.between(self.db, to), self.passes(to))) {
+        let done = match to.map(|to| (self.between(self.db, to), self.passes(to))) {
             None | Some((None, _)) => Done::Forward,
             Some((Some(_), false)) => Done::Dropped(DropReason::FilterDb),
             Some((Some(reason), true)) => Done::Dropped(reason),
+        };
+        (to, done)
+    }
+
+    /// How a flush is to be done, if the target knows that word: `ASYNC` came with 4.0, `SYNC` with 6.2.
+    fn flush_mode(&self) -> Option<&[u8]> {
+        let target = &self.options.target;
+        let known = target.words_of_6_2 || (target.unlink && self.words.is(1, b"ASYNC"));
+        let mode = self.words.args.get(1).filter(|_| known)?;
+        Some(mode.of(self.words.frame))
+    }
+
+    /// `FLUSHDB [ASYNC | SYNC]`
+    pub(super) fn flushdb(mut self) -> Done {
+        if self.words.len() < 2 || self.flush_mode().is_some() {
+            return Done::Forward;
         }
+        self.emit(&[b"FLUSHDB"]);
+        Done::Rewritten(1)
     }
 
     /// `FLUSHALL [ASYNC | SYNC]`. With some dbs filtered out it is `FLUSHDB` of each of the others.
     pub(super) fn flushall(mut self) -> Done {
+        let mode = self.flush_mode().map(<[u8]>::to_vec);
         if !self.options.filter.has_db_rules() {
-            return Done::Forward;
+            if self.words.len() < 2 || mode.is_some() {
+                return Done::Forward;
+            }
+            self.emit(&[b"FLUSHALL"]);
+            return Done::Rewritten(1);
         }
         let mut commands = 0;
         for db in (0..self.options.databases)
@@ -86,8 +114,8 @@ impl Work<'_> {
             .filter(|db| self.options.filter.db(*db))
         {
             self.select(db);
-            match self.words.args.get(1) {
-                Some(mode) => self.emit(&[b"FLUSHDB", mode.of(self.words.frame)]),
+            match &mode {
+                Some(mode) => self.emit(&[b"FLUSHDB", mode]),
                 None => self.emit(&[b"FLUSHDB"]),
             }
             commands += 2;

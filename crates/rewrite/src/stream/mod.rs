@@ -12,12 +12,14 @@
 
 mod dbs;
 mod expire;
+mod older;
 mod plan;
 mod restore;
 mod scripts;
 mod split;
 mod streams;
 mod strings;
+mod xadd;
 
 use bytes::Bytes;
 use resp::Arg;
@@ -106,6 +108,7 @@ pub struct StreamRewriter {
     places: Vec<usize>,
     lease: Option<LeaseRule>,
     granted: Vec<Granted>,
+    left_out: u64,
 }
 
 /// Moves expiries that would come too early at the target: set it while the target is behind its source, where a key
@@ -145,6 +148,7 @@ struct Work<'a> {
     out: &'a mut Vec<u8>,
     lease: Option<LeaseRule>,
     granted: &'a mut Vec<Granted>,
+    left_out: &'a mut u64,
 }
 
 impl StreamRewriter {
@@ -160,6 +164,7 @@ impl StreamRewriter {
             places: Vec::new(),
             lease: None,
             granted: Vec::new(),
+            left_out: 0,
             options,
         }
     }
@@ -229,6 +234,7 @@ impl StreamRewriter {
             out,
             lease: self.lease,
             granted: &mut self.granted,
+            left_out: &mut self.left_out,
         };
         match work.act(plan.action) {
             Ok(Done::Forward) => Ok(Outcome::Forward { command: id }),
@@ -252,6 +258,12 @@ impl StreamRewriter {
     /// The expiries moved since the last call.
     pub fn granted(&mut self) -> std::vec::Drain<'_, Granted> {
         self.granted.drain(..)
+    }
+
+    /// How many commands since the last call went without some of their words, which the target does not know: a loss,
+    /// to be counted as [`DropReason::TargetLacksWords`].
+    pub fn take_left_out(&mut self) -> u64 {
+        std::mem::take(&mut self.left_out)
     }
 
     /// The db in force.
@@ -399,6 +411,16 @@ impl Work<'_> {
             Action::Function => self.function()?,
             Action::StreamGroup => self.stream_group(),
             Action::StreamSetId => self.stream_set_id(),
+            Action::Xadd => self.xadd()?,
+            Action::Xtrim => self.xtrim()?,
+            Action::Zadd => self.zadd(),
+            Action::PopMany(end) => self.pop_many(end),
+            Action::ZpopMany(end) => self.zpop_many(end),
+            Action::Lmove => self.lmove(),
+            Action::CopyByValue => self.copy_by_value()?,
+            Action::Flushdb => self.flushdb(),
+            Action::Bitop => self.bitop()?,
+            Action::MsetexApart => self.msetex_apart()?,
             Action::Lacks => self.unknown_there()?,
             Action::Forward
             | Action::Select
@@ -428,6 +450,17 @@ impl Work<'_> {
         match self.options.losses {
             Losses::Refuse => Err(ErrorKind::CommandUnknown),
             Losses::Allow => Ok(Done::Dropped(DropReason::TargetLacks)),
+        }
+    }
+
+    /// Some words go that the target does not know: an error, or counted.
+    fn leave_out(&mut self, what: &'static str) -> Result<(), ErrorKind> {
+        match self.options.losses {
+            Losses::Refuse => Err(ErrorKind::TargetLacks { what }),
+            Losses::Allow => {
+                *self.left_out += 1;
+                Ok(())
+            }
         }
     }
 

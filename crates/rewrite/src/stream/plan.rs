@@ -61,8 +61,26 @@ pub(super) enum Action {
     /// `XGROUP`, `XSETID` for a target that lacks some of their words.
     StreamGroup,
     StreamSetId,
+    Xadd,
+    Xtrim,
+    /// For targets that lack some of their words, or the whole command.
+    Zadd,
+    PopMany(End),
+    ZpopMany(End),
+    Lmove,
+    CopyByValue,
+    Flushdb,
+    Bitop,
+    MsetexApart,
     /// The target has no such command.
     Lacks,
+}
+
+/// An end of a list or a sorted set.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum End {
+    First,
+    Last,
 }
 
 /// How a time is meant.
@@ -172,6 +190,7 @@ fn plan(command: &Command, filter: &Filter, target: &Abilities) -> Plan {
             Action::Swapdb
                 | Action::Move
                 | Action::Copy
+                | Action::CopyByValue
                 | Action::Flushall
                 | Action::Script
                 | Action::Function
@@ -223,6 +242,10 @@ fn keeps_its_name(action: Action) -> bool {
             | Action::Copy
             | Action::StreamGroup
             | Action::StreamSetId
+            | Action::Xadd
+            | Action::Xtrim
+            | Action::Flushdb
+            | Action::Bitop
     )
 }
 
@@ -263,7 +286,23 @@ fn action(command: &Command, target: &Abilities) -> Action {
         "hexpireat" => Action::FieldExpire(Time::EXAT),
         "hpexpireat" => Action::FieldExpire(Time::PXAT),
         "hsetex" | "hgetex" => Action::FieldOptions,
+        "msetex" if !target.has_command(b"msetex") => Action::MsetexApart,
         "msetex" => Action::Msetex,
+        "lpushx" if !target.unlink => Action::Rename("LPUSH"),
+        "rpushx" if !target.unlink => Action::Rename("RPUSH"),
+        "zpopmin" if !target.zset_pops => Action::ZpopMany(End::First),
+        "zpopmax" if !target.zset_pops => Action::ZpopMany(End::Last),
+        "bitop" if !target.words_of_8_2 => Action::Bitop,
+        "xadd" => Action::Xadd,
+        "xtrim" => Action::Xtrim,
+        name if !target.words_of_6_2 && SINCE_6_2.contains(&name) => match name {
+            "zadd" => Action::Zadd,
+            "lpop" => Action::PopMany(End::First),
+            "rpop" => Action::PopMany(End::Last),
+            "lmove" => Action::Lmove,
+            "copy" => Action::CopyByValue,
+            _ => Action::Flushdb,
+        },
         "hset" => Action::Hset,
         "restore" | "restore-asking" => Action::Restore,
         "swapdb" => Action::Swapdb,
@@ -278,6 +317,9 @@ fn action(command: &Command, target: &Abilities) -> Action {
         _ => Action::Forward,
     }
 }
+
+/// Commands that have got words with 6.2, or came with it and can be said otherwise.
+const SINCE_6_2: [&str; 6] = ["zadd", "lpop", "rpop", "lmove", "copy", "flushdb"];
 
 /// Commands that are about a server, a connection or a cluster, not about data.
 fn is_control(command: &Command) -> bool {

@@ -38,15 +38,10 @@ impl Work<'_> {
         let target = &self.options.target;
         match options.expire_at_ms {
             Some(at) if options.changed || !target.set_pxat || self.lease.is_some() => {
-                self.set_until(key, value, at)
+                Done::Rewritten(self.set_until(key, value, at))
             }
-            None if options.keep_ttl && !target.set_keepttl => {
-                self.emit(&[b"EVAL", SET_KEEPTTL_SCRIPT, b"1", key, value]);
-                Done::Rewritten(1)
-            }
-            None if options.changed && options.keep_ttl => {
-                self.emit(&[b"SET", key, value, b"KEEPTTL"]);
-                Done::Rewritten(1)
+            None if options.keep_ttl && (options.changed || !target.set_keepttl) => {
+                Done::Rewritten(self.set_keeping(key, value))
             }
             None if options.changed => {
                 self.emit(&[b"SET", key, value]);
@@ -82,22 +77,35 @@ impl Work<'_> {
             .then_some(options)
     }
 
-    fn set_until(&mut self, key: &[u8], value: &[u8], at_ms: i64) -> Done {
+    /// A new value with the old TTL; how many commands that takes.
+    pub(super) fn set_keeping(&mut self, key: &[u8], value: &[u8]) -> u32 {
+        if self.options.target.set_keepttl {
+            self.emit(&[b"SET", key, value, b"KEEPTTL"]);
+        } else {
+            self.emit(&[b"EVAL", SET_KEEPTTL_SCRIPT, b"1", key, value]);
+        }
+        1
+    }
+
+    /// A new value and a new expiry; how many commands that takes.
+    pub(super) fn set_until(&mut self, key: &[u8], value: &[u8], at_ms: i64) -> u32 {
         let at = Decimal::new(self.leased(key, at_ms));
         if self.options.target.set_pxat {
             self.emit(&[b"SET", key, value, b"PXAT", at.text()]);
-            return Done::Rewritten(1);
+            return 1;
         }
         self.emit(&[b"SET", key, value]);
         self.emit(&[b"PEXPIREAT", key, at.text()]);
-        Done::Rewritten(2)
+        2
     }
 
     /// `SETEX key s value`, `PSETEX key ms value`.
     pub(super) fn set_expiring(mut self, time: Time) -> Done {
         let words = self.words;
         match self.at_ms(words.at(2), time) {
-            Some(at) if words.len() == 4 => self.set_until(words.at(1), words.at(3), at),
+            Some(at) if words.len() == 4 => {
+                Done::Rewritten(self.set_until(words.at(1), words.at(3), at))
+            }
             Some(_) | None => Done::Forward,
         }
     }

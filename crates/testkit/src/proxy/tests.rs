@@ -162,8 +162,28 @@ fn swallows() {
     client.write_all(b"lost").expect("write");
     assert!(nothing_comes(&mut server));
     rig.proxy.release(Direction::ToServer);
+    client.write_all(b"behind a hole").expect("write");
+    assert!(nothing_comes(&mut server));
+    server.write_all(b"other way").expect("write");
+    assert_eq!(exactly(&mut client, 9), b"other way");
+    let (mut client, mut server) = rig.connect();
     client.write_all(b"seen").expect("write");
     assert_eq!(exactly(&mut server, 4), b"seen");
+}
+
+#[test]
+fn holds_old_connections_while_new_ones_pass() {
+    let rig = Rig::new();
+    let (mut client, mut server) = rig.connect();
+    rig.proxy.hold_old(Direction::ToServer);
+    client.write_all(b"EXEC").expect("write");
+    drop(client);
+    let (mut newer, mut taken) = rig.connect();
+    newer.write_all(b"WATCH").expect("write");
+    assert_eq!(exactly(&mut taken, 5), b"WATCH");
+    assert!(nothing_comes(&mut server));
+    rig.proxy.release(Direction::ToServer);
+    assert_eq!(read_out(&mut server), (b"EXEC".to_vec(), None));
 }
 
 #[test]

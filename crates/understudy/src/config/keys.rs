@@ -578,6 +578,12 @@ pub(crate) const KEYS: &[Key] = &[
         "When the source no longer has our position: a new snapshot (keys gone at the source are removed), or stop.",
     ),
     key(
+        "checkpoint.on_divergence",
+        Kind::Word(&["repair", "fail"]),
+        r#""repair""#,
+        "When a command fails at the target (somebody else has written its key): that key again from the source, or stop.",
+    ),
+    key(
         "limits.memory",
         Kind::Bytes,
         r#""256mb""#,

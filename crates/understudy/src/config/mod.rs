@@ -168,6 +168,8 @@ pub struct Config {
     pub link_name: String,
     /// New snapshot when the source has lost our position.
     pub resync_on_history_lost: bool,
+    /// Keys whose commands fail at the target are copied again from the source.
+    pub repair: bool,
     /// `/readyz` says 200 up to this lag.
     pub ready_lag: Duration,
     /// Time for what is in flight at a stop.
@@ -224,6 +226,7 @@ impl Config {
             },
             filter: filter(doc)?,
             resync_on_history_lost: doc.text("checkpoint.on_history_lost") == "resync",
+            repair: doc.text("checkpoint.on_divergence") == "repair",
             ready_lag: Duration::from_millis(doc.int("advanced.ready_lag")),
             shutdown_timeout: Duration::from_millis(doc.int("limits.shutdown_timeout")),
             source,

@@ -296,7 +296,7 @@ impl Mark {
             .ask_all(&[vec![b"TIME"], vec![b"INFO", b"replication"]])
             .await?;
         let read = Instant::now();
-        let [Value::Array(time), info] = answers.as_slice() else {
+        let [time, info] = answers.as_slice() else {
             return Ok(Self::guess(feed));
         };
         let offset = info
@@ -449,18 +449,23 @@ impl Target {
             self.client.call(&[b"UNWATCH"]).await?;
             return Ok(Some(kept));
         }
-        let mut commands: Vec<Vec<&[u8]>> = vec![vec![b"MULTI"]];
-        commands.extend(
-            texts
-                .iter()
-                .map(|(key, at)| vec![&b"PEXPIREAT"[..], key, at.as_bytes()]),
-        );
+        // Alone: a busy server may refuse it and take what follows, which then would not be guarded.
+        self.client.call(&[b"MULTI"]).await?;
+        let mut commands: Vec<Vec<&[u8]>> = texts
+            .iter()
+            .map(|(key, at)| vec![&b"PEXPIREAT"[..], key, at.as_bytes()])
+            .collect();
         commands.push(vec![b"EXEC"]);
         let replies = self.client.ask_all(&commands).await?;
-        match replies.last() {
-            Some(Value::Array(_)) => Ok(Some(kept)),
-            Some(Value::Error(error)) => Err(self.client.refused(&[b"PEXPIREAT"], error)),
-            _ => Ok(None),
+        // The first error is the cause; EXEC only says that there was one.
+        let refused = replies.iter().find_map(|reply| match reply {
+            Value::Error(error) => Some(error),
+            _ => None,
+        });
+        match (refused, replies.last()) {
+            (Some(error), _) => Err(self.client.refused(&[b"PEXPIREAT"], error)),
+            (None, Some(Value::Array(_))) => Ok(Some(kept)),
+            (None, _) => Ok(None),
         }
     }
 
@@ -496,9 +501,8 @@ impl Target {
         questions.push(vec![b"TIME"]);
         let mut answers = self.client.ask_all(&questions).await?;
         let now_ms = match answers.pop() {
-            Some(Value::Array(time)) => time_ms(&time).unwrap_or_else(now_ms),
             Some(Value::Error(error)) => return Err(self.client.refused(&[b"TIME"], &error)),
-            _ => now_ms(),
+            time => time.as_ref().and_then(time_ms).unwrap_or_else(now_ms),
         };
         let refused = answers.iter().find_map(|answer| match answer {
             Value::Error(error) => Some(error),
@@ -542,8 +546,11 @@ impl Target {
     }
 }
 
-/// The reply to TIME: seconds and microseconds.
-fn time_ms(time: &[Value]) -> Option<i64> {
+/// The reply to TIME, seconds and microseconds, in milliseconds.
+pub(super) fn time_ms(reply: &Value) -> Option<i64> {
+    let Value::Array(time) = reply else {
+        return None;
+    };
     let number = |value: Option<&Value>| -> Option<i64> {
         std::str::from_utf8(value?.as_bytes()?).ok()?.parse().ok()
     };
@@ -557,7 +564,7 @@ fn positive(answer: &Value) -> Option<i64> {
     }
 }
 
-fn now_ms() -> i64 {
+pub(super) fn now_ms() -> i64 {
     i64::try_from(unix_ms()).unwrap_or(i64::MAX)
 }
 

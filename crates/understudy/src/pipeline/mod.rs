@@ -1,8 +1,10 @@
 //! From the spool to the target: the snapshot, then the stream.
 
+mod clocks;
 mod lane;
 mod lease;
 mod lookahead;
+mod repair;
 mod sets;
 mod snapshot;
 mod stream;
@@ -13,7 +15,9 @@ use crate::config::Config;
 use crate::status::Status;
 use crate::target::Databases;
 
+pub(crate) use clocks::compare_forever;
 pub(crate) use lease::{Leases, end_all, settle_forever};
+pub(crate) use repair::Repairs;
 pub(crate) use snapshot::SnapshotApplier;
 pub(crate) use stream::{StreamApplier, stream_limits};
 pub(crate) use sweep::{KeySet, remove_unfinished, sweep};
@@ -24,6 +28,7 @@ pub(crate) struct Common<'a> {
     pub(crate) config: &'a Config,
     pub(crate) status: &'a Status,
     pub(crate) leases: &'a Leases,
+    pub(crate) repairs: &'a Repairs,
     pub(crate) databases: &'a Databases,
 }
 

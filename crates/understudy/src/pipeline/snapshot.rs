@@ -84,6 +84,7 @@ impl<'a> SnapshotApplier<'a> {
             status,
             leases,
             databases,
+            ..
         } = common;
         // Without a stream to follow there is nothing that an expiry could come too early for.
         let leases = config.source.sync_aof.then_some(leases);

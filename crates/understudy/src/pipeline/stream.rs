@@ -1,16 +1,20 @@
 //! The command stream, applied in units: one in flight, the next one being collected meanwhile.
 
+mod heal;
+
 use bytes::{Buf, Bytes, BytesMut};
 use replica::ReplOffset;
 use resp::{CommandDecoder, ErrorReply, Limits, ReplyKind, ReplyScanner, Summary};
-use rewrite::{CommandId, Db, Outcome, StreamRewriter};
+use rewrite::{CommandId, Db, DropReason, Outcome, StreamRewriter};
 use tokio::io::AsyncReadExt;
 use tokio::time::Instant;
 
+use self::heal::{Course, Heal};
 use super::lease::Leases;
+use super::repair::Repairs;
 use super::unit::{End, Sealed, Unit};
 use super::{ALLOW_LOSS, Common};
-use crate::checkpoint::{self, Checkpoint, Phase, Position};
+use crate::checkpoint::{self, Checkpoint, Names, Phase, Position};
 use crate::client::{class_of, mend};
 use crate::clock::unix_ms;
 use crate::config::Config;
@@ -23,6 +27,9 @@ use crate::target::{Databases, Target};
 
 /// A target this far behind is behind.
 const BEHIND_MS: u64 = 200;
+
+/// The first version with PEXPIRETIME.
+const TELLS_TIME: rewrite::Version = rewrite::Version::new(7, 0, 0);
 
 /// How a run of the applier ended well.
 #[derive(Debug, PartialEq, Eq)]
@@ -48,6 +55,11 @@ pub(crate) struct StreamApplier<'a> {
     spare: Vec<u8>,
     leases: &'a Leases,
     databases: &'a Databases,
+    repairs: &'a Repairs,
+    heal: Heal<'a>,
+    source_version: Option<rewrite::Version>,
+    /// The source has PEXPIRETIME.
+    tells_time: bool,
     /// Commands that carry a key's expiry to another name or database.
     carriers: Vec<CommandId>,
     /// The snapshot in the spool, until a position in the stream is confirmed.
@@ -143,6 +155,8 @@ struct Inflight {
     exec: Option<Summary>,
     /// Watched, and as this unit wrote it.
     is_ours: bool,
+    /// Keys whose values from the source it holds.
+    placed: Names,
 }
 
 /// Why a unit was not taken, or the next one may not go.
@@ -161,6 +175,7 @@ impl<'a> StreamApplier<'a> {
             config,
             status,
             leases,
+            repairs,
             databases,
         } = common;
         let key = checkpoint::key(&config.link_name);
@@ -170,23 +185,16 @@ impl<'a> StreamApplier<'a> {
             .iter()
             .filter_map(|name| table.find(name.as_bytes()))
             .collect();
-        let options = rewrite::StreamOptions {
-            filter: config.filter.clone(),
-            source_version,
-            own_key_mark: Bytes::from_static(checkpoint::KEY_PREFIX.as_bytes()),
-            checkpoint_key: Bytes::from(key.clone()),
-            start_db: Db(position.db),
-            losses: config.target.losses,
-            ..rewrite::StreamOptions::new(target.abilities.clone())
-        };
-        Self {
+        repairs.add(&target.checkpoint.repairs);
+        let rewriter = rewriter(config, &target, &key, source_version, Db(position.db));
+        let applier = Self {
             config,
             status,
             feed,
             target,
             key,
             input: Input::at(position.offset.0),
-            rewriter: StreamRewriter::new(options),
+            rewriter,
             scratch: Vec::new(),
             next: Unit::default(),
             inflight: None,
@@ -194,9 +202,25 @@ impl<'a> StreamApplier<'a> {
             spare: Vec::new(),
             leases,
             databases,
+            repairs,
+            heal: Heal::new(repairs.names()),
+            source_version,
+            tells_time: source_version.is_some_and(|version| version >= TELLS_TIME),
             carriers,
             snapshot: None,
-        }
+        };
+        applier.show_repairs();
+        applier
+    }
+
+    fn rewriter_at(&self, db: Db) -> StreamRewriter {
+        rewriter(
+            self.config,
+            &self.target,
+            &self.key,
+            self.source_version,
+            db,
+        )
     }
 
     /// Makes the target's checkpoint say `position`, before anything of the stream is applied.
@@ -219,12 +243,22 @@ impl<'a> StreamApplier<'a> {
     pub(crate) async fn run(mut self) -> Result<StreamEnd, SyncError> {
         loop {
             let starved = self.fill()?;
-            if self.inflight.is_none() && self.next.end().is_some() {
-                self.send().await?;
-                continue;
+            self.begin_reading();
+            if self.inflight.is_none() {
+                if let Some(error) = self.give_up().await {
+                    return Err(error);
+                }
+                if self.next.end().is_some() {
+                    self.send().await?;
+                    continue;
+                }
             }
             self.show_lag();
-            if starved && self.feed.is_complete() && self.inflight.is_none() {
+            if starved
+                && self.feed.is_complete()
+                && self.inflight.is_none()
+                && !self.waits_for_repairs()
+            {
                 return Ok(StreamEnd::Drained);
             }
             tokio::select! {
@@ -233,6 +267,9 @@ impl<'a> StreamApplier<'a> {
                     Ok(0) => return Err(self.lost("the server closed the connection")),
                     Ok(_) => self.replies().await?,
                     Err(error) => return Err(self.lost(io_word(&error))),
+                },
+                read = self.heal.progress() => if let Some(read) = read {
+                    self.has_read(read);
                 },
                 () = self.feed.changed(), if starved => {}
             }
@@ -243,12 +280,23 @@ impl<'a> StreamApplier<'a> {
     fn fill(&mut self) -> Result<bool, SyncError> {
         let target = &self.config.target;
         loop {
+            if self.heal.is_active() {
+                self.place()?;
+            }
+            if self.heal.has_failed() {
+                return Ok(false);
+            }
             let full = self.next.commands() as usize >= target.batch_commands
                 || self.next.bytes() >= target.batch_bytes;
             if full && !self.rewriter.in_transaction() {
                 return Ok(false);
             }
             match self.input.poll() {
+                Ok(Some(frame)) if self.heal.is_active() => match self.course(frame.len) {
+                    Course::Apply => self.command(frame.len)?,
+                    Course::PassOver => self.pass_over(frame.len),
+                    Course::Wait => return Ok(false),
+                },
                 Ok(Some(frame)) => self.command(frame.len)?,
                 Ok(None) => {
                     if !self.input.more(self.feed).map_err(spool_error)? {
@@ -297,6 +345,11 @@ impl<'a> StreamApplier<'a> {
             let outcome = self
                 .rewriter
                 .command(frame, args, self.input.at_ms, &mut self.scratch);
+            let left_out = self.rewriter.take_left_out();
+            if left_out > 0 {
+                let label = DropReason::TargetLacksWords.label();
+                self.status.dropped.add(label, left_out);
+            }
             for granted in self.rewriter.granted() {
                 self.leases.note(granted.db.0, granted.key, granted.at_ms);
             }
@@ -370,6 +423,7 @@ impl<'a> StreamApplier<'a> {
             refused: None,
             exec: None,
             is_ours: false,
+            placed: std::mem::take(&mut self.heal.placed),
         };
         self.status
             .inflight_bytes
@@ -397,6 +451,7 @@ impl<'a> StreamApplier<'a> {
         Checkpoint {
             phase: phase(position),
             leased: self.leases.any(),
+            repairs: self.heal.held.clone(),
             ..self.target.checkpoint.clone()
         }
     }
@@ -447,7 +502,7 @@ impl<'a> StreamApplier<'a> {
                 match exec.errors.first() {
                     None if !inflight.is_ours => Err(self.lost(NOT_OURS)),
                     None => self.confirmed(inflight),
-                    Some((index, error)) => Err(self.diverged(&inflight, *index, error).await),
+                    Some(_) => self.differs(inflight).await,
                 }
             }
             ReplyKind::Null => Err(self.lost(NOT_OURS)),
@@ -470,6 +525,7 @@ impl<'a> StreamApplier<'a> {
             .set_applied(inflight.end.offset)
             .map_err(spool_error)?;
         self.status.applied_offset.set(inflight.end.offset);
+        self.placed(&inflight.placed);
         self.status.inflight_bytes.set(0);
         self.status.inflight_commands.set(0);
         self.target.checkpoint = self.checkpoint_at(inflight.end, Phase::Stream);
@@ -499,44 +555,6 @@ impl<'a> StreamApplier<'a> {
         }
     }
 
-    /// A command failed inside an EXEC that is committed: says so in the checkpoint, and stops.
-    async fn diverged(
-        &mut self,
-        inflight: &Inflight,
-        index: usize,
-        error: &ErrorReply,
-    ) -> SyncError {
-        self.status.target_errors.add(error.code.word(), 1);
-        let what = describe(&inflight.sealed, Some(index), error);
-        let checkpoint = self
-            .checkpoint_at(inflight.end, Phase::Diverged)
-            .to_string();
-        // The connection is in MULTI, as for the next unit.
-        let mut out = Vec::new();
-        resp::encode::command(
-            &mut out,
-            &[b"SET", self.key.as_bytes(), checkpoint.as_bytes()],
-        );
-        resp::encode::command(&mut out, &[b"EXEC"]);
-        let done = b"+QUEUED\r\n*1\r\n+OK\r\n";
-        let noted = match net::send(&mut self.target.pipe.stream, &out).await {
-            Ok(()) if inflight.is_ours => {
-                let mut reply = [0_u8; 18];
-                let read = self.target.pipe.stream.read_exact(&mut reply).await;
-                read.is_ok() && &reply == done
-            }
-            _ => false,
-        };
-        let then = if noted {
-            "start again: a new snapshot mends the target"
-        } else {
-            "this could not be noted at the target: delete its checkpoint and start again"
-        };
-        self.refused(format!(
-            "{what}; the target differs from the source from here on; {then}"
-        ))
-    }
-
     fn show_lag(&self) {
         let oldest = self
             .inflight
@@ -555,6 +573,25 @@ impl<'a> StreamApplier<'a> {
     fn refused(&self, what: String) -> SyncError {
         SyncError::stop(Side::Target, &self.config.target.endpoint.address, what)
     }
+}
+
+/// What turns the source's commands into the target's, from a place where `db` is selected.
+fn rewriter(
+    config: &Config,
+    target: &Target,
+    checkpoint_key: &str,
+    source_version: Option<rewrite::Version>,
+    db: Db,
+) -> StreamRewriter {
+    StreamRewriter::new(rewrite::StreamOptions {
+        filter: config.filter.clone(),
+        source_version,
+        own_key_mark: Bytes::from_static(checkpoint::KEY_PREFIX.as_bytes()),
+        checkpoint_key: Bytes::from(checkpoint_key.to_owned()),
+        start_db: db,
+        losses: config.target.losses,
+        ..rewrite::StreamOptions::new(target.abilities.clone())
+    })
 }
 
 /// Names the command that was refused, its key, and what can be done.

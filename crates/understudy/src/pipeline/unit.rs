@@ -241,24 +241,32 @@ pub(crate) struct Sealed {
 }
 
 impl Sealed {
-    /// The frame of the `index`th command before EXEC, to name it in an error.
-    pub(crate) fn command(&self, index: usize) -> Option<Vec<Vec<u8>>> {
-        let mut decoder = resp::CommandDecoder::new(resp::Limits::default());
+    /// Calls `f` with each command before EXEC, the checkpoint's included: its place, its frame, its words.
+    pub(crate) fn each(&self, mut f: impl FnMut(usize, &[u8], &[resp::Arg])) {
+        let mut decoder = resp::CommandDecoder::new(super::stream_limits());
         let mut rest = self.out.as_slice();
-        for at in 0.. {
-            let frame = decoder.poll(rest).ok()??;
-            if at == index {
-                return Some(
-                    decoder
-                        .args()
-                        .iter()
-                        .map(|arg| arg.of(rest).to_vec())
-                        .collect(),
-                );
-            }
-            rest = rest.get(frame.len..)?;
+        for at in 0..self.commands as usize {
+            let Ok(Some(frame)) = decoder.poll(rest) else {
+                return;
+            };
+            f(
+                at,
+                rest.get(..frame.len).unwrap_or_default(),
+                decoder.args(),
+            );
+            rest = rest.get(frame.len..).unwrap_or_default();
         }
-        None
+    }
+
+    /// The words of the `index`th command before EXEC, to name it in an error.
+    pub(crate) fn command(&self, index: usize) -> Option<Vec<Vec<u8>>> {
+        let mut found = None;
+        self.each(|at, frame, args| {
+            if at == index {
+                found = Some(args.iter().map(|arg| arg.of(frame).to_vec()).collect());
+            }
+        });
+        found
     }
 }
 

@@ -182,6 +182,16 @@ impl File {
         Ok(self.pos as u64)
     }
 
+    /// Writes at a place, over what is there.
+    pub(crate) fn write_at(&self, bytes: &[u8], at: u64) -> io::Result<()> {
+        {
+            let content = &mut *lock(&self.content);
+            content.bytes.truncate(at as usize);
+            content.synced = content.synced.min(content.bytes.len());
+        }
+        self.append(bytes).map(drop)
+    }
+
     pub(crate) fn append(&self, bytes: &[u8]) -> io::Result<usize> {
         let process = process::alive()?;
         let written = match process.effect("write") {

@@ -3,6 +3,7 @@
 
 use std::fs::{self, OpenOptions, TryLockError};
 use std::io::{self, Read, Seek, SeekFrom, Write};
+use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 
 #[cfg(test)]
@@ -76,6 +77,15 @@ impl File {
             Self::Real(file) => Ok(file.metadata()?.len()),
             #[cfg(test)]
             Self::Simulated(file) => Ok(file.len()),
+        }
+    }
+
+    /// Writes all of `bytes` at a place: over what a write that failed has left there.
+    pub(super) fn write_all_at(&self, bytes: &[u8], at: u64) -> io::Result<()> {
+        match self {
+            Self::Real(file) => file.write_all_at(bytes, at),
+            #[cfg(test)]
+            Self::Simulated(file) => file.write_at(bytes, at),
         }
     }
 

@@ -78,7 +78,14 @@ pub(crate) struct Log {
     pending_at_ms: u64,
     flushed: u64,
     end: u64,
-    unsynced: bool,
+    /// Where the next block goes in the file. What a write that failed has left there is written over.
+    file_bytes: u64,
+    /// Files that were written to since they were last synced.
+    unsynced: Vec<Arc<File>>,
+    /// A note to be written behind the last block: see `note_whole`.
+    note: Option<String>,
+    /// Why the disk does not take what is pending, as long as it does not.
+    full: Option<String>,
     tail: VecDeque<Chunk>,
     tail_bytes: usize,
     reader: Option<DiskReader>,
@@ -116,9 +123,8 @@ impl Log {
     /// Notes on disk that the log is whole: nothing more belongs to it. `at` is the offset in the history that it was
     /// taken at, since one history can have many snapshots.
     pub(crate) fn note_whole(&mut self, at: u64) -> io::Result<()> {
-        self.flush()?;
-        let text = whole_note(self.replid, at, self.end);
-        disk::write(&whole_file(&self.dir, self.kind), &text)
+        self.note = Some(whole_note(self.replid, at, self.end));
+        self.flush()
     }
 
     /// Opens what an earlier run left, if it was noted as whole, taken at `at` in the history `replid`, and all of it is
@@ -155,7 +161,10 @@ impl Log {
             pending_at_ms: 0,
             flushed: start,
             end: start,
-            unsynced: false,
+            file_bytes: 0,
+            unsynced: Vec::new(),
+            note: None,
+            full: None,
             tail: VecDeque::new(),
             tail_bytes: 0,
             reader: None,
@@ -175,10 +184,21 @@ impl Log {
                 check_segment(&path, expected)?
             };
             let Some((segment, whole)) = segment else {
+                tracing::info!(
+                    file = %path.display(),
+                    "this part of the spool holds nothing, or does not go on where the sound part before it ends: removed"
+                );
                 disk::remove(&path)?;
                 broken = log.is_some();
                 continue;
             };
+            if !whole {
+                tracing::info!(
+                    file = %path.display(),
+                    position = segment.end,
+                    "the spool is torn or damaged here, and was cut off"
+                );
+            }
             broken = !whole;
             let log =
                 log.get_or_insert_with(|| Self::at(dir, kind, segment.replid, segment.start, keep));
@@ -249,32 +269,69 @@ impl Log {
         Ok(())
     }
 
-    /// Writes what is collected to the file (not yet to the platter).
+    /// Writes what is collected to the file (not yet to the platter). A disk that is full is no error: what is pending
+    /// stays in memory, [`Log::full`] says so, and the next call tries again.
     pub(crate) fn flush(&mut self) -> io::Result<()> {
-        let payload_len = self.pending.len().saturating_sub(BLOCK_HEADER_BYTES);
-        if payload_len == 0 {
-            return Ok(());
-        }
-        let file = self.writable()?;
-        BlockHeader::seal(&mut self.pending, self.flushed, self.pending_at_ms);
-        (&*file).write_all(&self.pending)?;
-        self.flushed += payload_len as u64;
-        self.pending.clear();
-        self.unsynced = true;
-        if let Some(segment) = self.segments.back_mut() {
-            segment.end = self.flushed;
-            if segment.end - segment.start >= disk::segment_bytes() {
-                self.file = None;
+        match self.write_pending() {
+            Ok(()) => {
+                self.full = None;
+                Ok(())
             }
+            Err(error) if is_full(&error) => {
+                self.full = Some(format!("{}: {error}", self.dir.display()));
+                Ok(())
+            }
+            Err(error) => Err(error),
+        }
+    }
+
+    fn write_pending(&mut self) -> io::Result<()> {
+        let payload_len = self.pending.len().saturating_sub(BLOCK_HEADER_BYTES);
+        if payload_len > 0 {
+            let file = self.writable()?;
+            BlockHeader::seal(&mut self.pending, self.flushed, self.pending_at_ms);
+            file.write_all_at(&self.pending, self.file_bytes)?;
+            self.file_bytes += self.pending.len() as u64;
+            if self.full.is_some() {
+                // It may have read ahead what the writes that failed had left.
+                self.reader = None;
+            }
+            self.flushed += payload_len as u64;
+            self.pending.clear();
+            if !self
+                .unsynced
+                .last()
+                .is_some_and(|last| Arc::ptr_eq(last, &file))
+            {
+                self.unsynced.push(file);
+            }
+            if let Some(segment) = self.segments.back_mut() {
+                segment.end = self.flushed;
+                if segment.end - segment.start >= disk::segment_bytes() {
+                    self.file = None;
+                }
+            }
+        }
+        if let Some(note) = &self.note {
+            disk::write(&whole_file(&self.dir, self.kind), note)?;
+            self.note = None;
         }
         Ok(())
     }
 
-    /// The file to sync, if anything was written since the last call.
-    pub(crate) fn take_unsynced(&mut self) -> Option<Arc<File>> {
+    /// Why the disk does not take what was appended last; `None` while it does.
+    pub(crate) fn full(&self) -> Option<&str> {
+        self.full.as_deref()
+    }
+
+    /// Bytes that wait in memory for the disk.
+    pub(crate) fn pending_bytes(&self) -> usize {
+        self.pending.len()
+    }
+
+    /// The files to sync: all that were written to since the last call, those that are complete by now too.
+    pub(crate) fn take_unsynced(&mut self) -> Vec<Arc<File>> {
         std::mem::take(&mut self.unsynced)
-            .then(|| self.file.clone())
-            .flatten()
     }
 
     fn writable(&mut self) -> io::Result<Arc<File>> {
@@ -302,6 +359,7 @@ impl Log {
             end: start,
             replid: self.replid,
         });
+        self.file_bytes = SEGMENT_HEADER_BYTES as u64;
         Ok(self.file.insert(Arc::new(file)).clone())
     }
 
@@ -409,6 +467,8 @@ impl Log {
         self.file = None;
         self.reader = None;
         self.pending.clear();
+        self.note = None;
+        self.full = None;
         self.flushed = self.end;
         self.tail.clear();
         self.tail_bytes = 0;
@@ -434,6 +494,14 @@ fn remove_if_there(path: &Path) -> io::Result<()> {
         Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
         _ => Ok(()),
     }
+}
+
+/// Whether room can mend it: no space, no quota, or a file that may not grow further.
+fn is_full(error: &io::Error) -> bool {
+    matches!(
+        error.kind(),
+        io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded | io::ErrorKind::FileTooLarge
+    )
 }
 
 fn damage(pos: u64) -> io::Error {
@@ -503,7 +571,7 @@ fn check_segment(path: &Path, expected: Option<u64>) -> io::Result<Option<(Segme
 
 #[cfg(test)]
 mod tests {
-    use std::fs;
+    use std::fs::{self, OpenOptions};
 
     use super::*;
     use proptest::prelude::*;
@@ -615,6 +683,39 @@ mod tests {
     }
 
     #[test]
+    fn what_a_failed_write_left_is_written_over() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut log = Log::create(dir.path(), "stream", id(b'a'), 0, KEEP).unwrap();
+        log.append(Bytes::from_static(b"one"), 1).unwrap();
+        log.flush().unwrap();
+        // A write that broke off in the midst of a block.
+        let path = segment_files(dir.path(), "stream").unwrap().remove(0);
+        let mut torn = OpenOptions::new().append(true).open(path).unwrap();
+        torn.write_all(&[9; 40]).unwrap();
+        log.append(Bytes::from_static(b"two"), 1).unwrap();
+        log.append(Bytes::from(bytes(1, 100)), 1).unwrap();
+        log.flush().unwrap();
+        assert_eq!((log.full(), log.pending_bytes()), (None, 0));
+        let end = log.end();
+        drop(log);
+        let log = Log::recover(dir.path(), "stream", KEEP).unwrap().unwrap();
+        assert_eq!(log.end(), end);
+    }
+
+    #[test]
+    fn every_file_that_was_written_to_is_handed_out_for_syncing_once() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut log = Log::create(dir.path(), "stream", id(b'a'), 0, KEEP).unwrap();
+        let block = Bytes::from(bytes(1, 1 << 20));
+        for _ in 0..70 {
+            log.append(block.clone(), 1).unwrap();
+        }
+        // The first one is complete, and would be forgotten if only the current file were synced.
+        assert_eq!(log.take_unsynced().len(), 2);
+        assert!(log.take_unsynced().is_empty());
+    }
+
+    #[test]
     fn a_renamed_history_stays_known() {
         let dir = tempfile::tempdir().unwrap();
         let mut log = Log::create(dir.path(), "stream", id(b'a'), 0, KEEP).unwrap();
@@ -646,15 +747,6 @@ mod tests {
         assert_eq!(whole().unwrap().end(), 3000);
         assert!(taken(b'a', 43).is_none(), "another snapshot of the history");
         assert!(taken(b'b', 42).is_none(), "another history");
-        let (note, written) = (
-            whole_file(dir.path(), "snapshot"),
-            whole_note(id(b'a'), 42, 3000),
-        );
-        for lost in [&b""[..], &[0; 48], &[0xa5; 48], &written.as_bytes()[..20]] {
-            fs::write(&note, lost).unwrap();
-            assert!(whole().is_none(), "a note that the power took: {lost:?}");
-        }
-        fs::write(&note, written).unwrap();
         let path = &segment_files(dir.path(), "snapshot").unwrap()[0];
         let raw = fs::read(path).unwrap();
         fs::write(path, &raw[..raw.len() - 1]).unwrap();

@@ -95,6 +95,11 @@ impl Feed {
         self.end().saturating_sub(self.applied())
     }
 
+    /// Whether the disk does not take what was appended last.
+    pub(crate) fn is_full(&self) -> bool {
+        self.log.borrow().full().is_some()
+    }
+
     /// Gives access to the log for what is not part of the hot path.
     pub(crate) fn with_log<T>(&self, f: impl FnOnce(&mut Log) -> T) -> T {
         f(&mut self.log.borrow_mut())

@@ -4,7 +4,7 @@ use replica::{ReplId, ReplOffset};
 
 use super::losses::Losses;
 use super::{Next, Supervisor, take};
-use crate::checkpoint::{Checkpoint, Phase, Position, Progress};
+use crate::checkpoint::{Checkpoint, Names, Phase, Position, Progress};
 use crate::config::ExistingKeys;
 use crate::error::{Class, Side, SyncError};
 use crate::pipeline::{KeySet, SnapshotApplier, remove_unfinished, sweep};
@@ -43,6 +43,7 @@ impl Supervisor<'_> {
                 phase: Phase::Snapshot(progress),
                 owned: manner.owned,
                 leased: true,
+                repairs: Names::default(),
             })
         })
         .await?;
@@ -216,6 +217,7 @@ impl Supervisor<'_> {
         let mut losses = Losses::default();
         let applied = loop {
             self.leases.clear();
+            self.repairs.clear();
             if progress.rdb_bytes > 0 {
                 // What was written before this run has leases that it does not know.
                 self.leases.suspect();

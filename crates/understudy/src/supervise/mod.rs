@@ -20,7 +20,7 @@ use crate::checkpoint::{Checkpoint, Phase, Position, Progress};
 use crate::client::Client;
 use crate::config::Config;
 use crate::error::{Class, Side, SyncError};
-use crate::pipeline::{Common, Leases, stream_limits};
+use crate::pipeline::{Common, Leases, Repairs, stream_limits};
 use crate::source::{self, Conn, Opened, Receiver, spool_error};
 use crate::spool::{self, Feed, Keep, Log, Syncer};
 use crate::status::{self, Status};
@@ -46,6 +46,7 @@ pub(crate) async fn run(config: &Config, status: &Status, stop: &Stop) -> Result
         syncer: Syncer::spawn().map_err(spool_error)?,
         source_version: source_version(config, stop).await?,
         leases: Leases::default(),
+        repairs: Repairs::default(),
         databases: Databases::default(),
         owner: chance::number(),
     };
@@ -143,6 +144,7 @@ struct Supervisor<'a> {
     syncer: Syncer,
     source_version: SourceVersion,
     leases: Leases,
+    repairs: Repairs,
     databases: Databases,
     /// Names this process in checkpoints.
     owner: u64,
@@ -203,6 +205,7 @@ impl Supervisor<'_> {
             config: self.config,
             status: self.status,
             leases: &self.leases,
+            repairs: &self.repairs,
             databases: &self.databases,
         }
     }

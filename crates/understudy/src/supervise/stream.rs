@@ -4,7 +4,7 @@ use super::losses::Losses;
 use super::{Next, Supervisor};
 use crate::checkpoint::{Phase, Position};
 use crate::error::{Class, Side, SyncError};
-use crate::pipeline::{StreamApplier, end_all, settle_forever};
+use crate::pipeline::{StreamApplier, compare_forever, end_all, settle_forever};
 use crate::source::{Conn, spool_error};
 use crate::spool::{Feed, Log};
 use crate::target::{Target, Visit};
@@ -56,6 +56,7 @@ impl Supervisor<'_> {
             biased;
             result = self.apply_units(target, feed, position, snapshot) => result?,
             error = settling => return Err(error),
+            never = compare_forever(self.config, self.status) => match never {},
         }
         // The stream has ended in good order: from here on the target ends its keys by itself.
         end_all(self.config, &self.leases).await

@@ -6,8 +6,8 @@ use testkit::client::{bytes, items};
 use testkit::{Counters, Ledger, argv};
 
 use super::load::Load;
-use super::text::{count, seconds};
 use super::{Demo, source_offset};
+use crate::text::{count, seconds};
 
 /// How long the last bytes may take.
 const LAST_BYTES: Duration = Duration::from_secs(60);

@@ -7,7 +7,7 @@ use testkit::workload::{DBS, fill};
 use testkit::{Client, Counters, Ledger, Server, Writer, argv};
 
 use super::screen::Screen;
-use super::text::count;
+use crate::text::count;
 
 const SEED: u64 = 7;
 /// Commands a second, of every family of commands, and of counters.

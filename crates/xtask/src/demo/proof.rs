@@ -9,7 +9,7 @@ use testkit::{Client, argv};
 
 use super::Demo;
 use super::cutover::Cutover;
-use super::text::{count, seconds};
+use crate::text::{count, seconds};
 
 /// Keys are asked for their type so many at a time.
 const BATCH: usize = 1000;

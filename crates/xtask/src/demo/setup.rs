@@ -8,13 +8,14 @@ use std::time::Instant;
 use serde_json::Value;
 use testkit::{Engine, Server, ServerOptions};
 
+use super::Demo;
 use super::daemon::Daemon;
 use super::load::{Load, fill_source};
 use super::options::Options;
 use super::screen::Screen;
 use super::target::{PASSWORD_VARIABLE, Target, USER};
-use super::text::{bytes, count, seconds};
-use super::{Demo, children};
+use crate::children;
+use crate::text::{bytes, count, seconds};
 
 /// Enough for what the applications write while nobody replicates; Redis's own 1 MB is a fifth of a second here.
 const SOURCE_ARGS: &str = "--repl-backlog-size 64mb";
@@ -161,7 +162,7 @@ fn name_of(command: &str) -> String {
 }
 
 /// Builds the binary, cargo's own words shown, and says where it is.
-fn build() -> Result<PathBuf, String> {
+pub(crate) fn build() -> Result<PathBuf, String> {
     let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
     let mut command = Command::new(cargo);
     command.args(["build", "--release", "--package", "understudy"]);

@@ -4,8 +4,8 @@ use std::path::Path;
 
 use super::cutover::Cutover;
 use super::proof::Proof;
-use super::text::{bytes, count, seconds};
 use super::{DOWN, Demo, Figures};
+use crate::text::{bytes, count, seconds};
 
 impl Demo {
     pub(super) fn summarize(

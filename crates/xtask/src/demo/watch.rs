@@ -8,7 +8,7 @@ use super::daemon::{Daemon, Status};
 use super::load::Load;
 use super::screen::Screen;
 use super::source_offset;
-use super::text::{bytes, count, seconds};
+use crate::text::{bytes, count, seconds};
 
 const PAUSE: Duration = Duration::from_millis(50);
 /// Less lag than this is none to speak of: what is written in a few milliseconds.

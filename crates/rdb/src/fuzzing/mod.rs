@@ -3,6 +3,10 @@
 //! The targets in `fuzz/` are one line each; the tests here run the same bodies over small seeds
 //! and over every change of a byte in them.
 
+mod seeds;
+
+pub use seeds::{Seed, seeds};
+
 use bytes::Bytes;
 
 use crate::container::stream_node::{self, Messages};
@@ -153,12 +157,52 @@ pub fn stream_node(data: &[u8]) {
     assert_eq!(seen, checked.live, "as many as were checked");
 }
 
-/// A ziplist; and the two old containers, by its first byte.
+/// A ziplist: if it passes, its entries are those that were checked.
 pub fn ziplist(data: &[u8]) {
     packed(Form::Ziplist, Shape::Items, data);
     packed(Form::Ziplist, Shape::Scored, data);
+}
+
+/// A zipmap: the same.
+pub fn zipmap(data: &[u8]) {
     packed(Form::Zipmap, Shape::Pairs, data);
+}
+
+/// An intset: the same.
+pub fn intset(data: &[u8]) {
     packed(Form::Intset, Shape::Members, data);
+}
+
+/// The value of an array, as [`payload`].
+pub fn array(data: &[u8]) {
+    payload(&[b"\x1c", data, b"\x0f"].concat());
+}
+
+/// The value of a hash with a template of its own, in a listpack or plain, by the first byte, as [`payload`]; and the
+/// same bytes as the template of a file and a hash of it behind, as [`file`].
+pub fn template(data: &[u8]) {
+    let Some((&choice, body)) = data.split_first() else {
+        return;
+    };
+    // Types 29 to 32: two with the names, two with a reference to them.
+    let type_id = 29 + (choice & 3);
+    payload(&[&[type_id][..], body, b"\x0f"].concat());
+    file(&[b"REDIS0015\xf2", body].concat());
+}
+
+/// A stream of any form: nodes, groups, what is pending, as [`payload`].
+pub fn stream(data: &[u8]) {
+    let Some((&choice, body)) = data.split_first() else {
+        return;
+    };
+    let type_id = match choice {
+        0..50 => 15,
+        50..100 => 19,
+        100..150 => 21,
+        150..200 => 26,
+        200.. => 27,
+    };
+    payload(&[&[type_id][..], body, b"\x0f"].concat());
 }
 
 fn packed(form: Form, shape: Shape, data: &[u8]) {
@@ -289,9 +333,9 @@ mod tests {
             super::ziplist,
             b"\x0f\x00\x00\x00\x0d\x00\x00\x00\x02\x00\x00\x01f\x03\xf5\xff",
         );
-        exercise(super::ziplist, b"\x01\x01f\x02\x01vv\x00\xff");
+        exercise(super::zipmap, b"\x01\x01f\x02\x01vv\x00\xff");
         exercise(
-            super::ziplist,
+            super::intset,
             b"\x02\x00\x00\x00\x02\x00\x00\x00\x01\x00\x02\x00",
         );
     }

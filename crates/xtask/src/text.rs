@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 /// 1234567 as `1,234,567`.
-pub(super) fn count(number: u64) -> String {
+pub(crate) fn count(number: u64) -> String {
     let digits = number.to_string();
     let mut out = String::with_capacity(digits.len() * 4 / 3);
     for (at, digit) in digits.chars().enumerate() {
@@ -16,7 +16,7 @@ pub(super) fn count(number: u64) -> String {
 }
 
 /// Bytes with the unit that leaves the fewest digits.
-pub(super) fn bytes(number: u64) -> String {
+pub(crate) fn bytes(number: u64) -> String {
     let mut value = number as f64;
     for unit in ["B", "kB", "MB"] {
         if value < 1000.0 {
@@ -29,7 +29,7 @@ pub(super) fn bytes(number: u64) -> String {
 }
 
 /// `0.123 s` below ten seconds, `12.3 s` above, `2 min 3 s` above two minutes.
-pub(super) fn seconds(time: Duration) -> String {
+pub(crate) fn seconds(time: Duration) -> String {
     match time.as_secs() {
         0 => format!("{:.3} s", time.as_secs_f64()),
         1..120 => format!("{:.1} s", time.as_secs_f64()),

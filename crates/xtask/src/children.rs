@@ -1,4 +1,4 @@
-//! Ctrl-C: nothing that the demo has started outlives it.
+//! Ctrl-C: nothing that a task has started outlives it.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -12,7 +12,7 @@ use testkit::process::{Signal, signal};
 static FOLDERS: Mutex<Vec<PathBuf>> = Mutex::new(Vec::new());
 
 /// From now on a signal ends the children first, then this process.
-pub(super) fn stop_them_on_signals() {
+pub(crate) fn stop_them_on_signals() {
     let mut signals =
         Signals::new([SIGINT, SIGTERM, SIGHUP]).expect("these signals may be handled");
     std::thread::spawn(move || {
@@ -31,7 +31,7 @@ pub(super) fn stop_them_on_signals() {
 }
 
 /// Removes this folder too when a signal ends the process.
-pub(super) fn goes_with_us(folder: &Path) {
+pub(crate) fn goes_with_us(folder: &Path) {
     let mut folders = FOLDERS.lock().unwrap_or_else(PoisonError::into_inner);
     folders.push(folder.into());
 }

@@ -1,0 +1,378 @@
+//! Repairs: keys of the target that differ from the source's are copied again, one by one, while the stream goes on.
+//!
+//! `MULTI; DUMP k; PEXPIRETIME k; INFO replication; EXEC` at the source gives a value and the very offset at which it is
+//! that. Until the stream has come to that offset its commands on the key are passed over; there the value is put in
+//! place. A command that touches other keys as well brings them under repair with it, and all are read again: no value is
+//! ever made from one that is wrong. The checkpoint lists the keys under repair, so that whoever goes on from it does
+//! the same; it may list too many, since a copy of the source's value is right for every key.
+
+use std::cell::RefCell;
+
+use bytes::Bytes;
+use replica::ReplId;
+use resp::{Arg, Value};
+use rewrite::{Db, Table};
+
+use super::sweep::is_own;
+use super::unit::Sealed;
+use crate::checkpoint::Names;
+use crate::client::{Client, Info};
+use crate::config::Config;
+use crate::error::{Class, Side, SyncError};
+
+/// Most keys that are repaired at once; beyond that a new snapshot is cheaper.
+const KEYS_MAX: usize = 4096;
+/// Most bytes of their names: the checkpoint carries them twice over.
+const BYTES_MAX: usize = 128 << 10;
+
+/// The keys of a link that are under repair, whichever connection is on it.
+#[derive(Debug, Default)]
+pub(crate) struct Repairs(RefCell<Names>);
+
+impl Repairs {
+    /// All of them.
+    pub(super) fn names(&self) -> Names {
+        self.0.borrow().clone()
+    }
+
+    /// Adds some; whether they can be repaired at all, being so many.
+    pub(super) fn add(&self, names: &Names) -> bool {
+        let mut open = self.0.borrow_mut();
+        open.extend(names);
+        open.len() <= KEYS_MAX && open.bytes() <= BYTES_MAX
+    }
+
+    /// These are as at the source.
+    pub(super) fn remove(&self, names: &Names) {
+        self.0.borrow_mut().remove(names);
+    }
+
+    /// Forgets all: a new snapshot begins.
+    pub(crate) fn clear(&self) {
+        *self.0.borrow_mut() = Names::default();
+    }
+}
+
+/// Whether a key of the source is ours to write at the target.
+pub(super) fn is_copied(config: &Config, db: u32, key: &[u8]) -> bool {
+    config.filter.db(Db(db)) && config.filter.key(key) && !is_own(key)
+}
+
+/// What a command of `db` touches.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub(super) struct Touched {
+    pub(super) names: Names,
+    pub(super) whole: Whole,
+}
+
+/// What it does to whole databases.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(super) enum Whole {
+    #[default]
+    Nothing,
+    /// One is emptied; `None`: all are.
+    Flush(Option<u32>),
+    Swap(u32, u32),
+}
+
+impl Touched {
+    /// What the command with these words touches.
+    pub(super) fn by(table: &Table, db: u32, frame: &[u8], args: &[Arg]) -> Self {
+        let word = |at: usize| args.get(at).map_or(&[][..], |arg| arg.of(frame));
+        let name = word(0).to_ascii_lowercase();
+        let mut touched = Self::default();
+        let mut places = Vec::new();
+        if let Some(command) = table.lookup(&name) {
+            rewrite::keys_of(command, frame, args, &mut places);
+        }
+        let other = match name.as_slice() {
+            b"move" => number(word(2)),
+            b"copy" => (3..args.len())
+                .find(|at| word(*at).eq_ignore_ascii_case(b"db"))
+                .and_then(|at| number(word(at + 1))),
+            _ => None,
+        };
+        for place in places {
+            let key = Bytes::copy_from_slice(word(place));
+            if let Some(other) = other {
+                touched.names.insert(other, key.clone());
+            }
+            touched.names.insert(db, key);
+        }
+        touched.whole = match (name.as_slice(), number(word(1)), number(word(2))) {
+            (b"swapdb", Some(a), Some(b)) => Whole::Swap(a, b),
+            (b"flushdb", ..) => Whole::Flush(Some(db)),
+            (b"flushall", ..) => Whole::Flush(None),
+            _ => Whole::Nothing,
+        };
+        touched
+    }
+
+    /// Whether it touches any of `held`.
+    pub(super) fn hits(&self, held: &Names) -> bool {
+        let whole = match self.whole {
+            Whole::Nothing => false,
+            Whole::Flush(None) => true,
+            Whole::Flush(Some(db)) => held.has_db(db),
+            Whole::Swap(a, b) => held.has_db(a) || held.has_db(b),
+        };
+        whole || self.names.iter().any(|(db, key)| held.contains(db, key))
+    }
+
+    /// What differs after it, if `held` differed before.
+    pub(super) fn spread(self, held: &Names) -> Names {
+        let mut names = self.names;
+        if let Whole::Swap(a, b) = self.whole {
+            for (db, key) in held.iter() {
+                if db == a || db == b {
+                    names.insert(a, key.clone());
+                    names.insert(b, key.clone());
+                }
+            }
+        }
+        names
+    }
+}
+
+fn number(word: &[u8]) -> Option<u32> {
+    std::str::from_utf8(word).ok()?.parse().ok()
+}
+
+/// The keys that differ after a unit in which the commands at the places `failed` failed: theirs, and those that later
+/// commands of the unit made from them. `None` where a command that failed names no key.
+pub(super) fn damaged(table: &Table, sealed: &Sealed, failed: &[usize]) -> Option<Names> {
+    let (mut names, mut db, mut is_known) = (Names::default(), 0, true);
+    sealed.each(|at, frame, args| {
+        let word = |at: usize| args.get(at).map_or(&[][..], |arg| arg.of(frame));
+        if word(0).eq_ignore_ascii_case(b"select") {
+            db = number(word(1)).unwrap_or(db);
+        }
+        let has_failed = failed.contains(&at);
+        // These take nothing from one key to another.
+        let is_plain = ["mset", "msetex", "del", "unlink"]
+            .iter()
+            .any(|name| word(0).eq_ignore_ascii_case(name.as_bytes()));
+        if !has_failed && (names.is_empty() || is_plain) {
+            return;
+        }
+        let touched = Touched::by(table, db, frame, args);
+        if has_failed {
+            is_known &= !touched.names.is_empty();
+            names.extend(&touched.names);
+        } else if touched.hits(&names) {
+            let more = touched.spread(&names);
+            names.extend(&more);
+        }
+    });
+    is_known.then_some(names)
+}
+
+/// Values of the source at one moment of its history.
+#[derive(Debug)]
+pub(super) struct Copies {
+    pub(super) replid: Option<ReplId>,
+    pub(super) offset: u64,
+    pub(super) keys: Vec<Copied>,
+}
+
+/// A key and what it holds.
+#[derive(Debug)]
+pub(super) struct Copied {
+    pub(super) db: u32,
+    pub(super) key: Bytes,
+    /// The payload of DUMP; `None`: there is no such key.
+    pub(super) value: Option<Bytes>,
+    /// When it expires, in Unix milliseconds; 0 for never.
+    pub(super) at_ms: i64,
+}
+
+/// Reads keys at the source. `tells_time`: it has PEXPIRETIME (7.0).
+///
+/// # Errors
+/// As the source's client; stop where it does not allow to read keys this way.
+pub(super) async fn read(
+    config: &Config,
+    names: Names,
+    tells_time: bool,
+) -> Result<Copies, SyncError> {
+    let endpoint = &config.source.endpoint;
+    // The link itself has got in: what keeps us out (too many clients, say) passes.
+    let mut client = Client::connect(endpoint, Side::Source)
+        .await
+        .map_err(|error| SyncError {
+            class: Class::Reconnect,
+            ..error
+        })?;
+    let dbs: Vec<(String, u32)> = dbs_of(&names);
+    let mut commands: Vec<Vec<&[u8]>> = vec![vec![b"MULTI"]];
+    for (text, db) in &dbs {
+        commands.push(vec![b"SELECT", text.as_bytes()]);
+        for (_, key) in names.iter().filter(|(of, _)| of == db) {
+            commands.push(vec![b"DUMP", key]);
+            if tells_time {
+                commands.push(vec![b"PEXPIRETIME", key]);
+            } else {
+                commands.push(vec![b"PTTL", key]);
+                commands.push(vec![b"TIME"]);
+            }
+        }
+    }
+    commands.push(vec![b"INFO", b"replication"]);
+    commands.push(vec![b"EXEC"]);
+    let mut replies = client.ask_all(&commands).await?;
+    let answers = match replies.pop() {
+        Some(Value::Array(answers)) => answers,
+        _ => Vec::new(),
+    };
+    // What was not queued says why; EXEC only says that something was not.
+    let refused = replies.iter().zip(&commands);
+    let refused = refused.chain(answers.iter().zip(commands.iter().skip(1)));
+    for (reply, argv) in refused {
+        if let Value::Error(error) = reply {
+            let mut error = client.refused(argv, error);
+            if error.class == Class::Stop {
+                error.what.push_str("; to repair a key, the user at the source also needs ~* +multi +exec +select +dump +pexpiretime +pttl +time");
+            }
+            return Err(error);
+        }
+    }
+    let strange = || {
+        let what = "the answers to MULTI, DUMP, INFO, EXEC are not what a Redis would say";
+        SyncError::stop(Side::Source, &endpoint.address, what)
+    };
+    parse(&names, &dbs, answers, tells_time).ok_or_else(strange)
+}
+
+fn dbs_of(names: &Names) -> Vec<(String, u32)> {
+    let mut dbs: Vec<u32> = names.iter().map(|(db, _)| db).collect();
+    dbs.dedup();
+    dbs.into_iter().map(|db| (db.to_string(), db)).collect()
+}
+
+fn parse(
+    names: &Names,
+    dbs: &[(String, u32)],
+    answers: Vec<Value>,
+    tells_time: bool,
+) -> Option<Copies> {
+    let mut answers = answers.into_iter();
+    let mut keys = Vec::with_capacity(names.len());
+    for (_, db) in dbs {
+        answers.next()?;
+        for (_, key) in names.iter().filter(|(of, _)| of == db) {
+            let value = match answers.next()? {
+                Value::Bulk(payload) => Some(payload),
+                Value::Null => None,
+                _ => return None,
+            };
+            let Value::Int(time) = answers.next()? else {
+                return None;
+            };
+            let now_ms = match tells_time {
+                true => 0,
+                false => super::lease::time_ms(&answers.next()?)?,
+            };
+            keys.push(Copied {
+                db: *db,
+                key: key.clone(),
+                value,
+                at_ms: if time < 0 { 0 } else { now_ms + time },
+            });
+        }
+    }
+    let info = Info::of(answers.next()?.as_bytes()?);
+    Some(Copies {
+        replid: info.get("master_replid").and_then(|id| id.parse().ok()),
+        offset: info.get("master_repl_offset")?.parse().ok()?,
+        keys,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::unit::Unit;
+    use super::*;
+
+    fn put(unit: &mut Unit, db: u32, words: &str) {
+        let argv: Vec<&[u8]> = words.split(' ').map(str::as_bytes).collect();
+        resp::encode::command(unit.body(Db(db)), &argv);
+        unit.added(1, Db(db));
+    }
+
+    /// The damage of a unit of `commands` (each behind its database) of which those marked with `!` failed.
+    fn damage(commands: &[(u32, &str)]) -> Option<Vec<String>> {
+        let mut unit = Unit::default();
+        for (db, words) in commands {
+            put(&mut unit, *db, words.trim_start_matches('!'));
+        }
+        let sealed = unit.close(b"K", b"v", &mut Unit::default());
+        let mut failed = Vec::new();
+        let wanted: Vec<&str> = commands
+            .iter()
+            .filter_map(|(_, words)| words.strip_prefix('!'))
+            .collect();
+        sealed.each(|at, frame, args| {
+            let words: Vec<_> = args
+                .iter()
+                .map(|arg| String::from_utf8_lossy(arg.of(frame)))
+                .collect();
+            if wanted.contains(&words.join(" ").as_str()) {
+                failed.push(at);
+            }
+        });
+        assert_eq!(failed.len(), wanted.len());
+        let names = damaged(&Table::new(), &sealed, &failed)?;
+        Some(
+            names
+                .iter()
+                .map(|(db, key)| format!("{db}:{}", String::from_utf8_lossy(key)))
+                .collect(),
+        )
+    }
+
+    #[test]
+    fn damage_spreads_to_what_is_made_from_it_and_no_further() {
+        let of = |commands: &[(u32, &str)]| damage(commands).unwrap().join(" ");
+        assert_eq!(of(&[(0, "INCR a"), (0, "!INCR b"), (0, "INCR c")]), "0:b");
+        assert_eq!(
+            of(&[(0, "COPY b c"), (3, "!LPUSH b 1"), (3, "COPY b d")]),
+            "3:b 3:d"
+        );
+        assert_eq!(
+            of(&[(0, "!RPOPLPUSH a b"), (0, "SINTERSTORE c d e")]),
+            "0:a 0:b"
+        );
+        assert_eq!(
+            of(&[(0, "!XADD a 1-1 f v"), (0, "MSET a 1 b 2"), (0, "DEL a c")]),
+            "0:a"
+        );
+        assert_eq!(
+            of(&[(0, "!INCR a"), (0, "RENAME a b"), (0, "SUNIONSTORE c d b")]),
+            "0:a 0:b 0:c 0:d"
+        );
+        assert_eq!(of(&[(0, "!INCR a"), (0, "MOVE a 2")]), "0:a 2:a");
+        assert_eq!(
+            of(&[(0, "!INCR a"), (0, "COPY a b DB 4 REPLACE")]),
+            "0:a 0:b 4:a 4:b"
+        );
+        assert_eq!(of(&[(1, "!INCR a"), (0, "SWAPDB 1 5")]), "1:a 5:a");
+        assert_eq!(damage(&[(0, "!INCR a"), (0, "!SWAPDB 0 99")]), None);
+    }
+
+    #[test]
+    fn whole_databases_hit_what_is_in_them() {
+        let mut held = Names::default();
+        held.insert(2, Bytes::from_static(b"k"));
+        let hits = |db: u32, words: &str| {
+            let argv: Vec<&[u8]> = words.split(' ').map(str::as_bytes).collect();
+            let mut frame = Vec::new();
+            resp::encode::command(&mut frame, &argv);
+            let mut decoder = resp::CommandDecoder::new(resp::Limits::default());
+            decoder.poll(&frame).unwrap().unwrap();
+            Touched::by(&Table::new(), db, &frame, decoder.args()).hits(&held)
+        };
+        assert!(hits(0, "FLUSHALL") && hits(2, "flushdb async") && !hits(0, "FLUSHDB"));
+        assert!(hits(7, "swapdb 2 3") && hits(7, "SWAPDB 0 2") && !hits(2, "SWAPDB 0 1"));
+        assert!(hits(2, "APPEND k x") && !hits(0, "APPEND k x") && hits(0, "MOVE k 2"));
+    }
+}

@@ -1,0 +1,430 @@
+//! The applier's part in repairs: what is passed over, when values are read, where they are put. See
+//! [`super::super::repair`].
+
+use std::pin::Pin;
+use std::time::Duration;
+
+use rewrite::Outcome;
+use tokio::io::AsyncReadExt;
+use tokio::time::Instant;
+
+use super::{Inflight, Input, StreamApplier, Unit, describe, show};
+use crate::checkpoint::{Names, Phase};
+use crate::clock::unix_ms;
+use crate::error::{Class, SyncError};
+use crate::net;
+use crate::pipeline::repair::{self, Copies, Touched, Whole};
+
+/// Values are not read while the stream is further behind than this: they would be kept in memory until it is there.
+const BEHIND_BYTES: u64 = 16 << 20;
+/// Between attempts to read.
+const PAUSE: Duration = Duration::from_millis(500);
+/// How long the source may take to answer.
+const TIMEOUT: Duration = Duration::from_secs(60);
+/// Attempts when the stream has ended: what is not repaired then, the next run repairs.
+const LAST_ATTEMPTS: u32 = 3;
+
+type Reading<'a> = Pin<Box<dyn Future<Output = Result<Copies, SyncError>> + 'a>>;
+
+/// Where the repairs of one connection to the target stand.
+#[derive(Default)]
+pub(super) struct Heal<'a> {
+    /// Keys whose commands are passed over.
+    pub(super) held: Names,
+    /// Keys whose values are in the unit that is collected.
+    pub(super) placed: Names,
+    /// Their values are being read.
+    reading: Option<Reading<'a>>,
+    /// They are read; the stream is on its way there.
+    copies: Option<Copies>,
+    not_before: Option<Instant>,
+    last_attempts: u32,
+    /// Why it cannot be done: the link is to stop.
+    failed: Option<String>,
+}
+
+/// What is done with a command of the stream.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Course {
+    Apply,
+    /// It touches a key under repair.
+    PassOver,
+    /// Whether it is to be applied is known when the values are read.
+    Wait,
+}
+
+impl<'a> Heal<'a> {
+    pub(super) fn new(held: Names) -> Self {
+        Self {
+            held,
+            ..Self::default()
+        }
+    }
+
+    /// Whether there is anything to do.
+    pub(super) fn is_active(&self) -> bool {
+        !self.held.is_empty() || self.failed.is_some()
+    }
+
+    /// Whether a unit may go: not when the link is to stop.
+    pub(super) fn has_failed(&self) -> bool {
+        self.failed.is_some()
+    }
+
+    /// The values, when they are read, or the time for another attempt; never, if there is nothing to wait for.
+    pub(super) async fn progress(&mut self) -> Option<Result<Copies, SyncError>> {
+        match (&mut self.reading, self.not_before) {
+            (Some(reading), _) => {
+                let read = reading.await;
+                self.reading = None;
+                Some(read)
+            }
+            (None, Some(at)) if !self.held.is_empty() && self.copies.is_none() => {
+                tokio::time::sleep_until(at.into()).await;
+                self.not_before = None;
+                None
+            }
+            _ => std::future::pending().await,
+        }
+    }
+
+    /// What was read, or is being read, is of no use.
+    fn again(&mut self) {
+        self.copies = None;
+        self.reading = None;
+    }
+}
+
+impl<'a> StreamApplier<'a> {
+    /// Begins to read the values of the keys under repair, if it is time.
+    pub(super) fn begin_reading(&mut self) {
+        let behind = self.feed.end().saturating_sub(self.input.frame_pos);
+        let heal = &mut self.heal;
+        if heal.held.is_empty()
+            || heal.has_failed()
+            || heal.copies.is_some()
+            || heal.reading.is_some()
+            || heal.not_before.is_some()
+            || behind > BEHIND_BYTES
+        {
+            return;
+        }
+        let (config, names, tells_time) = (self.config, heal.held.clone(), self.tells_time);
+        heal.reading = Some(Box::pin(async move {
+            let read = repair::read(config, names, tells_time);
+            match tokio::time::timeout(TIMEOUT, read).await {
+                Ok(read) => read,
+                Err(_) => Err(SyncError::reconnect(
+                    crate::error::Side::Source,
+                    &config.source.endpoint.address,
+                    "it does not answer DUMP",
+                )),
+            }
+        }));
+    }
+
+    /// The values are read, or cannot be.
+    pub(super) fn has_read(&mut self, read: Result<Copies, SyncError>) {
+        match read {
+            // Another history answers: the receiver will hear of it.
+            Ok(copies) if copies.replid != Some(self.feed.with_log(|log| log.replid())) => {
+                self.heal.not_before = Some(Instant::now() + PAUSE);
+            }
+            Ok(copies) => self.heal.copies = Some(copies),
+            Err(error) if error.class == Class::Stop => {
+                self.heal.failed = Some(format!("it cannot be repaired: {error}"));
+            }
+            Err(error) => {
+                tracing::warn!(%error, "the keys under repair are read again");
+                self.heal.not_before = Some(Instant::now() + PAUSE);
+            }
+        }
+        if self.feed.is_complete() {
+            self.heal.last_attempts += 1;
+        }
+    }
+
+    /// What to do with the next command, whose frame has this length.
+    pub(super) fn course(&mut self, len: usize) -> Course {
+        let frame = self.input.window().get(..len).unwrap_or_default();
+        let args = self.input.decoder.args();
+        let db = self.rewriter.db().0;
+        let touched = Touched::by(self.rewriter.table(), db, frame, args);
+        let heal = &mut self.heal;
+        if !touched.hits(&heal.held) {
+            return Course::Apply;
+        }
+        let end = self.input.frame_pos + len as u64;
+        match &heal.copies {
+            Some(copies) if end <= copies.offset => {}
+            // The moment they were read lies within a transaction: there is no place for them.
+            Some(_) => heal.again(),
+            // It may be behind the moment of the values that are on their way.
+            None if heal.reading.is_some() => return Course::Wait,
+            None => {}
+        }
+        let is_whole = touched.whole != Whole::Nothing;
+        let mut more = Names::default();
+        for (db, key) in touched.spread(&heal.held).iter() {
+            if repair::is_copied(self.config, db, key) {
+                more.insert(db, key.clone());
+            }
+        }
+        if heal.held.extend(&more) {
+            heal.again();
+            if !self.repairs.add(&more) {
+                heal.failed = Some("it cannot be repaired: too many keys hang on it".to_owned());
+            }
+            self.show_repairs();
+        }
+        if is_whole {
+            Course::Apply
+        } else {
+            Course::PassOver
+        }
+    }
+
+    /// The next command is not for the target: what it does is in a value that is read at the source.
+    pub(super) fn pass_over(&mut self, len: usize) {
+        self.status.dropped.add("under_repair", 1);
+        self.input.advance(len);
+        self.next
+            .set_end(self.input.frame_pos, self.rewriter.db(), self.input.at_ms);
+    }
+
+    /// Puts the values into the unit, if the stream has come to the moment at which they were read.
+    pub(super) fn place(&mut self) -> Result<(), SyncError> {
+        let is_there = |copies: &Copies| self.input.frame_pos >= copies.offset;
+        if !self.heal.copies.as_ref().is_some_and(is_there) || self.rewriter.in_transaction() {
+            return Ok(());
+        }
+        let Some(copies) = self.heal.copies.take() else {
+            return Ok(());
+        };
+        if copies.replid != Some(self.feed.with_log(|log| log.replid())) {
+            return Ok(());
+        }
+        let stream_db = self.rewriter.db();
+        for copied in &copies.keys {
+            self.say(&[b"SELECT", copied.db.to_string().as_bytes()])?;
+            self.say(&[b"DEL", &copied.key])?;
+            if let Some(value) = &copied.value {
+                let at_ms = copied.at_ms.to_string();
+                let (key, at_ms) = (&copied.key, at_ms.as_bytes());
+                self.say(&[b"RESTORE", key, at_ms, value, b"REPLACE", b"ABSTTL"])?;
+            }
+        }
+        self.say(&[b"SELECT", stream_db.0.to_string().as_bytes()])?;
+        self.next
+            .set_end(self.input.frame_pos, stream_db, unix_ms());
+        self.heal.placed = std::mem::take(&mut self.heal.held);
+        Ok(())
+    }
+
+    /// Puts a command of our own into the unit, as if it had come in the stream.
+    fn say(&mut self, argv: &[&[u8]]) -> Result<(), SyncError> {
+        let mut frame = Vec::new();
+        resp::encode::command(&mut frame, argv);
+        let mut decoder = resp::CommandDecoder::new(super::stream_limits());
+        let fail = |applier: &Self, why: &dyn std::fmt::Display| {
+            let name = argv.first().copied().unwrap_or_default();
+            let what = format!("a key cannot be repaired by {}: {why}", show(name));
+            applier.refused(what)
+        };
+        decoder.poll(&frame).map_err(|error| fail(self, &error))?;
+        let db = self.rewriter.db();
+        self.scratch.clear();
+        let args = decoder.args();
+        let now_ms = unix_ms();
+        let outcome = self
+            .rewriter
+            .command(&frame, args, now_ms, &mut self.scratch);
+        for granted in self.rewriter.granted() {
+            self.leases.note(granted.db.0, granted.key, granted.at_ms);
+        }
+        match outcome {
+            Ok(Outcome::Forward { .. }) => self.next.forward(db, &frame),
+            Ok(Outcome::Rewritten { commands, .. }) => {
+                self.next.body(db).extend_from_slice(&self.scratch);
+                self.next.added(commands, db);
+            }
+            Ok(Outcome::Dropped(reason)) => {
+                self.heal.failed = Some(format!(
+                    "it cannot be repaired: {} is left out ({})",
+                    show(argv.first().copied().unwrap_or_default()),
+                    reason.label()
+                ));
+            }
+            Ok(_) => {}
+            Err(error) => self.heal.failed = Some(format!("it cannot be repaired: {error}")),
+        }
+        Ok(())
+    }
+
+    /// Commands failed inside an EXEC that is committed: from here on their keys are under repair, or the link stops.
+    pub(super) async fn differs(&mut self, inflight: Inflight) -> Result<(), SyncError> {
+        let errors = match &inflight.exec {
+            Some(exec) => exec.errors.clone(),
+            None => Vec::new(),
+        };
+        for (_, error) in &errors {
+            self.status.target_errors.add(error.code.word(), 1);
+            self.status.divergences.add(error.code.word(), 1);
+        }
+        let Some((first, error)) = errors.first() else {
+            return self.confirmed(inflight);
+        };
+        let what = describe(&inflight.sealed, Some(*first), error);
+        if !self.config.repair {
+            self.target.checkpoint = self.checkpoint_at(inflight.end, Phase::Stream);
+            return Err(self.diverged(inflight.is_ours, &what).await);
+        }
+        let failed: Vec<usize> = errors.iter().map(|(at, _)| *at).collect();
+        let damaged = repair::damaged(self.rewriter.table(), &inflight.sealed, &failed);
+        let mut names = Names::default();
+        for (db, key) in damaged.iter().flat_map(Names::iter) {
+            if repair::is_copied(self.config, db, key) {
+                names.insert(db, key.clone());
+            }
+        }
+        self.tell(&inflight, &errors);
+        let is_again = inflight
+            .placed
+            .iter()
+            .any(|(db, key)| names.contains(db, key));
+        let fits = self.repairs.add(&names);
+        if !inflight.is_ours {
+            return Err(self.lost(super::NOT_OURS));
+        }
+        let end = inflight.end;
+        self.confirmed(Inflight {
+            placed: match is_again {
+                true => Names::default(),
+                false => inflight.placed,
+            },
+            ..inflight
+        })?;
+        self.repairs.add(&names);
+        let why = match (damaged.is_some(), is_again, fits) {
+            (false, ..) => "a command without keys cannot be repaired",
+            (_, true, _) => "the value from the source was refused",
+            (.., false) => "too many keys hang on it",
+            _ => "",
+        };
+        // What was collected meanwhile was meant for a target without a flaw.
+        let mut input = Input::at(end.offset);
+        input.ends = self.input.ends;
+        input.at_ms = end.received_ms;
+        self.input = input;
+        self.rewriter = self.rewriter_at(end.db);
+        self.choose_lease();
+        self.next = Unit::default();
+        self.next.set_end(end.offset, end.db, end.received_ms);
+        self.heal = Heal::new(self.repairs.names());
+        if !why.is_empty() {
+            self.heal.failed = Some(format!("{what}; {why}"));
+        }
+        self.show_repairs();
+        Ok(())
+    }
+
+    /// A line for every key whose command failed.
+    fn tell(&self, inflight: &Inflight, errors: &[(usize, resp::ErrorReply)]) {
+        let mut told = Names::default();
+        let mut db = 0;
+        inflight.sealed.each(|at, frame, args| {
+            let word = |at: usize| args.get(at).map_or(&[][..], |arg| arg.of(frame));
+            if word(0).eq_ignore_ascii_case(b"select") {
+                let text = std::str::from_utf8(word(1)).unwrap_or_default();
+                db = text.parse().unwrap_or(db);
+            }
+            let Some((_, error)) = errors.iter().find(|(of, _)| *of == at) else {
+                return;
+            };
+            let touched = Touched::by(self.rewriter.table(), db, frame, args);
+            for (db, key) in touched.names.iter() {
+                if told.insert(db, key.clone()) {
+                    tracing::warn!(
+                        db,
+                        key = show(key),
+                        command = show(word(0)),
+                        error = show(&error.text),
+                        "a command failed at the target, which differs from the source in this key: it is copied again"
+                    );
+                }
+            }
+        });
+    }
+
+    /// A unit that held values is confirmed.
+    pub(super) fn placed(&self, names: &Names) {
+        if names.is_empty() {
+            return;
+        }
+        self.repairs.remove(names);
+        self.status.repairs.add(names.len() as u64);
+        tracing::info!(keys = names.len(), "repaired: as at the source again");
+        self.show_repairs();
+    }
+
+    pub(super) fn show_repairs(&self) {
+        let open = self.repairs.names().len();
+        self.status.repairs_open.set(open as u64);
+    }
+
+    /// Whether, at the end of the stream, it is worth waiting for repairs.
+    pub(super) fn waits_for_repairs(&self) -> bool {
+        let heal = &self.heal;
+        if heal.held.is_empty() || heal.has_failed() {
+            return false;
+        }
+        let waits = heal.copies.is_none() && heal.last_attempts < LAST_ATTEMPTS;
+        if !waits {
+            tracing::warn!(
+                keys = heal.held.len(),
+                "stopping with keys that differ from the source: the next run repairs them"
+            );
+        }
+        waits
+    }
+
+    /// The link cannot go on: says so in the checkpoint, and in the error.
+    pub(super) async fn give_up(&mut self) -> Option<SyncError> {
+        let what = self.heal.failed.take()?;
+        Some(self.diverged(true, &what).await)
+    }
+
+    /// Writes to the checkpoint that only a new snapshot mends the target.
+    async fn diverged(&mut self, is_ours: bool, what: &str) -> SyncError {
+        let mut checkpoint = self.target.checkpoint.clone();
+        if let Phase::Stream(position) = checkpoint.phase {
+            checkpoint.phase = Phase::Diverged(position);
+        }
+        checkpoint.repairs = Names::default();
+        let checkpoint = checkpoint.to_string();
+        // The connection is in MULTI, as for the next unit.
+        let mut out = Vec::new();
+        resp::encode::command(
+            &mut out,
+            &[b"SET", self.key.as_bytes(), checkpoint.as_bytes()],
+        );
+        resp::encode::command(&mut out, &[b"EXEC"]);
+        let done = b"+QUEUED\r\n*1\r\n+OK\r\n";
+        let noted = match net::send(&mut self.target.pipe.stream, &out).await {
+            Ok(()) if is_ours => {
+                let mut reply = [0_u8; 18];
+                let read = self.target.pipe.stream.read_exact(&mut reply).await;
+                read.is_ok() && &reply == done
+            }
+            _ => false,
+        };
+        let then = if noted {
+            "start again: a new snapshot mends the target"
+        } else {
+            "this could not be noted at the target: delete its checkpoint and start again"
+        };
+        self.refused(format!(
+            "{what}; the target differs from the source from here on; {then}"
+        ))
+    }
+}

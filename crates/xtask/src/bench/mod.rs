@@ -1,0 +1,158 @@
+//! `cargo xtask bench`: what a migration costs, beside the source's own replication in the same run.
+
+mod data;
+mod full;
+mod latency;
+mod link;
+mod report;
+mod stream;
+mod usage;
+
+use std::path::PathBuf;
+
+use testkit::Engine;
+
+use link::Tool;
+use report::Report;
+
+const USAGE: &str = "\
+usage: cargo xtask bench [full] [set] [mixed] [latency] [--runs N] [--keys N] [--commands N] [--engine NAME] [--binary FILE] [--json FILE]
+
+Measures understudy beside REPLICAOF (\"native\"), and beside PEER if the environment names one, in turns, and prints medians
+with their spread and each ratio to native. All four measurements when none is named.
+
+  full       a full sync of a data set: from the start until a write that came after the snapshot is at the target
+  set        a stream of SETs at the full speed of redis-benchmark
+  mixed      the same with INCR, LPUSH, HSET and ZADD
+  latency    from a write's reply at the source until it can be read at the target, at 1,000 writes/s
+
+  --runs N       times each is run (5)
+  --keys N       strings in the data set (2000000); other kinds in proportion, and three large keys
+  --commands N   commands of a stream (3000000)
+  --engine NAME  both servers (redis-7.0)
+  --binary FILE  the daemon (target/release/understudy; build it first: cargo build --release -p understudy)
+  --json FILE    appends every single run, a line of JSON each
+
+PEER names a program that is called as `PEER SOURCE TARGET FOLDER` (host:port twice), and that execs a tool which streams
+until it is killed. PEER_KEYS is a pattern for the keys that the tool keeps at the target.
+
+The data set is made once, and kept in target/bench. The column `foreign` is the share of the machine that other processes
+had meanwhile: above 0.05 distrust the times.";
+
+struct Options {
+    what: Vec<Measurement>,
+    runs: usize,
+    keys: u64,
+    commands: u64,
+    engine: Engine,
+    binary: PathBuf,
+    json: Option<PathBuf>,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Measurement {
+    Full,
+    Set,
+    Mixed,
+    Latency,
+}
+
+impl Measurement {
+    const ALL: [Self; 4] = [Self::Full, Self::Set, Self::Mixed, Self::Latency];
+
+    fn name(self) -> &'static str {
+        match self {
+            Self::Full => "full",
+            Self::Set => "set",
+            Self::Mixed => "mixed",
+            Self::Latency => "latency",
+        }
+    }
+}
+
+/// Runs the task.
+pub(crate) fn run(args: &[String]) -> Result<(), String> {
+    if args.iter().any(|arg| arg == "--help" || arg == "-h") {
+        println!("{USAGE}");
+        return Ok(());
+    }
+    let options = options(args)?;
+    if !options.binary.exists() {
+        let file = options.binary.display();
+        return Err(format!(
+            "{file} is not there: cargo build --release -p understudy"
+        ));
+    }
+    let mut tools = vec![Tool::Understudy(options.binary.clone()), Tool::Native];
+    tools.extend(Tool::peer());
+    let mut report = Report::new(options.json.as_deref())?;
+    for what in &options.what {
+        let data = match what {
+            Measurement::Full => Some(data::prepare(&options.engine, options.keys)?),
+            _ => None,
+        };
+        for run in 1..=options.runs {
+            for tool in &tools {
+                let figures = match what {
+                    Measurement::Full => full::measure(
+                        &options.engine,
+                        tool,
+                        data.as_deref().unwrap_or("".as_ref()),
+                    ),
+                    Measurement::Set => {
+                        stream::measure(&options.engine, tool, "set", options.commands)
+                    }
+                    Measurement::Mixed => stream::measure(
+                        &options.engine,
+                        tool,
+                        "incr,lpush,hset,zadd",
+                        options.commands,
+                    ),
+                    Measurement::Latency => latency::measure(&options.engine, tool, run as u64),
+                };
+                let figures = figures
+                    .map_err(|error| format!("{} of {}: {error}", what.name(), tool.name()))?;
+                report.add(what.name(), &tool.name(), figures)?;
+            }
+        }
+        report.print(what.name());
+    }
+    Ok(())
+}
+
+fn options(args: &[String]) -> Result<Options, String> {
+    let mut options = Options {
+        what: Vec::new(),
+        runs: 5,
+        keys: 2_000_000,
+        commands: 3_000_000,
+        engine: Engine::find("redis-7.0")?,
+        binary: "target/release/understudy".into(),
+        json: None,
+    };
+    let mut args = args.iter();
+    while let Some(arg) = args.next() {
+        if let Some(what) = Measurement::ALL.iter().find(|what| what.name() == arg) {
+            options.what.push(*what);
+            continue;
+        }
+        let value = args.next().ok_or_else(|| USAGE.to_owned())?;
+        let number = || {
+            let number = value.parse::<u64>().ok().filter(|number| *number > 0);
+            number.ok_or_else(|| format!("{arg} takes a number from 1 up, not {value:?}"))
+        };
+        match arg.as_str() {
+            "--runs" => options.runs = usize::try_from(number()?).unwrap_or(usize::MAX),
+            "--keys" => options.keys = number()?,
+            "--commands" => options.commands = number()?,
+            "--engine" => options.engine = Engine::find(value)?,
+            "--binary" => options.binary = value.into(),
+            "--json" => options.json = Some(value.into()),
+            _ => return Err(format!("{arg} is not known\n\n{USAGE}")),
+        }
+    }
+    if options.what.is_empty() {
+        options.what = Measurement::ALL.to_vec();
+    }
+    Ok(options)
+}
