@@ -1,7 +1,8 @@
 //! Pauses between attempts: doubling, capped, with jitter so that many links do not retry as one.
 
-use std::hash::{BuildHasher, RandomState};
 use std::time::Duration;
+
+use crate::chance;
 
 const FIRST_MS: u64 = 50;
 const MAX_MS: u64 = 5_000;
@@ -24,7 +25,7 @@ impl Backoff {
             .saturating_mul(1 << self.attempts.min(16))
             .min(MAX_MS);
         self.attempts += 1;
-        let random = RandomState::new().hash_one(self.attempts);
+        let random = chance::number();
         Duration::from_millis(step / 2 + random % (step / 2 + 1))
     }
 }

@@ -4,6 +4,10 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 /// Milliseconds since 1970.
 pub(crate) fn unix_ms() -> u64 {
+    #[cfg(test)]
+    if let Some(now_ms) = crate::sim::unix_ms() {
+        return now_ms;
+    }
     let since = SystemTime::now()
         .duration_since(UNIX_EPOCH)
         .unwrap_or_default();

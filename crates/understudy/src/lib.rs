@@ -11,6 +11,7 @@
 //! [`supervise::run`] is the loop around it and the only place that decides to try again.
 
 mod backoff;
+mod chance;
 mod checkpoint;
 pub mod cli;
 mod client;
@@ -24,6 +25,8 @@ mod net;
 mod pipeline;
 mod progress;
 mod rdb;
+#[cfg(test)]
+mod sim;
 mod source;
 mod spool;
 pub mod status;

@@ -35,6 +35,8 @@ pub(crate) enum Bulk {
 pub(crate) enum Stream {
     Plain(TcpStream),
     Tls(Box<tokio_rustls::client::TlsStream<TcpStream>>),
+    #[cfg(test)]
+    Simulated(crate::sim::wire::Wire),
 }
 
 impl AsyncRead for Stream {
@@ -46,6 +48,8 @@ impl AsyncRead for Stream {
         match self.get_mut() {
             Self::Plain(stream) => Pin::new(stream).poll_read(cx, buf),
             Self::Tls(stream) => Pin::new(stream).poll_read(cx, buf),
+            #[cfg(test)]
+            Self::Simulated(wire) => Pin::new(wire).poll_read(cx, buf),
         }
     }
 }
@@ -59,6 +63,8 @@ impl AsyncWrite for Stream {
         match self.get_mut() {
             Self::Plain(stream) => Pin::new(stream).poll_write(cx, buf),
             Self::Tls(stream) => Pin::new(stream).poll_write(cx, buf),
+            #[cfg(test)]
+            Self::Simulated(wire) => Pin::new(wire).poll_write(cx, buf),
         }
     }
 
@@ -66,6 +72,8 @@ impl AsyncWrite for Stream {
         match self.get_mut() {
             Self::Plain(stream) => Pin::new(stream).poll_flush(cx),
             Self::Tls(stream) => Pin::new(stream).poll_flush(cx),
+            #[cfg(test)]
+            Self::Simulated(wire) => Pin::new(wire).poll_flush(cx),
         }
     }
 
@@ -73,6 +81,8 @@ impl AsyncWrite for Stream {
         match self.get_mut() {
             Self::Plain(stream) => Pin::new(stream).poll_shutdown(cx),
             Self::Tls(stream) => Pin::new(stream).poll_shutdown(cx),
+            #[cfg(test)]
+            Self::Simulated(wire) => Pin::new(wire).poll_shutdown(cx),
         }
     }
 }
@@ -110,6 +120,14 @@ pub(crate) async fn connect(
 
 async fn connect_now(endpoint: &Endpoint, side: Side, bulk: Bulk) -> Result<Stream, SyncError> {
     let address = endpoint.address.as_str();
+    #[cfg(test)]
+    if let Some(attempt) = crate::sim::wire::connect(address) {
+        let wire = attempt.await;
+        return wire.map(Stream::Simulated).map_err(|error| {
+            let what = format!("cannot connect: {}", io_word(&error));
+            SyncError::reconnect(side, address, what)
+        });
+    }
     let tcp = TcpStream::connect(address).await.map_err(|error| {
         SyncError::reconnect(
             side,

@@ -5,11 +5,12 @@
 //! where it stopped; a new history ends it.
 
 use std::cell::Cell;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use bytes::BytesMut;
 use replica::{Event, Link, Poll, ReplId, ReplOffset, Start};
 use tokio::io::AsyncReadExt;
+use tokio::time::Instant;
 
 use crate::backoff::Backoff;
 use crate::clock::unix_ms;
@@ -134,6 +135,7 @@ impl Conn {
                     .map_err(|error| broken(&error, config))?;
             }
             tokio::select! {
+                biased;
                 read = self.read() => match read {
                     Ok(0) => return Err(fail(&self.link.eof())),
                     Ok(_) => self.feed(),

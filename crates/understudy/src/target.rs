@@ -3,12 +3,13 @@
 use std::cell::RefCell;
 use std::collections::BTreeSet;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use bytes::BytesMut;
 use replica::ReplId;
 use resp::Value;
 use rewrite::{Abilities, Db, Fork};
+use tokio::time::Instant;
 
 use crate::checkpoint::{self, Checkpoint, Phase};
 use crate::client::{Client, Info};
@@ -309,7 +310,7 @@ impl Visit<'_> {
 /// Takes the target back after a lost connection, raising the epoch.
 ///
 /// # Errors
-/// Stop when another daemon has it, or the checkpoint is gone.
+/// Stop when another daemon has it, or the checkpoint is gone; resync when what is there is older than this run.
 pub(crate) async fn retake(
     config: &TargetConfig,
     link_name: &str,
@@ -326,6 +327,12 @@ pub(crate) async fn retake(
             // An older epoch is our own past: the target has fallen back.
             Found::Checkpoint(found) if found.owner != ours.owner && found.epoch > ours.epoch => {
                 return Err(fenced(address));
+            }
+            // Before our time: an earlier run's, or that of another daemon which found a target that had lost ours. What
+            // is there has to be looked at anew.
+            Found::Checkpoint(found) if found.owner != ours.owner => {
+                let what = "it has fallen back to before this run took it over";
+                return Err(SyncError::resync(Side::Target, address, what));
             }
             Found::Checkpoint(found) => found.clone(),
         };

@@ -1,6 +1,8 @@
 //! Compares the clocks of both ends, now and then: the target ends keys by its own.
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
+
+use tokio::time::Instant;
 
 use super::lease::time_ms;
 use crate::client::Client;

@@ -15,12 +15,13 @@
 //! checkpoint's flag `l` says that leases may be open: a run that finds it looks for them by SCAN.
 
 use std::cell::{Cell, RefCell};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use bytes::Bytes;
 use resp::Value;
 use rewrite::LeaseRule;
 use tokio::sync::Notify;
+use tokio::time::Instant;
 
 use super::sweep::each_key;
 use crate::client::{Client, Info};

@@ -2,13 +2,12 @@
 
 mod heal;
 
-use std::time::Instant;
-
 use bytes::{Buf, Bytes, BytesMut};
 use replica::ReplOffset;
 use resp::{CommandDecoder, ErrorReply, Limits, ReplyKind, ReplyScanner, Summary};
 use rewrite::{CommandId, Db, DropReason, Outcome, StreamRewriter};
 use tokio::io::AsyncReadExt;
+use tokio::time::Instant;
 
 use self::heal::{Course, Heal};
 use super::lease::Leases;

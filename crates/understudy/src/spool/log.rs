@@ -6,9 +6,7 @@
 //! `tail start <= flushed <= end`, and segments are contiguous.
 
 use std::collections::VecDeque;
-use std::fs::{self, File, OpenOptions};
 use std::io::{self, Seek, SeekFrom, Write};
-use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -18,9 +16,8 @@ use replica::ReplId;
 use super::block::{
     BLOCK_HEADER_BYTES, BlockHeader, SEGMENT_HEADER_BYTES, SegmentHeader, read_whole,
 };
+use super::disk::{self, File};
 
-/// A new segment begins when the current one is this long.
-const SEGMENT_BYTES: u64 = 64 << 20;
 /// Bytes collected before a block is written.
 const BLOCK_BYTES: usize = 256 << 10;
 
@@ -107,7 +104,7 @@ impl Log {
         remove_if_there(&whole_file(dir, kind))?;
         segment_files(dir, kind)?
             .into_iter()
-            .try_for_each(fs::remove_file)
+            .try_for_each(|path| disk::remove(&path))
     }
 
     /// Begins an empty log at `start`, removing older files of the same kind.
@@ -118,7 +115,7 @@ impl Log {
         start: u64,
         keep: Keep,
     ) -> io::Result<Self> {
-        fs::create_dir_all(dir)?;
+        disk::create_dir_all(dir)?;
         Self::discard(dir, kind)?;
         Ok(Self::at(dir, kind, replid, start, keep))
     }
@@ -138,14 +135,17 @@ impl Log {
         (replid, at): (ReplId, u64),
         keep: Keep,
     ) -> io::Result<Option<Self>> {
-        let noted = match fs::read_to_string(whole_file(dir, kind)) {
-            Ok(text) => text,
+        // After a loss of power it may hold anything, and then it notes nothing.
+        let noted = match disk::read(&whole_file(dir, kind)) {
+            Ok(noted) => noted,
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
             Err(error) => return Err(error),
         };
         let log = Self::recover(dir, kind, keep)?;
         Ok(log.filter(|log| {
-            log.start() == 0 && log.replid == replid && noted == whole_note(replid, at, log.end)
+            log.start() == 0
+                && log.replid == replid
+                && noted == whole_note(replid, at, log.end).as_bytes()
         }))
     }
 
@@ -188,7 +188,7 @@ impl Log {
                     file = %path.display(),
                     "this part of the spool holds nothing, or does not go on where the sound part before it ends: removed"
                 );
-                fs::remove_file(&path)?;
+                disk::remove(&path)?;
                 broken = log.is_some();
                 continue;
             };
@@ -307,13 +307,13 @@ impl Log {
             }
             if let Some(segment) = self.segments.back_mut() {
                 segment.end = self.flushed;
-                if segment.end - segment.start >= SEGMENT_BYTES {
+                if segment.end - segment.start >= disk::segment_bytes() {
                     self.file = None;
                 }
             }
         }
         if let Some(note) = &self.note {
-            fs::write(whole_file(&self.dir, self.kind), note)?;
+            disk::write(&whole_file(&self.dir, self.kind), note)?;
             self.note = None;
         }
         Ok(())
@@ -340,12 +340,8 @@ impl Log {
         }
         let start = self.flushed;
         let path = self.dir.join(format!("{}-{start:020}.seg", self.kind));
-        let mut file = OpenOptions::new()
-            .create(true)
-            .truncate(true)
-            .write(true)
-            .open(&path)?;
-        file.write_all(
+        let file = File::create(&path)?;
+        (&file).write_all(
             &SegmentHeader {
                 replid: self.replid,
                 start,
@@ -450,7 +446,7 @@ impl Log {
         let keep_from = pos.saturating_sub(self.keep.retain_bytes);
         while self.segments.len() > 1 && self.segments.front().is_some_and(|s| s.end <= keep_from) {
             if let Some(segment) = self.segments.pop_front() {
-                fs::remove_file(segment.path)?;
+                disk::remove(&segment.path)?;
             }
         }
         Ok(())
@@ -478,7 +474,7 @@ impl Log {
         self.tail_bytes = 0;
         remove_if_there(&whole_file(&self.dir, self.kind))?;
         for segment in self.segments.drain(..) {
-            fs::remove_file(segment.path)?;
+            disk::remove(&segment.path)?;
         }
         Ok(())
     }
@@ -494,7 +490,7 @@ fn whole_note(replid: ReplId, at: u64, end: u64) -> String {
 }
 
 fn remove_if_there(path: &Path) -> io::Result<()> {
-    match fs::remove_file(path) {
+    match disk::remove(path) {
         Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
         _ => Ok(()),
     }
@@ -518,11 +514,7 @@ fn damage(pos: u64) -> io::Error {
 /// Files of this kind in ascending order of position.
 fn segment_files(dir: &Path, kind: &str) -> io::Result<Vec<PathBuf>> {
     let mut files = Vec::new();
-    if !dir.exists() {
-        return Ok(files);
-    }
-    for entry in fs::read_dir(dir)? {
-        let path = entry?.path();
+    for path in disk::list(dir)? {
         let name = path
             .file_name()
             .and_then(|name| name.to_str())
@@ -564,12 +556,9 @@ fn check_segment(path: &Path, expected: Option<u64>) -> io::Result<Option<(Segme
     if end == header.start {
         return Ok(None);
     }
-    let whole = fs::metadata(path)?.len() == good_bytes;
+    let whole = file.get_ref().len()? == good_bytes;
     if !whole {
-        OpenOptions::new()
-            .write(true)
-            .open(path)?
-            .set_len(good_bytes)?;
+        disk::truncate(path, good_bytes)?;
     }
     let segment = Segment {
         path: path.to_owned(),
@@ -582,6 +571,8 @@ fn check_segment(path: &Path, expected: Option<u64>) -> io::Result<Option<(Segme
 
 #[cfg(test)]
 mod tests {
+    use std::fs::{self, OpenOptions};
+
     use super::*;
     use proptest::prelude::*;
 

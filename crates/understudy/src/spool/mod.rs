@@ -1,10 +1,11 @@
 //! The spool: a log on disk between the source, which is always read at line rate, and the target.
 
 mod block;
+mod disk;
 mod log;
 
 use std::cell::{Cell, RefCell};
-use std::fs::{self, File};
+use std::fs::TryLockError;
 use std::io;
 use std::path::Path;
 use std::sync::Arc;
@@ -13,6 +14,7 @@ use std::sync::mpsc;
 use bytes::Bytes;
 use tokio::sync::Notify;
 
+use disk::File;
 pub(crate) use log::{Chunk, Keep, Log};
 
 /// A log with one writer (the receiver) and one reader (the applier), on one thread.
@@ -111,6 +113,10 @@ pub(crate) struct Syncer(mpsc::Sender<Arc<File>>);
 impl Syncer {
     pub(crate) fn spawn() -> io::Result<Self> {
         let (sender, receiver) = mpsc::channel::<Arc<File>>();
+        #[cfg(test)]
+        if disk::is_simulated() {
+            return Ok(Self(sender));
+        }
         std::thread::Builder::new()
             .name("spool-sync".to_owned())
             .spawn(move || {
@@ -124,6 +130,10 @@ impl Syncer {
     }
 
     pub(crate) fn sync(&self, file: Arc<File>) {
+        #[cfg(test)]
+        if let File::Simulated(file) = &*file {
+            return file.sync_in_time();
+        }
         // The thread only ends with the process.
         let _ = self.0.send(file);
     }
@@ -134,17 +144,13 @@ impl Syncer {
 /// # Errors
 /// The directory cannot be made, or another process has it.
 pub(crate) fn lock(dir: &Path) -> io::Result<File> {
-    fs::create_dir_all(dir)?;
-    let file = File::options()
-        .create(true)
-        .truncate(false)
-        .write(true)
-        .open(dir.join("lock"))?;
+    disk::create_dir_all(dir)?;
+    let file = File::to_lock(&dir.join("lock"))?;
     match file.try_lock() {
         Ok(()) => Ok(file),
-        Err(fs::TryLockError::WouldBlock) => Err(io::Error::other(
+        Err(TryLockError::WouldBlock) => Err(io::Error::other(
             "another understudy is using it; stop that one, or give this link its own link.name or spool.dir",
         )),
-        Err(fs::TryLockError::Error(error)) => Err(error),
+        Err(TryLockError::Error(error)) => Err(error),
     }
 }

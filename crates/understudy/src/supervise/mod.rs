@@ -15,6 +15,7 @@ use bytes::Bytes;
 use replica::{ReplId, ReplOffset, Start};
 
 use crate::backoff::Backoff;
+use crate::chance;
 use crate::checkpoint::{Checkpoint, Phase, Position, Progress};
 use crate::client::Client;
 use crate::config::Config;
@@ -47,7 +48,7 @@ pub(crate) async fn run(config: &Config, status: &Status, stop: &Stop) -> Result
         leases: Leases::default(),
         repairs: Repairs::default(),
         databases: Databases::default(),
-        owner: std::hash::BuildHasher::hash_one(&std::hash::RandomState::new(), std::process::id()),
+        owner: chance::number(),
     };
     let result = supervisor.sessions().await;
     status.set_phase(status::Phase::Stopped);
@@ -105,8 +106,9 @@ where
     let mut backoff = Backoff::default();
     loop {
         let result = tokio::select! {
-            result = attempt() => result,
+            biased;
             () = stop.requested() => return Ok(None),
+            result = attempt() => result,
         };
         match result {
             Err(error) if error.class == Class::Reconnect => {

@@ -27,7 +27,14 @@ impl Supervisor<'_> {
         let result = match ended {
             Ended::Asked => {
                 tracing::info!("asked to stop: applying what is in flight");
-                self.drain(applier, feed).await.map(|()| Next::Done)
+                match self.drain(applier, feed).await {
+                    // The next run looks at the target anew.
+                    Err(error) if error.class == Class::Resync => {
+                        tracing::warn!(%error, "stopping without the rest; it is in the spool");
+                        Ok(Next::Done)
+                    }
+                    drained => drained.map(|()| Next::Done),
+                }
             }
             Ended::Received(Ok(answer)) => Ok(Next::NewHistory(answer)),
             Ended::Received(Err(error)) if error.class == Class::Resync => {

@@ -100,11 +100,8 @@ impl Supervisor<'_> {
             };
             position = match target.checkpoint.phase {
                 Phase::Stream(found) => found,
-                // The first unit never arrived: nothing of the stream is applied.
-                Phase::Snapshot(_) if snapshot.is_some() => {
-                    target.checkpoint.phase = Phase::Stream(position);
-                    position
-                }
+                // Behind a snapshot, the first unit may never have arrived, or the target may have lost the end of the
+                // snapshot too: only going on with the snapshot itself makes sure.
                 Phase::Snapshot(_) | Phase::Diverged(_) => {
                     return Err(resync("its checkpoint fell back"));
                 }

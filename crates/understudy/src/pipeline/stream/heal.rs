@@ -2,10 +2,11 @@
 //! [`super::super::repair`].
 
 use std::pin::Pin;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use rewrite::Outcome;
 use tokio::io::AsyncReadExt;
+use tokio::time::Instant;
 
 use super::{Inflight, Input, StreamApplier, Unit, describe, show};
 use crate::checkpoint::{Names, Phase};

@@ -1,0 +1,151 @@
+//! Seeds in thousands, and one workload that is broken off at every single place.
+
+use std::num::NonZero;
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use super::plan::Plan;
+use super::process::{Blow, Death, Effect};
+use super::run::{Report, run};
+use super::world::{Place, Weather};
+
+/// Seeds of an ordinary run.
+const SEEDS: u64 = 2_000;
+
+fn number(name: &str) -> Option<u64> {
+    std::env::var(name).ok()?.parse().ok()
+}
+
+/// Runs all of them on all cores; the first that fails, with its error.
+fn first_failure<T: Send>(
+    count: u64,
+    run: impl Fn(u64) -> Result<T, String> + Sync,
+) -> (Vec<T>, Option<(u64, String)>) {
+    let next = AtomicU64::new(0);
+    let (good, bad) = (Mutex::new(Vec::new()), Mutex::new(None::<(u64, String)>));
+    let threads = std::thread::available_parallelism().map_or(1, NonZero::get);
+    std::thread::scope(|scope| {
+        for _ in 0..threads {
+            scope.spawn(|| {
+                loop {
+                    let index = next.fetch_add(1, Ordering::Relaxed);
+                    if index >= count || bad.lock().unwrap().is_some() {
+                        return;
+                    }
+                    match run(index) {
+                        Ok(report) => good.lock().unwrap().push(report),
+                        Err(error) => {
+                            bad.lock().unwrap().get_or_insert((index, error));
+                        }
+                    }
+                }
+            });
+        }
+    });
+    (good.into_inner().unwrap(), bad.into_inner().unwrap())
+}
+
+#[test]
+fn whatever_goes_wrong_nothing_is_lost_and_nothing_doubled() {
+    if let Some(seed) = number("UNDERSTUDY_SIM_SEED") {
+        let report = run(&Plan::of(seed), true);
+        println!("{report:?}");
+        report.unwrap();
+        return;
+    }
+    let count = number("UNDERSTUDY_SIM_SEEDS").unwrap_or(SEEDS);
+    let from = number("UNDERSTUDY_SIM_FROM").unwrap_or(1);
+    let began = std::time::Instant::now();
+    let (reports, failure) = first_failure(count, |index| run(&Plan::of(from + index), false));
+    let sum = |of: fn(&Report) -> u64| reports.iter().map(of).sum::<u64>();
+    println!(
+        "{} seeds from {from} in {:?}: {} looks, {} starts, {} + {} full syncs, {} s lived",
+        reports.len(),
+        began.elapsed(),
+        sum(|report| report.looks),
+        sum(|report| report.starts),
+        sum(|report| report.full_syncs.asked),
+        sum(|report| report.full_syncs.refused),
+        sum(|report| report.took_ms) / 1000,
+    );
+    if let Some((index, error)) = failure {
+        let seed = from + index;
+        panic!("{error}\nrun it alone with UNDERSTUDY_SIM_SEED={seed}");
+    }
+}
+
+#[test]
+fn a_seed_runs_the_same_each_time() {
+    for seed in 1..60 {
+        let plan = Plan::of(seed);
+        assert_eq!(run(&plan, false), run(&plan, false), "seed {seed}");
+    }
+}
+
+/// A small life in fair weather.
+fn quiet() -> Plan {
+    Plan {
+        weather: Weather::CALM,
+        writes: 25,
+        gap_ms: 60,
+        keys: 2,
+        expiries: true,
+        backlog_bytes: 1 << 20,
+        batch_commands: 3,
+        tail_bytes: 100,
+        retain_bytes: 1 << 20,
+        inflight_bytes: 200,
+        restore: false,
+        machines: vec![0],
+        faults: Vec::new(),
+        death: None,
+        ..Plan::of(7)
+    }
+}
+
+/// At every effect that the daemon has on its disk and its sockets, something happens to it.
+#[test]
+fn broken_off_at_every_single_place() {
+    let plan = quiet();
+    let whole = run(&plan, false).unwrap();
+    assert!(whole.effects > 100, "{whole:?}");
+    let mut ways = Vec::new();
+    for at in 1..=whole.effects {
+        for effect in [Effect::None, Effect::Half] {
+            for blow in [
+                Blow::Kill,
+                Blow::PowerLoss,
+                Blow::Cut(Place::Source),
+                Blow::Cut(Place::Target),
+            ] {
+                ways.push(Death { at, effect, blow });
+            }
+        }
+        for lost in 0..4 {
+            let blow = Blow::TargetFalls(lost);
+            ways.push(Death {
+                at,
+                effect: Effect::Whole,
+                blow,
+            });
+        }
+    }
+    let (good, failure) = first_failure(ways.len() as u64, |index| {
+        let death = Some(ways[index as usize]);
+        run(
+            &Plan {
+                death,
+                ..plan.clone()
+            },
+            false,
+        )
+    });
+    println!(
+        "{} effects, {} ways to be broken off",
+        whole.effects,
+        good.len()
+    );
+    if let Some((index, error)) = failure {
+        panic!("{:?}: {error}", ways[index as usize]);
+    }
+}
