@@ -174,10 +174,14 @@ impl Pair {
         Self { old, new, proxy }
     }
 
+    /// The replica has all that the primary has written by now.
     fn wait_in_sync(&self) {
+        let offset = |server: &Server, field| server.client().info_number("replication", field);
+        let goal = offset(&self.old, "master_repl_offset");
         wait_until("the replica in sync", LIMIT, || {
             let info = self.new.client().info("replication");
             info.get("master_link_status").is_some_and(|up| up == "up")
+                && offset(&self.new, "slave_repl_offset") >= goal
         });
     }
 

@@ -131,7 +131,8 @@ fn a_large_value_in_the_stream_is_held_twice_at_the_most() {
     let peak = peak(&daemon);
     println!("for a value of {mib} MiB");
     assert_eq!(full_syncs(&source), 1);
-    assert!(peak < (mib * 2 + 64) * MIB, "{peak}");
+    // Both tails come on top.
+    assert!(peak < (mib * 2 + 192) * MIB, "{peak}");
 }
 
 /// What the target does not take in one piece is refused by name, and nothing of it is applied.

@@ -7,7 +7,7 @@ use std::net::TcpStream;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-use testkit::client::{self, Argv};
+use testkit::client::Argv;
 use testkit::proxy::{Cut, Proxy};
 use testkit::{Client, Engine, Rng, Server, ServerOptions, argv};
 
@@ -55,10 +55,14 @@ impl Targets {
     /// From here on the target may fall back: what both servers hold by now is a copy. False when the replica does not
     /// come to that.
     pub(super) fn note_floors(&mut self) -> bool {
-        let mut client = self.primary().client();
-        let in_sync = client.try_command(&argv!["WAIT", 1, 50_000]);
-        if !in_sync.is_ok_and(|replicas| client::number(&replicas) == Some(1)) {
-            return false;
+        let offset = |server: &Server, field| server.client().info_number("replication", field);
+        let goal = offset(self.primary(), "master_repl_offset");
+        let from = Instant::now();
+        while offset(&self.servers[1 - self.primary], "slave_repl_offset") < goal {
+            if from.elapsed() > 5 * SYNC_TIMEOUT {
+                return false;
+            }
+            std::thread::sleep(ms(20));
         }
         for server in &self.servers {
             if let Some(file) = last_aof(server.folder()) {
