@@ -10,7 +10,7 @@ use super::run::{Report, run};
 use super::world::{Place, Weather};
 
 /// Seeds of an ordinary run.
-const SEEDS: u64 = 2_000;
+const SEEDS: u64 = 1_000;
 
 fn number(name: &str) -> Option<u64> {
     std::env::var(name).ok()?.parse().ok()
