@@ -32,11 +32,22 @@ impl Supervisor<'_> {
             offset,
             rdb_bytes: 0,
         };
+        let taken_by = |found: &Found| match found {
+            Found::Nothing => None,
+            Found::Checkpoint(found) => Some((found.owner, found.epoch)),
+        };
+        let seen = taken_by(&visit.found);
         let target = take(visit, |found| {
             let epoch = match found {
                 Found::Nothing => 0,
                 Found::Checkpoint(found) => found.epoch,
             };
+            if taken_by(found) != seen {
+                // The manner was chosen by what was there before: keys may have come that nothing would remove.
+                let what = "another understudy has begun here meanwhile; looking again";
+                let address = &self.config.target.endpoint.address;
+                return Err(SyncError::reconnect(Side::Target, address, what));
+            }
             Ok(Checkpoint {
                 epoch,
                 owner: self.owner,

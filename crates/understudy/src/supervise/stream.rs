@@ -58,8 +58,12 @@ impl Supervisor<'_> {
             error = settling => return Err(error),
             never = compare_forever(self.config, self.status) => match never {},
         }
-        // The stream has ended in good order: from here on the target ends its keys by itself.
-        end_all(self.config, &self.leases).await
+        // The stream has ended in good order: from here on the target ends its keys by itself. Not where the source or the
+        // spool has failed: the next run goes on, and what was done at the source meanwhile may count on a key.
+        if self.stop.is_requested() || !self.config.source.sync_aof {
+            end_all(self.config, &self.leases).await?;
+        }
+        Ok(())
     }
 
     /// Applies the stream from `position` on, over as many connections as it takes. Behind a snapshot, that position is
