@@ -48,12 +48,15 @@ impl Weather {
     };
 }
 
+/// What happens to the world when its time has come.
+type Deed = Box<dyn FnOnce(&Rc<World>)>;
+
 pub(super) enum Event {
     ToServer(u64, Bytes),
     ServerSeesEnd(u64),
     ToClient(u64, Bytes),
     ClientSeesEnd(u64, End),
-    Do(Box<dyn FnOnce(&Rc<World>)>),
+    Do(Deed),
 }
 
 impl fmt::Debug for Event {

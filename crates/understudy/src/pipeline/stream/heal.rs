@@ -82,7 +82,7 @@ impl<'a> Heal<'a> {
                 Some(read)
             }
             (None, Some(at)) if !self.held.is_empty() && self.copies.is_none() => {
-                tokio::time::sleep_until(at.into()).await;
+                tokio::time::sleep_until(at).await;
                 self.not_before = None;
                 None
             }
