@@ -107,10 +107,15 @@ fn bulk(bytes: &[u8]) -> Value {
     Value::Bulk(Bytes::copy_from_slice(bytes))
 }
 
-fn number<T: std::str::FromStr>(word: &[u8]) -> Result<T, Value> {
+/// As Redis reads it: no sign but a minus, no zero in front.
+fn number<T: std::str::FromStr + ToString>(word: &[u8]) -> Result<T, Value> {
     std::str::from_utf8(word)
         .ok()
-        .and_then(|text| text.parse().ok())
+        .and_then(|text| {
+            text.parse()
+                .ok()
+                .filter(|number: &T| number.to_string() == text)
+        })
         .ok_or_else(|| error("ERR value is not an integer or out of range"))
 }
 
