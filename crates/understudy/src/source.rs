@@ -402,6 +402,10 @@ impl Receiver<'_> {
             for file in self.stream.with_log(Log::take_unsynced) {
                 self.syncer.sync(file);
             }
+            if let Some(snapshot) = self.snapshot {
+                // Not synced, since losing it costs another one and no more; only its files are let go.
+                drop(snapshot.with_log(Log::take_unsynced));
+            }
         }
         self.say_full();
         self.say_paused(paused);

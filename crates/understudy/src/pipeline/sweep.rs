@@ -101,20 +101,17 @@ pub(crate) async fn remove_unfinished(config: &Config) -> Result<u64, SyncError>
     let mut removed = 0;
     for (db, _) in client.info("keyspace").await?.keyspace() {
         client.call(&[b"SELECT", db.to_string().as_bytes()]).await?;
-        let mut cursor = Bytes::from_static(b"0");
-        loop {
-            let (next, found) = scan(config, &mut client, &cursor).await?;
-            for key in found {
-                if key.starts_with(rewrite::TEMPORARY_KEY_PREFIX) {
-                    client.call(&[b"DEL", &key]).await?;
-                    removed += 1;
-                }
+        let mut unfinished = Vec::new();
+        each_key_of_db(config, &mut client, |key| {
+            if key.starts_with(rewrite::TEMPORARY_KEY_PREFIX) {
+                unfinished.push(key.clone());
             }
-            if next.as_ref() == b"0" {
-                break;
-            }
-            cursor = next;
+        })
+        .await?;
+        for key in &unfinished {
+            client.call(&[b"DEL", key]).await?;
         }
+        removed += unfinished.len() as u64;
     }
     Ok(removed)
 }
@@ -148,20 +145,31 @@ pub(super) async fn each_key(
             continue;
         }
         client.call(&[b"SELECT", db.to_string().as_bytes()]).await?;
-        let mut cursor = Bytes::from_static(b"0");
-        loop {
-            let (next, found) = scan(config, client, &cursor).await?;
-            found
-                .iter()
-                .filter(|key| !is_own(key))
-                .for_each(|key| f(db, key));
-            if next.as_ref() == b"0" {
-                break;
+        each_key_of_db(config, client, |key| {
+            if !is_own(key) {
+                f(db, key);
             }
-            cursor = next;
-        }
+        })
+        .await?;
     }
     Ok(())
+}
+
+/// Calls `f` with every key of the database that is selected.
+async fn each_key_of_db(
+    config: &Config,
+    client: &mut Client,
+    mut f: impl FnMut(&Bytes),
+) -> Result<(), SyncError> {
+    let mut cursor = Bytes::from_static(b"0");
+    loop {
+        let (next, found) = scan(config, client, &cursor).await?;
+        found.iter().for_each(&mut f);
+        if next.as_ref() == b"0" {
+            return Ok(());
+        }
+        cursor = next;
+    }
 }
 
 async fn scan(

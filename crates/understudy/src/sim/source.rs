@@ -4,13 +4,13 @@
 use std::collections::BTreeMap;
 use std::rc::Rc;
 
-use bytes::{Buf, Bytes, BytesMut};
+use bytes::{Bytes, BytesMut};
 use replica::ReplId;
 use resp::{CommandDecoder, Limits, Value, encode};
 use testkit::rdb_writer::RdbWriter;
 
 use super::oracle::Truth;
-use super::store::{Content, Store, error, ok};
+use super::store::{Content, Store, error, next_command, ok};
 use super::target::time;
 use super::world::World;
 
@@ -226,21 +226,14 @@ impl Source {
         client.buf.extend_from_slice(bytes);
         let mut out = Vec::new();
         loop {
-            let frame = match client.decoder.poll(&client.buf) {
-                Ok(Some(frame)) => frame,
+            let argv = match next_command(&mut client.decoder, &mut client.buf) {
+                Ok(Some(argv)) => argv,
                 Ok(None) => break,
                 Err(error) => {
                     world.blame(format!("the source got no RESP: {error}"));
                     break;
                 }
             };
-            let argv: Vec<Bytes> = client
-                .decoder
-                .args()
-                .iter()
-                .map(|arg| Bytes::copy_from_slice(arg.of(&client.buf)))
-                .collect();
-            client.buf.advance(frame.len);
             self.command(world, conn, &mut client, &argv, &mut out);
         }
         self.clients.insert(conn, client);

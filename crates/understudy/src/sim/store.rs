@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 use std::rc::Rc;
 
-use bytes::Bytes;
+use bytes::{Buf, Bytes, BytesMut};
 use resp::{ErrorReply, Value};
 
 /// A key's value.
@@ -97,6 +97,22 @@ pub(super) fn kind_of(name: &[u8]) -> Option<Kind> {
 
 pub(super) fn ok() -> Value {
     Value::Simple(Bytes::from_static(b"OK"))
+}
+
+/// The words of the command at the buffer's start, which is taken out of it.
+pub(super) fn next_command(
+    decoder: &mut resp::CommandDecoder,
+    buf: &mut BytesMut,
+) -> Result<Option<Vec<Bytes>>, resp::Error> {
+    let Some(frame) = decoder.poll(buf)? else {
+        return Ok(None);
+    };
+    let words = decoder.args().iter();
+    let argv = words
+        .map(|arg| Bytes::copy_from_slice(arg.of(buf)))
+        .collect();
+    buf.advance(frame.len);
+    Ok(Some(argv))
 }
 
 pub(super) fn error(text: &str) -> Value {

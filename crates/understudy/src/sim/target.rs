@@ -4,12 +4,12 @@
 use std::collections::{BTreeMap, VecDeque};
 use std::rc::Rc;
 
-use bytes::{Buf, Bytes, BytesMut};
+use bytes::{Bytes, BytesMut};
 use replica::ReplId;
 use resp::{CommandDecoder, Limits, Value, encode};
 
 use super::oracle::Oracle;
-use super::store::{self, COMMANDS, DATABASES, Kind, Store, error, ok};
+use super::store::{self, COMMANDS, DATABASES, Kind, Store, error, next_command, ok};
 use super::world::World;
 
 /// So many states are kept to fall back to.
@@ -178,21 +178,14 @@ impl Target {
         client.buf.extend_from_slice(bytes);
         let mut out = Vec::new();
         loop {
-            let frame = match client.decoder.poll(&client.buf) {
-                Ok(Some(frame)) => frame,
+            let argv = match next_command(&mut client.decoder, &mut client.buf) {
+                Ok(Some(argv)) => argv,
                 Ok(None) => break,
                 Err(error) => {
                     world.blame(format!("the target got no RESP: {error}"));
                     break;
                 }
             };
-            let argv: Vec<Bytes> = client
-                .decoder
-                .args()
-                .iter()
-                .map(|arg| Bytes::copy_from_slice(arg.of(&client.buf)))
-                .collect();
-            client.buf.advance(frame.len);
             let reply = self.command(world, &mut client, argv);
             encode::value(&mut out, &reply, encode::Protocol::Resp2);
         }

@@ -469,6 +469,8 @@ impl Log {
         self.pending.clear();
         self.note = None;
         self.full = None;
+        // A file that is open keeps its room on the disk.
+        self.unsynced.clear();
         self.flushed = self.end;
         self.tail.clear();
         self.tail_bytes = 0;
@@ -713,6 +715,12 @@ mod tests {
         // The first one is complete, and would be forgotten if only the current file were synced.
         assert_eq!(log.take_unsynced().len(), 2);
         assert!(log.take_unsynced().is_empty());
+        // What is removed is not held open: its room would not come back.
+        log.append(block, 1).unwrap();
+        log.flush().unwrap();
+        let file = log.file.clone().unwrap();
+        log.clear().unwrap();
+        assert_eq!(Arc::strong_count(&file), 1);
     }
 
     #[test]

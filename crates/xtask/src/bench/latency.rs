@@ -61,7 +61,6 @@ fn delays(source: &Server, target: &Server, seed: u64) -> std::io::Result<Vec<f6
     let (mut source, mut target) = (connect(source)?, connect(target)?);
     let mut rng = Rng::new(seed);
     let mut delays = Vec::new();
-    // Whole milliseconds between the markers would fall in step with the load.
     let ask = b"*2\r\n$3\r\nGET\r\n$11\r\nbench:delay\r\n";
     for number in 100_000..100_000 + MARKERS {
         let set = format!("*3\r\n$3\r\nSET\r\n$11\r\nbench:delay\r\n$6\r\n{number}\r\n");
@@ -70,6 +69,7 @@ fn delays(source: &Server, target: &Server, seed: u64) -> std::io::Result<Vec<f6
         let wanted = format!("$6\r\n{number}\r\n");
         while !call(&mut target, ask, wanted.as_bytes())? {}
         delays.push(from.elapsed().as_secs_f64() * 1e3);
+        // Whole milliseconds would fall in step with the load.
         std::thread::sleep(Duration::from_micros(rng.within(10_000..30_000)));
     }
     Ok(delays)

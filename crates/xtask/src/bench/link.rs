@@ -12,6 +12,8 @@ use testkit::client::{items, text};
 use testkit::process::kill_group;
 use testkit::{Client, Engine, Server, ServerOptions, argv};
 
+use crate::children;
+
 use super::usage::{self, Foreign, Usage};
 
 /// A tool that does not stream after this much is given up.
@@ -86,6 +88,9 @@ impl<'a> Link<'a> {
         let target = Server::start(engine, ServerOptions::default());
         let folder = tempfile::TempDir::with_prefix("understudy-bench-")
             .map_err(|error| format!("a folder for the tool: {error}"))?;
+        for folder in [source.folder(), target.folder(), folder.path()] {
+            children::goes_with_us(folder);
+        }
         let before = Used {
             tool: Usage::default(),
             source: cpu_of(source),

@@ -12,6 +12,8 @@ use std::path::PathBuf;
 
 use testkit::Engine;
 
+use crate::children;
+
 use link::Tool;
 use report::Report;
 
@@ -83,22 +85,16 @@ pub(crate) fn run(args: &[String]) -> Result<(), String> {
             "{file} is not there: cargo build --release -p understudy"
         ));
     }
+    children::stop_them_on_signals();
     let mut tools = vec![Tool::Understudy(options.binary.clone()), Tool::Native];
     tools.extend(Tool::peer());
     let mut report = Report::new(options.json.as_deref())?;
     for what in &options.what {
-        let data = match what {
-            Measurement::Full => Some(data::prepare(&options.engine, options.keys)?),
-            _ => None,
-        };
         for run in 1..=options.runs {
             for tool in &tools {
                 let figures = match what {
-                    Measurement::Full => full::measure(
-                        &options.engine,
-                        tool,
-                        data.as_deref().unwrap_or("".as_ref()),
-                    ),
+                    Measurement::Full => data::prepare(&options.engine, options.keys)
+                        .and_then(|data| full::measure(&options.engine, tool, &data)),
                     Measurement::Set => {
                         stream::measure(&options.engine, tool, "set", options.commands)
                     }
