@@ -143,8 +143,9 @@ fn a_bit_that_flips_in_the_retained_spool_is_found_and_not_applied() {
     wait_more("operations that will be lost", 2000, || {
         counters.acknowledged()
     });
-    catch_up(&mut daemon, &source);
+    // What is on the disk now is applied then, and no longer in memory too, from where it would be read.
     let (after, file) = len(&daemon);
+    catch_up(&mut daemon, &source);
     // From the block after the next on, headers and payloads alike.
     flip_byte(&file, rng.within((before + after) / 2..after));
     target.restart();
