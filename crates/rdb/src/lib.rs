@@ -164,7 +164,7 @@ mod walk;
 mod window;
 
 pub use checksum::crc64;
-pub use decode::{Decoder, Record};
+pub use decode::{Decoder, Record, Stored};
 pub use error::{Error, ErrorKind};
 pub use event::{
     Element, Event, KeyHead, ModuleId, ModuleValue, Poll, Score, StreamCounters, StreamId,

@@ -316,11 +316,12 @@ impl Walk {
         len: usize,
         then: impl FnOnce(&[u8]) -> Result<T, ErrorKind>,
     ) -> Result<T, Stop> {
-        if self.scratch.len() < len {
-            self.scratch.resize(len, 0);
+        // The space that comes back is larger than the string, which is quicker to make so.
+        if self.scratch.len() < len + lzf::WIDE {
+            self.scratch.resize(len + lzf::WIDE, 0);
         }
-        let blob = self.scratch.get_mut(..len).unwrap_or_default();
-        lzf::decompress(stored, blob)?;
+        lzf::decompress_within(stored, len, &mut self.scratch)?;
+        let blob = self.scratch.get(..len).unwrap_or_default();
         let result = then(blob)?;
         if len > SCRATCH_KEPT {
             self.scratch = Vec::new();

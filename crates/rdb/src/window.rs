@@ -140,14 +140,11 @@ impl Window {
         self.head.slice(self.pos + start..self.pos + end)
     }
 
-    /// The last `n` bytes that were consumed, if the head still has them.
+    /// The last `n` bytes that were consumed and all at hand behind them, if the head still has them.
     #[inline]
     pub(crate) fn behind(&self, n: usize) -> &[u8] {
-        let consumed = self.head.get(..self.pos).unwrap_or_default();
-        consumed
-            .len()
-            .checked_sub(n)
-            .and_then(|from| consumed.get(from..))
+        let from = self.pos.checked_sub(n);
+        from.and_then(|from| self.head.get(from..))
             .unwrap_or_default()
     }
 

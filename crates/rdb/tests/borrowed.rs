@@ -20,7 +20,7 @@ fn borrowed(
     loop {
         while let Some(record) = decoder.record() {
             seen.push(Event::Key(record.head()));
-            seen.push(Event::String(Bytes::copy_from_slice(record.value)));
+            seen.push(Event::String(record.value.to_vec().into()));
             count += 1;
         }
         // Every third breaks off, so that what follows goes another way.

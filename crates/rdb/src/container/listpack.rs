@@ -49,6 +49,36 @@ pub(crate) fn walk(
     }
 }
 
+/// Validates a listpack of elements of `N` entries each and shows these: the first of each to `first`, the others with
+/// their places to `other`. Returns the number of entries, of which the last element may lack some.
+#[inline]
+pub(crate) fn walk_elements<const N: u64>(
+    blob: &[u8],
+    mut first: impl FnMut(Entry),
+    mut other: impl FnMut(u64, Entry) -> Result<(), ErrorKind>,
+) -> Result<u64, ErrorKind> {
+    let declared = header(blob)?;
+    let (mut at, mut count) = (HEADER, 0);
+    loop {
+        for place in 0..N {
+            let (next, after) = match short(blob, at) {
+                Some(found) => found,
+                None => match entry(blob, at)? {
+                    Some(found) => found,
+                    None => return end(blob, at, declared, count),
+                },
+            };
+            if place == 0 {
+                first(next);
+            } else {
+                other(place, next)?;
+            }
+            count += 1;
+            at = after;
+        }
+    }
+}
+
 /// The entry at `at` and where the next one begins, if it is a short text or a small number: most entries are.
 #[inline]
 fn short(blob: &[u8], at: usize) -> Option<(Entry, usize)> {

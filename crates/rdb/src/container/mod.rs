@@ -93,6 +93,19 @@ impl Packed {
                     Ok(())
                 })
             }
+            (shape, Some(members)) if self.form == Form::Listpack => {
+                let first = |entry| members.entry(blob, entry);
+                let other = |place, entry| self.check_entry(blob, place, entry);
+                // The number of entries is known to the compiler so.
+                self.whole(match shape {
+                    Shape::Items | Shape::Members => {
+                        listpack::walk_elements::<1>(blob, first, other)
+                    }
+                    Shape::Pairs => listpack::walk_elements::<2>(blob, first, |_, _| Ok(())),
+                    Shape::Scored => listpack::walk_elements::<2>(blob, first, other),
+                    Shape::Expiring => listpack::walk_elements::<3>(blob, first, other),
+                }?)
+            }
             (_, Some(members)) => {
                 let mut place = 0;
                 self.walk(blob, |_, entry| {

@@ -5,7 +5,7 @@ use bytes::Bytes;
 mod record;
 mod value;
 
-pub use record::Record;
+pub use record::{Record, Stored};
 
 use crate::arena::Arena;
 use crate::container::listpack::BackLengths;
@@ -59,8 +59,6 @@ pub struct Decoder {
     skipped_empty: u64,
     scope: Scope,
     back: BackLengths,
-    /// A record's value that is no part of the input.
-    made: Bytes,
 }
 
 /// What the bytes are.
@@ -142,7 +140,6 @@ impl Decoder {
             skipped_empty: 0,
             scope: Scope::File,
             back: BackLengths::default(),
-            made: Bytes::new(),
         }
     }
 

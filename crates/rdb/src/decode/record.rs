@@ -7,7 +7,9 @@ use bytes::Bytes;
 
 use crate::decode::{Decoder, Lead, Scope, State};
 use crate::event::KeyHead;
-use crate::leaf::reader::{Reader, Text};
+use crate::leaf::lzf;
+use crate::leaf::number::Decimal;
+use crate::leaf::reader::{Reader, StringHead};
 use crate::opcode::Opcode;
 use crate::types::{self, Db, Kind, Row};
 
@@ -20,7 +22,7 @@ pub struct Record<'a> {
     /// The key.
     pub key: &'a [u8],
     /// The string.
-    pub value: &'a [u8],
+    pub value: Stored<'a>,
     /// When it expires, in Unix time; may be in the past, zero and below.
     pub expire_at_ms: Option<i64>,
     /// How long it was not used (LRU).
@@ -51,6 +53,59 @@ impl Record<'_> {
     }
 }
 
+/// A string as it stands in the file: decoded by whoever wants it, where it is wanted.
+#[derive(Debug, Clone, Copy)]
+pub struct Stored<'a>(Form<'a>);
+
+#[derive(Debug, Clone, Copy)]
+enum Form<'a> {
+    Plain(&'a [u8]),
+    Int(i32),
+    /// It was checked: that many bytes of the input decompress to so many.
+    Lzf {
+        input: &'a [u8],
+        packed: usize,
+        len: usize,
+    },
+}
+
+impl Stored<'_> {
+    /// How many bytes it has when decoded.
+    #[inline]
+    #[must_use]
+    pub fn len(&self) -> usize {
+        match self.0 {
+            Form::Plain(text) => text.len(),
+            Form::Int(value) => Decimal::new(i64::from(value)).as_bytes().len(),
+            Form::Lzf { len, .. } => len,
+        }
+    }
+
+    /// Whether it has none.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// Decodes it to the end of `out`.
+    #[inline]
+    pub fn append_to(&self, out: &mut Vec<u8>) {
+        match self.0 {
+            Form::Plain(text) => out.extend_from_slice(text),
+            Form::Int(value) => out.extend_from_slice(Decimal::new(i64::from(value)).as_bytes()),
+            Form::Lzf { input, packed, len } => lzf::append(input, packed, len, out),
+        }
+    }
+
+    /// The string, decoded.
+    #[must_use]
+    pub fn to_vec(&self) -> Vec<u8> {
+        let mut text = Vec::new();
+        self.append_to(&mut text);
+        text
+    }
+}
+
 /// Where the parts of a record stand.
 struct Found {
     row: &'static Row,
@@ -58,8 +113,8 @@ struct Found {
     /// Bytes before the type byte.
     before: usize,
     key: (usize, usize),
-    value: Text,
-    used: usize,
+    head: StringHead,
+    value: (usize, usize),
 }
 
 impl Decoder {
@@ -90,26 +145,26 @@ impl Decoder {
             lead,
             before,
             key,
+            head,
             value,
-            used,
         } = self.find_record()?;
-        let value = match value {
-            Text::Plain { start, end } => Some((start, end)),
-            made => {
-                self.made = self.arena.text(&self.window, made).ok()?;
-                None
-            }
-        };
         let at = self.window.offset() + before as u64;
+        let used = value.1;
         self.window.consume(used);
         let bytes = self.window.behind(used);
+        let stored = bytes.get(value.0..value.1).unwrap_or_default();
         Some(Record {
             db: self.db,
             key: bytes.get(key.0..key.1).unwrap_or_default(),
-            value: match value {
-                Some((start, end)) => bytes.get(start..end).unwrap_or_default(),
-                None => &self.made,
-            },
+            value: Stored(match head {
+                StringHead::Plain { .. } => Form::Plain(stored),
+                StringHead::Int(value) => Form::Int(value),
+                StringHead::Lzf { packed, len } => Form::Lzf {
+                    input: bytes.get(value.0..).unwrap_or_default(),
+                    packed,
+                    len,
+                },
+            }),
             expire_at_ms: lead.expire_at_ms,
             idle_seconds: lead.idle_seconds,
             freq: lead.freq,
@@ -132,24 +187,30 @@ impl Decoder {
                 if row.kind != Kind::String {
                     return None;
                 }
-                let Text::Plain { start, end } = reader.text(self.limits.item_bytes_max).ok()?
+                let StringHead::Plain { len } =
+                    reader.string_head(self.limits.item_bytes_max).ok()?
                 else {
                     return None;
                 };
+                let from = reader.at();
+                reader.take(len).ok()?;
+                let key = (from, reader.at());
                 let head = reader.string_head(self.limits.string_bytes_max).ok()?;
                 if head.len() as u64 > self.limits.part_bytes_max {
                     return None;
                 }
                 let from = reader.at();
-                reader.take(head.stored()).ok()?;
-                let used = reader.at();
+                let stored = reader.take(head.stored()).ok()?;
+                if let StringHead::Lzf { len, .. } = head {
+                    lzf::check(stored, len).ok()?;
+                }
                 return Some(Found {
                     row,
                     lead,
                     before,
-                    key: (start, end),
-                    value: head.at(from, used),
-                    used,
+                    key,
+                    head,
+                    value: (from, reader.at()),
                 });
             }
             match Opcode::new(self.dialect, byte)? {

@@ -34,14 +34,29 @@ fn instruction(input: &[u8]) -> Option<(Instruction<'_>, &[u8])> {
         let (literal, rest) = rest.split_at_checked(usize::from(control) + 1)?;
         return Some((Instruction::Literal(literal), rest));
     }
+    let copied = copy(control, rest)?;
+    let (len, back) = (copied.len, copied.back);
+    Some((Instruction::Copy { len, back }, input.get(copied.taken..)?))
+}
+
+/// A copy of the output: how long, from how far back, and how many bytes say so.
+struct Copied {
+    len: usize,
+    back: usize,
+    taken: usize,
+}
+
+/// What the control byte of a copy and the bytes behind it say.
+#[inline]
+fn copy(control: u8, behind: &[u8]) -> Option<Copied> {
     let short = usize::from(control >> 5);
-    let (len, rest) = match (short, rest.split_first()?) {
-        (7, (&more, rest)) => (usize::from(more) + 9, rest),
-        _ => (short + 2, rest),
+    let (len, low, taken) = match (short, behind) {
+        (7, [more, low, ..]) => (usize::from(*more) + 9, low, 3),
+        (..7, [low, ..]) => (short + 2, low, 2),
+        _ => return None,
     };
-    let (&low, rest) = rest.split_first()?;
-    let back = (usize::from(control & 31) << 8 | usize::from(low)) + 1;
-    Some((Instruction::Copy { len, back }, rest))
+    let back = (usize::from(control & 31) << 8 | usize::from(*low)) + 1;
+    Some(Copied { len, back, taken })
 }
 
 /// How many bytes the instruction with this control byte has.
@@ -54,47 +69,89 @@ const fn instruction_len(control: Option<&u8>) -> usize {
     }
 }
 
+/// A fixed number of bytes is copied in few moves; those too many are written over, or lie behind the end.
+pub(crate) const WIDE: usize = 32;
+
 /// Fills `output` exactly from `input`.
-pub(crate) fn decompress(mut input: &[u8], output: &mut [u8]) -> Result<(), ErrorKind> {
-    let mut at = 0;
-    while let Some((&control, body)) = input.split_first() {
+pub(crate) fn decompress(input: &[u8], output: &mut [u8]) -> Result<(), ErrorKind> {
+    let (packed, len) = (input.len(), output.len());
+    run(input, packed, output, len)
+}
+
+/// Fills the first `len` bytes of `output`; quickest if there are [`WIDE`] more, which may be overwritten.
+pub(crate) fn decompress_within(
+    input: &[u8],
+    len: usize,
+    output: &mut [u8],
+) -> Result<(), ErrorKind> {
+    if output.len() < len {
+        return Err(LENGTH);
+    }
+    run(input, input.len(), output, len)
+}
+
+/// Appends what the first `packed` bytes of `input` decompress to, which was [`check`]ed to be `len` bytes. The more
+/// there is behind them, the less is copied byte by byte.
+#[inline]
+pub(crate) fn append(input: &[u8], packed: usize, len: usize, out: &mut Vec<u8>) {
+    let start = out.len();
+    out.resize(start + len + WIDE, 0);
+    let output = out.get_mut(start..).unwrap_or_default();
+    let done = run(input, packed, output, len);
+    debug_assert_eq!(done, Ok(()), "it was checked");
+    out.truncate(start + len);
+}
+
+/// Decompresses the first `packed` bytes of `input` into the first `len` of `output`. What stands behind either may be
+/// read and overwritten.
+#[inline]
+fn run(input: &[u8], packed: usize, output: &mut [u8], len: usize) -> Result<(), ErrorKind> {
+    let (mut pos, mut at) = (0, 0);
+    while pos < packed {
+        let rest = input.get(pos..).unwrap_or_default();
+        let Some((&control, body)) = rest.split_first() else {
+            return Err(SHORT);
+        };
         if control < 32 {
-            let len = usize::from(control) + 1;
-            let room = output.get_mut(at..).unwrap_or_default();
-            // A fixed number of bytes is copied in few moves; those too many are written over.
-            if let (Some(wide), Some(place)) = (body.first_chunk(), room.first_chunk_mut::<32>()) {
-                *place = *wide;
-            } else {
-                let literal = body.get(..len).ok_or(SHORT)?;
-                let place = room.get_mut(..len).ok_or(LENGTH)?;
-                place.copy_from_slice(literal);
+            let count = usize::from(control) + 1;
+            pos += 1 + count;
+            if pos > packed {
+                return Err(SHORT);
             }
-            input = body.get(len..).ok_or(SHORT)?;
-            at += len;
-            continue;
-        }
-        let (next, rest) = instruction(input).ok_or(SHORT)?;
-        input = rest;
-        if let Instruction::Copy { len, back } = next {
-            let from = at.checked_sub(back).ok_or(OUTSIDE)?;
-            if len > output.len() - at {
+            if count > len - at {
                 return Err(LENGTH);
             }
-            copy_within(output, from, at, len);
-            at += len;
+            let room = output.get_mut(at..).unwrap_or_default();
+            if let (Some(wide), Some(place)) = (body.first_chunk(), room.first_chunk_mut::<WIDE>())
+            {
+                *place = *wide;
+            } else {
+                let literal = body.get(..count).ok_or(SHORT)?;
+                let place = room.get_mut(..count).ok_or(LENGTH)?;
+                place.copy_from_slice(literal);
+            }
+            at += count;
+            continue;
         }
+        let copied = copy(control, body).ok_or(SHORT)?;
+        pos += copied.taken;
+        if pos > packed {
+            return Err(SHORT);
+        }
+        let from = at.checked_sub(copied.back).ok_or(OUTSIDE)?;
+        if copied.len > len - at {
+            return Err(LENGTH);
+        }
+        copy_within(output, from, at, copied.len);
+        at += copied.len;
     }
-    if at == output.len() {
-        Ok(())
-    } else {
-        Err(LENGTH)
-    }
+    if at == len { Ok(()) } else { Err(LENGTH) }
 }
 
 /// Repeats what stands from `from` on at `at`, where `from < at` and all is within `output`.
 #[inline]
 fn copy_within(output: &mut [u8], from: usize, mut at: usize, mut len: usize) {
-    // Most copies are short and do not overlap: as above, sixteen bytes are one move.
+    // Most copies are short and do not overlap.
     if len <= 16 && at - from >= 16 {
         let (before, behind) = output.split_at_mut(at);
         let source = before.get(from..).and_then(<[u8]>::first_chunk::<16>);
@@ -113,16 +170,26 @@ fn copy_within(output: &mut [u8], from: usize, mut at: usize, mut len: usize) {
 }
 
 /// Checks that `input` decompresses to `len` bytes, without doing it.
-pub(crate) fn check(mut input: &[u8], len: usize) -> Result<(), ErrorKind> {
-    let mut at = 0;
-    while !input.is_empty() {
-        let (next, rest) = instruction(input).ok_or(SHORT)?;
-        input = rest;
-        at += match next {
-            Instruction::Literal(literal) => literal.len(),
-            Instruction::Copy { back, .. } if back > at => return Err(OUTSIDE),
-            Instruction::Copy { len, .. } => len,
-        };
+#[inline]
+pub(crate) fn check(input: &[u8], len: usize) -> Result<(), ErrorKind> {
+    let (mut pos, mut at) = (0, 0);
+    while let Some(&control) = input.get(pos) {
+        if control < 32 {
+            let count = usize::from(control) + 1;
+            pos += 1 + count;
+            at += count;
+            continue;
+        }
+        let body = input.get(pos + 1..).unwrap_or_default();
+        let copied = copy(control, body).ok_or(SHORT)?;
+        if copied.back > at {
+            return Err(OUTSIDE);
+        }
+        pos += copied.taken;
+        at += copied.len;
+    }
+    if pos > input.len() {
+        return Err(SHORT);
     }
     if at == len { Ok(()) } else { Err(LENGTH) }
 }

@@ -158,6 +158,17 @@ impl<'a> Reader<'a> {
     /// What stands before a string; the string may be up to `max` bytes long when decoded.
     #[inline]
     pub(crate) fn string_head(&mut self, max: u64) -> Result<StringHead, Stop> {
+        // Most lengths have six bits.
+        if let Some(&first @ ..0x40) = self.bytes.get(self.at) {
+            self.at += 1;
+            return Ok(StringHead::Plain {
+                len: bounded(u64::from(first), max)?,
+            });
+        }
+        self.other_head(max)
+    }
+
+    fn other_head(&mut self, max: u64) -> Result<StringHead, Stop> {
         match self.length_or_special()? {
             Length::Value(len) => Ok(StringHead::Plain {
                 len: bounded(len, max)?,

@@ -40,7 +40,9 @@ impl SnapshotRewriter {
             Some(_) => b"*5\r\n$3\r\nSET\r\n",
         });
         encode::bulk(out, key);
-        encode::bulk(out, record.value);
+        encode::bulk_header(out, record.value.len());
+        record.value.append_to(out);
+        out.extend_from_slice(b"\r\n");
         if let Some(at_ms) = record.expire_at_ms {
             out.extend_from_slice(b"$4\r\nPXAT\r\n");
             encode::bulk(out, Decimal::new(at_ms).text());

@@ -191,7 +191,7 @@ impl Writer<'_> {
                 .rewriter
                 .record(&record, &mut output.buffer, &mut self.sent)
             {
-                let value = Bytes::copy_from_slice(record.value);
+                let value = Bytes::from(record.value.to_vec());
                 match self.rewriter.key(&record.head()) {
                     Ok(Want::Skip) => {}
                     Ok(_) => self.event(Event::String(value), output)?,
