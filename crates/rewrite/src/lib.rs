@@ -49,7 +49,7 @@ pub use outcome::{DropReason, Error, ErrorKind, Outcome};
 pub use rdb::{Db, Kind};
 pub use slot::{SLOTS, Slot, hash_tag, slot_of};
 pub use snapshot::{
-    Existing, Expect, Method, Sent, SnapshotCounts, SnapshotError, SnapshotErrorKind,
+    Existing, Expect, Method, PlainSet, Sent, SnapshotCounts, SnapshotError, SnapshotErrorKind,
     SnapshotOptions, SnapshotRewriter,
 };
 pub use stream::{Granted, LeaseRule, Losses, Publish, StreamOptions, StreamRewriter};

@@ -37,6 +37,7 @@ use ahead::Ahead;
 pub(crate) use alone::{by_commands, is_at_a_boundary};
 use build::Chunk;
 use losses::Loss;
+pub use record::PlainSet;
 pub use report::{SnapshotCounts, SnapshotError, SnapshotErrorKind};
 use stream::Stream;
 pub use write::{Expect, Method, Sent};

@@ -337,6 +337,28 @@ impl Lane {
         }
     }
 
+    /// A plain SET, of which this is the key and the value as they stand in a command, joins those before it. The
+    /// rewriter is in its database.
+    pub(crate) fn add_pair(&mut self, pair: &[u8], db: Db, key: &[u8]) {
+        if !self.sets.has_room(pair) {
+            self.write_sets();
+        }
+        if self.sets.is_empty() {
+            if self.is_empty() && self.db != Db(0) {
+                self.open.select(self.db);
+            }
+            self.first = Some(Sent {
+                key: Bytes::copy_from_slice(key),
+                db,
+                kind: rdb::Kind::String,
+                method: Method::Set,
+                expect: Expect::Ok,
+                last_of_key: true,
+            });
+        }
+        self.sets.push(pair);
+    }
+
     /// Writes the SETs that wait.
     fn write_sets(&mut self) {
         let keys = self.sets.count();
@@ -544,6 +566,52 @@ mod tests {
                 "e 2 Simple",
                 "done 10"
             ]
+        );
+    }
+
+    #[test]
+    fn pairs_join_the_sets_before_them() {
+        let mut lane = lane();
+        let pair = |key: &str| format!("$1\r\n{key}\r\n$1\r\n1\r\n").into_bytes();
+        put(&mut lane, &["SELECT", "3"]);
+        put(&mut lane, &["SET", "a", "1"]);
+        lane.add_pair(&pair("b"), Db(3), b"b");
+        put(&mut lane, &["INCR", "n"]);
+        lane.add_pair(&pair("c"), Db(3), b"c");
+        lane.seal("v", 10);
+        // The next unit is in the rewriter's database, too.
+        lane.add_pair(&pair("d"), Db(3), b"d");
+        assert_eq!(
+            text(lane.to_write()),
+            "SELECT 3 ; MSET a 1 b 1 ; INCR n ; SET c 1 ; SELECT 0 ; SET K v ; EXEC ; WATCH K ; GET K ; MULTI"
+        );
+        let said = replies(
+            &mut lane,
+            &format!(
+                "{}*6\r\n{}+OK\r\n$1\r\nv\r\n+OK\r\n",
+                "+QUEUED\r\n".repeat(6),
+                "+OK\r\n".repeat(6)
+            ),
+        );
+        assert_eq!(
+            said,
+            [
+                "3 1 Simple",
+                "a 2 Simple",
+                "n 1 Simple",
+                "c 1 Simple",
+                " 1 Simple",
+                "done 10"
+            ]
+        );
+        for _ in 0..64 {
+            lane.add_pair(&pair("e"), Db(3), b"e");
+        }
+        lane.seal("w", 20);
+        let sent = text(lane.to_write());
+        assert!(
+            sent.starts_with("SELECT 3 ; MSET d 1 e 1 ") && sent.contains(" ; SET e 1 ; SELECT 0"),
+            "{sent}"
         );
     }
 

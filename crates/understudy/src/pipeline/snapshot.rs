@@ -3,6 +3,8 @@
 //! Every write here can be repeated. The checkpoint says which byte of the RDB is confirmed: whoever goes on from there
 //! passes over the keys before it. Nothing of the stream is applied before the last reply of the snapshot is in.
 
+mod records;
+
 use std::collections::BTreeMap;
 
 use bytes::Bytes;
@@ -66,6 +68,8 @@ pub(crate) struct SnapshotApplier<'a> {
     databases: &'a Databases,
     /// A database that was selected and is to be looked at before any of its keys.
     unchecked: Option<Db>,
+    /// Key and value of a plain SET on their way from the decoder to the lane.
+    pair: Vec<u8>,
 }
 
 impl<'a> SnapshotApplier<'a> {
@@ -128,6 +132,7 @@ impl<'a> SnapshotApplier<'a> {
             leases,
             databases,
             unchecked: None,
+            pair: Vec::new(),
         }
     }
 
@@ -187,6 +192,7 @@ impl<'a> SnapshotApplier<'a> {
                     Looked::Starved => return Ok(true),
                 }
             }
+            self.records()?;
             match self.decoder.poll() {
                 Ok(Poll::Event(event)) => {
                     self.event(event)?;
