@@ -5,11 +5,11 @@ use std::io::{BufRead, BufReader, Read, Write};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
-use serde_json::Value;
+use serde_json::{Map, Value};
 use tempfile::TempDir;
-use testkit::client::number;
+use testkit::client::{items, number, text};
 use testkit::oracle;
-use testkit::{Engine, Server, argv, daemon, workload};
+use testkit::{Client, Engine, Server, argv, daemon, workload};
 
 /// How `understudy rdb` ended, and what it printed.
 struct Printed {
@@ -146,6 +146,107 @@ fn restored_values_are_the_same_in_another_fork() {
         "valkey-9.1",
         &["--restore", "--target", "valkey-9.1"],
     );
+}
+
+/// A stream of some MiB, far above what goes as one RESTORE, with groups, and messages that are deleted.
+fn large_stream(client: &mut Client) {
+    for from in (0..40_000_u64).step_by(1_000) {
+        let messages: Vec<_> = (from..from + 1_000)
+            .map(|ms| {
+                let text = format!("a message of some length that has the number {ms}");
+                argv!["XADD", "large:stream", format!("{}-7", ms + 1), "text", text, "n", ms]
+            })
+            .collect();
+        client.commands(&messages);
+    }
+    let group = |words: &str| -> Vec<Vec<u8>> {
+        words.split(' ').map(|word| word.as_bytes().to_vec()).collect()
+    };
+    client.commands(&[
+        group("XGROUP CREATE large:stream first 0"),
+        group("XGROUP CREATE large:stream second 39000-7"),
+        group("XREADGROUP GROUP first one COUNT 3000 STREAMS large:stream >"),
+        group("XREADGROUP GROUP first two COUNT 10 STREAMS large:stream >"),
+        group("XREADGROUP GROUP second three STREAMS large:stream >"),
+        group("XCLAIM large:stream first two 0 5-7 TIME 1700000000000 RETRYCOUNT 9"),
+        group("XDEL large:stream 2-7 39999-7 40000-7"),
+        group("PEXPIREAT large:stream 4102444800123"),
+    ]);
+}
+
+/// What does not go as one RESTORE is built by commands, between others that do.
+fn large_stream_loads(from: &str, to: &str, words: &[&str]) {
+    let (source, _) = filled(from, 300);
+    large_stream(&mut source.client());
+    let file = saved(&source);
+    let stats = rdb(&["stats", "--json", "--key", "large:stream"], &file, b"").json();
+    let bytes = stats["biggest_by_bytes"][0]["bytes"].as_u64();
+    assert!(bytes > Some(1 << 20), "{bytes:?} bytes are not above the limit");
+    let printed = rdb(&[&["resp", "--restore"], words].concat(), &file, b"");
+    assert_eq!(printed.code, 0, "{}", printed.stderr);
+    let text = String::from_utf8_lossy(&printed.stdout);
+    assert!(text.contains("RESTORE") && text.contains("XADD\r\n$12\r\nlarge:stream"));
+    let target = Server::of(to);
+    pipe(&printed.stdout, &target);
+    let found = oracle::compare(&source.address(), &target.address());
+    let shown: Vec<String> = found.iter().map(ToString::to_string).collect();
+    assert!(shown.is_empty(), "{from} to {to}:\n{}", shown.join("\n"));
+}
+
+#[test]
+fn a_stream_too_large_to_be_restored_is_built() {
+    large_stream_loads("redis-7.2", "redis-7.2", &[]);
+}
+
+#[test]
+fn a_stream_too_large_to_be_restored_is_built_in_another_fork() {
+    large_stream_loads("redis-7.0", "valkey-9.1", &["--target", "valkey-9.1"]);
+}
+
+/// Hashes whose names stand elsewhere in the file are hashes like others.
+#[test]
+fn json_has_hashes_with_templates() {
+    let source = Server::of("redis-8.10");
+    let mut client = source.client();
+    client.command(&argv!["HIMPORT", "PREPARE", "pair", "one", "two"]);
+    client.command(&argv!["HIMPORT", "PREPARE", "wide", "a", "bb", "ccc"]);
+    for index in 0..3 {
+        let pair = argv!["HIMPORT", "SET", format!("pair:{index}"), "pair", index, "007"];
+        let long = "x".repeat(5_000);
+        let wide = argv!["HIMPORT", "SET", format!("wide:{index}"), "wide", "", long, index];
+        client.commands(&[pair, wide]);
+    }
+    let file = saved(&source);
+    let stats = rdb(&["stats", "--json"], &file, b"").json();
+    assert_eq!(stats["file"]["hash_templates"], 2, "{stats}");
+    let printed = rdb(&["json"], &file, b"");
+    assert_eq!(printed.code, 0, "{}", printed.stderr);
+    let lines = printed.lines();
+    let keys = keys_of(&lines);
+    assert_eq!(keys.len(), 6);
+    for line in keys {
+        let key = line["key"].as_str().expect("a key");
+        assert_eq!(line["type"], "hash", "{line}");
+        let told = items(client.command(&argv!["HGETALL", key]));
+        let told: Map<String, Value> = told
+            .chunks(2)
+            .map(|pair| (text(&pair[0]), Value::String(text(&pair[1]))))
+            .collect();
+        assert_eq!(line["value"], Value::Object(told), "{key}");
+    }
+    // A file with the forms that only DUMP writes, and one with those of files.
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../crates/rdb/tests/golden");
+    for name in ["array_ref", "array", "lp_ref", "lp"] {
+        let printed = rdb(&["json"], &folder.join(format!("hash_tmpl_{name}_v15.rdb")), b"");
+        assert_eq!(printed.code, 0, "{}", printed.stderr);
+        let lines = printed.lines();
+        let keys = keys_of(&lines);
+        assert!(!keys.is_empty(), "{name}");
+        for line in keys {
+            let expected = serde_json::json!({"a": "x", "bb": "y", "cc": "70"});
+            assert_eq!(line["value"], expected, "{name}");
+        }
+    }
 }
 
 #[test]

@@ -15,6 +15,7 @@ mod build;
 mod functions;
 mod groups;
 mod losses;
+mod module;
 mod record;
 mod report;
 mod restore;

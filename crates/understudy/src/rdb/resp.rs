@@ -317,6 +317,7 @@ impl Writer<'_> {
                 counts.expired_fields,
                 "fields of hashes whose time has come",
             ),
+            (counts.modules_lost, "keys of modules"),
             (counts.field_ttls_lost, "TTLs of hash fields"),
             (counts.metadata_lost, "keys' metadata"),
             (
