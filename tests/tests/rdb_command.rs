@@ -154,13 +154,24 @@ fn large_stream(client: &mut Client) {
         let messages: Vec<_> = (from..from + 1_000)
             .map(|ms| {
                 let text = format!("a message of some length that has the number {ms}");
-                argv!["XADD", "large:stream", format!("{}-7", ms + 1), "text", text, "n", ms]
+                argv![
+                    "XADD",
+                    "large:stream",
+                    format!("{}-7", ms + 1),
+                    "text",
+                    text,
+                    "n",
+                    ms
+                ]
             })
             .collect();
         client.commands(&messages);
     }
     let group = |words: &str| -> Vec<Vec<u8>> {
-        words.split(' ').map(|word| word.as_bytes().to_vec()).collect()
+        words
+            .split(' ')
+            .map(|word| word.as_bytes().to_vec())
+            .collect()
     };
     client.commands(&[
         group("XGROUP CREATE large:stream first 0"),
@@ -181,7 +192,10 @@ fn large_stream_loads(from: &str, to: &str, words: &[&str]) {
     let file = saved(&source);
     let stats = rdb(&["stats", "--json", "--key", "large:stream"], &file, b"").json();
     let bytes = stats["biggest_by_bytes"][0]["bytes"].as_u64();
-    assert!(bytes > Some(1 << 20), "{bytes:?} bytes are not above the limit");
+    assert!(
+        bytes > Some(1 << 20),
+        "{bytes:?} bytes are not above the limit"
+    );
     let printed = rdb(&[&["resp", "--restore"], words].concat(), &file, b"");
     assert_eq!(printed.code, 0, "{}", printed.stderr);
     let text = String::from_utf8_lossy(&printed.stdout);
@@ -211,9 +225,24 @@ fn json_has_hashes_with_templates() {
     client.command(&argv!["HIMPORT", "PREPARE", "pair", "one", "two"]);
     client.command(&argv!["HIMPORT", "PREPARE", "wide", "a", "bb", "ccc"]);
     for index in 0..3 {
-        let pair = argv!["HIMPORT", "SET", format!("pair:{index}"), "pair", index, "007"];
+        let pair = argv![
+            "HIMPORT",
+            "SET",
+            format!("pair:{index}"),
+            "pair",
+            index,
+            "007"
+        ];
         let long = "x".repeat(5_000);
-        let wide = argv!["HIMPORT", "SET", format!("wide:{index}"), "wide", "", long, index];
+        let wide = argv![
+            "HIMPORT",
+            "SET",
+            format!("wide:{index}"),
+            "wide",
+            "",
+            long,
+            index
+        ];
         client.commands(&[pair, wide]);
     }
     let file = saved(&source);
@@ -237,7 +266,11 @@ fn json_has_hashes_with_templates() {
     // A file with the forms that only DUMP writes, and one with those of files.
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../crates/rdb/tests/golden");
     for name in ["array_ref", "array", "lp_ref", "lp"] {
-        let printed = rdb(&["json"], &folder.join(format!("hash_tmpl_{name}_v15.rdb")), b"");
+        let printed = rdb(
+            &["json"],
+            &folder.join(format!("hash_tmpl_{name}_v15.rdb")),
+            b"",
+        );
         assert_eq!(printed.code, 0, "{}", printed.stderr);
         let lines = printed.lines();
         let keys = keys_of(&lines);

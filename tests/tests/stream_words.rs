@@ -171,11 +171,11 @@ fn messages_known_by_their_content(from: &str, to: &str) {
     let len = |client: &mut Client| number(&client.command(&argv!["XLEN", "stream"]));
     assert_eq!(len(&mut client), Some(8));
     assert_eq!(len(&mut there), Some(8));
-    oracle::assert_equal_with(
-        &source.address(),
-        &target.address(),
-        &OracleOptions::default(),
-    );
+    let options = OracleOptions::default();
+    let mut found = oracle::compare_with(&source.address(), &target.address(), &options);
+    // A message that comes twice does not go to the target, which counts its own.
+    found.retain(|difference| !difference.what.starts_with("producers' counts: "));
+    assert!(found.is_empty(), "{found:?}");
     for message in messages {
         let (known, asked) = (client.command(&add(message)), add(message));
         assert_eq!(there.command(&asked), known, "{message:?}");

@@ -98,7 +98,16 @@ mod tests {
 
     #[test]
     fn numbers_are_written_as_they_are_read() {
-        for number in [0, 63, 64, 16_383, 16_384, u64::from(u32::MAX), 1 << 32, u64::MAX] {
+        for number in [
+            0,
+            63,
+            64,
+            16_383,
+            16_384,
+            u64::from(u32::MAX),
+            1 << 32,
+            u64::MAX,
+        ] {
             let mut writer = Body::new(b"");
             writer.put_number(number);
             let written = writer.finish().unwrap();

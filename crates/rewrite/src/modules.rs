@@ -154,7 +154,9 @@ fn params(body: &mut Body<'_>) -> Option<()> {
             number(body)?;
             body.keep_if(false);
         }
-        read = read.checked_add(2 + u64::from(has_worst))?.checked_add(links)?;
+        read = read
+            .checked_add(2 + u64::from(has_worst))?
+            .checked_add(links)?;
     }
     number(body)?;
     body.keep();

@@ -37,12 +37,10 @@ pub(crate) fn fit<'a>(payload: &'a [u8], target: &Abilities) -> Result<Cow<'a, [
         target.payload_version(type_id, valkey)
     };
     let Some(version) = version else {
-        return parts
-            .older_stream(type_id, target)
-            .ok_or(Unloadable {
-                type_id,
-                module: None,
-            });
+        return parts.older_stream(type_id, target).ok_or(Unloadable {
+            type_id,
+            module: None,
+        });
     };
     if type_id == modules::TYPE_ID
         && let Some(body) = parts.body.get(1..)

@@ -134,10 +134,11 @@ enum Progress {
     Bulk {
         left: u64,
     },
-    /// A string of which parts are appended.
+    /// A string of which parts are appended. The last part waits: with its command the key is complete.
     Append {
         name: Bytes,
         begun: bool,
+        held: Bytes,
     },
     /// Elements; the name is the key's or a temporary one.
     Elements {
@@ -323,7 +324,7 @@ impl SnapshotRewriter {
             return self.stream(event, out, sent);
         }
         match event {
-            Event::String(value) => self.string(&value, out, sent),
+            Event::String(value) => self.string(value, out, sent),
             Event::Raw(body) => self.raw(&body, out, sent),
             Event::ValueStart {
                 kind: Kind::String,
@@ -333,7 +334,7 @@ impl SnapshotRewriter {
                 kind: Kind::Stream, ..
             } => self.stream_start(),
             Event::ValueStart { .. } => self.elements_start(),
-            Event::StringPart(part) => self.string_part(&part, out, sent),
+            Event::StringPart(part) => self.string_part(part, out, sent),
             Event::Item(item) => self.words([&item], out, sent),
             Event::Pair {
                 field,

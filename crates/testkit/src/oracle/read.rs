@@ -162,7 +162,12 @@ fn vectors(side: &mut Side, key: &[u8], reply: Value) -> Content {
     let members: BTreeSet<Vec<u8>> = items(reply).into_iter().map(bytes).collect();
     let asked: Vec<Argv> = members
         .iter()
-        .flat_map(|member| [argv!["VEMB", key, member, "RAW"], argv!["VGETATTR", key, member]])
+        .flat_map(|member| {
+            [
+                argv!["VEMB", key, member, "RAW"],
+                argv!["VGETATTR", key, member],
+            ]
+        })
         .collect();
     let mut told = side.client.commands(&asked).into_iter();
     let vectors = members.into_iter().map(|member| {

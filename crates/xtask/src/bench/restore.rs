@@ -114,7 +114,9 @@ fn measure(engine: &Engine, kind: &'static str, size: u64, runs: usize) -> Resul
         Family::Redis | Family::Redict => Fork::Redis,
     };
     let version = format!("{}.{}", version.major, version.minor);
-    let version = version.parse::<Version>().map_err(|error| error.to_string())?;
+    let version = version
+        .parse::<Version>()
+        .map_err(|error| error.to_string())?;
     let abilities = Abilities::from_version(fork, version);
     let file = Bytes::from(file);
     let ways = [Way::Restore, Way::Commands];
@@ -134,9 +136,21 @@ fn measure(engine: &Engine, kind: &'static str, size: u64, runs: usize) -> Resul
     let [restore, commands] = costs.map(|costs| medians(&costs));
     let mut row = format!("| {kind} | {size} | {bytes} ");
     let ratio = commands.cpu_us / restore.cpu_us.max(1e-9);
-    let _ = write!(row, "| {:.1} | {:.1} | {ratio:.2} ", restore.cpu_us, commands.cpu_us);
-    let _ = write!(row, "| {:.2} | {:.2} ", restore.transaction_ms, commands.transaction_ms);
-    let _ = write!(row, "| {:.1} | {:.1} |", restore.extra_mb, commands.extra_mb);
+    let _ = write!(
+        row,
+        "| {:.1} | {:.1} | {ratio:.2} ",
+        restore.cpu_us, commands.cpu_us
+    );
+    let _ = write!(
+        row,
+        "| {:.2} | {:.2} ",
+        restore.transaction_ms, commands.transaction_ms
+    );
+    let _ = write!(
+        row,
+        "| {:.1} | {:.1} |",
+        restore.extra_mb, commands.extra_mb
+    );
     Ok(row)
 }
 
@@ -279,7 +293,12 @@ impl Unit {
     }
 
     fn closed(self) -> Vec<u8> {
-        [&b"*1\r\n$5\r\nMULTI\r\n"[..], &self.bytes, b"*1\r\n$4\r\nEXEC\r\n"].concat()
+        [
+            &b"*1\r\n$5\r\nMULTI\r\n"[..],
+            &self.bytes,
+            b"*1\r\n$4\r\nEXEC\r\n",
+        ]
+        .concat()
     }
 }
 
@@ -293,7 +312,9 @@ fn apply(engine: &Engine, units: &[Vec<u8>], keys: u64) -> Result<Cost, String> 
     let before = cpu_us(&mut observer);
     for unit in units {
         stream.write_all(unit).map_err(failed)?;
-        stream.write_all(b"*2\r\n$4\r\nECHO\r\n$7\r\nthe-end\r\n").map_err(failed)?;
+        stream
+            .write_all(b"*2\r\n$4\r\nECHO\r\n$7\r\nthe-end\r\n")
+            .map_err(failed)?;
         wait_end(&mut stream).map_err(failed)?;
     }
     let cpu_us = cpu_us(&mut observer) - before;
@@ -305,15 +326,22 @@ fn apply(engine: &Engine, units: &[Vec<u8>], keys: u64) -> Result<Cost, String> 
     let stats = observer.info("commandstats");
     let failures: Vec<&String> = stats
         .iter()
-        .filter(|(_, row)| row.split(',').any(|part| part.starts_with("failed_calls=") && part != "failed_calls=0"))
+        .filter(|(_, row)| {
+            row.split(',')
+                .any(|part| part.starts_with("failed_calls=") && part != "failed_calls=0")
+        })
         .map(|(name, _)| name)
         .collect();
     let held: u64 = observer.keyspace().into_values().sum();
     if held != keys || !failures.is_empty() {
-        return Err(format!("{held} keys of {keys} are there, refused: {failures:?}"));
+        return Err(format!(
+            "{held} keys of {keys} are there, refused: {failures:?}"
+        ));
     }
     let row = stats.get("cmdstat_exec").cloned().unwrap_or_default();
-    let usec = row.split(',').find_map(|part| part.strip_prefix("usec_per_call="));
+    let usec = row
+        .split(',')
+        .find_map(|part| part.strip_prefix("usec_per_call="));
     let usec: f64 = usec.and_then(|word| word.parse().ok()).unwrap_or_default();
     Ok(Cost {
         cpu_us: cpu_us / keys as f64,
