@@ -233,7 +233,8 @@ fn large_values(source: &Server) {
         for chunk in 0..20 {
             let mut words = argv![word, key];
             for index in chunk * 2_000..(chunk + 1) * 2_000 {
-                let element = format!("an element of this value, number {index}").into_bytes();
+                // Not to be compressed below the limit.
+                let element = [format!("{index}:").into_bytes(), rng.bytes(30)].concat();
                 match word {
                     "ZADD" => words.extend([format!("{}.5", index / 3).into_bytes(), element]),
                     "HMSET" => words.extend([element, rng.bytes(20)]),

@@ -9,7 +9,7 @@ use serde_json::{Map, Value};
 use tempfile::TempDir;
 use testkit::client::{items, number, text};
 use testkit::oracle;
-use testkit::{Client, Engine, Server, argv, daemon, workload};
+use testkit::{Client, Engine, Rng, Server, argv, daemon, workload};
 
 /// How `understudy rdb` ended, and what it printed.
 struct Printed {
@@ -150,10 +150,11 @@ fn restored_values_are_the_same_in_another_fork() {
 
 /// A stream of some MiB, far above what goes as one RESTORE, with groups, and messages that are deleted.
 fn large_stream(client: &mut Client) {
+    let mut rng = Rng::new(7);
     for from in (0..40_000_u64).step_by(1_000) {
         let messages: Vec<_> = (from..from + 1_000)
             .map(|ms| {
-                let text = format!("a message of some length that has the number {ms}");
+                let text = rng.bytes(50);
                 argv![
                     "XADD",
                     "large:stream",

@@ -206,7 +206,10 @@ impl SnapshotRewriter {
         };
         let (want, restore) = match self.choose(head) {
             Err(SnapshotErrorKind::TypeUnknown { .. }) if self.options.losses == Losses::Allow => {
-                self.counts.keys_lost += 1;
+                match head.kind {
+                    Kind::Module => self.counts.modules_lost += 1,
+                    _ => self.counts.keys_lost += 1,
+                }
                 return Ok(Want::Skip);
             }
             chosen => chosen.map_err(fail)?,

@@ -47,6 +47,13 @@ pub struct SnapshotCounts {
     pub module_data_dropped: u64,
 }
 
+impl SnapshotCounts {
+    /// Whole keys that the target cannot have.
+    pub const fn lost(&self) -> u64 {
+        self.keys_lost + self.modules_lost
+    }
+}
+
 /// A key that cannot be brought to the target.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct SnapshotError {

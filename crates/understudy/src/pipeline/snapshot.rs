@@ -305,7 +305,7 @@ impl<'a> SnapshotApplier<'a> {
             self.decoder.want(rdb::Want::Skip);
             return Ok(());
         }
-        let lost = self.rewriter.counts().keys_lost;
+        let lost = self.rewriter.counts().lost();
         let want = match lease.filter(|lease| Some(*lease) != head.expire_at_ms) {
             None => self.rewriter.key(head),
             Some(lease) => self.rewriter.key(&KeyHead {
@@ -314,7 +314,7 @@ impl<'a> SnapshotApplier<'a> {
             }),
         };
         let want = want.map_err(|error| self.cannot_hold(&error))?;
-        if self.rewriter.counts().keys_lost > lost
+        if self.rewriter.counts().lost() > lost
             && let Some(keys) = &mut self.applied.keys
         {
             // What an older copy has under this name is not the source's: it is swept away.
