@@ -317,8 +317,14 @@ impl Writer<'_> {
                 counts.expired_fields,
                 "fields of hashes whose time has come",
             ),
-            (counts.keys_lost, "keys of types that the target does not know"),
-            (counts.modules_lost, "keys of modules that the target does not have"),
+            (
+                counts.keys_lost,
+                "keys of types that the target does not know",
+            ),
+            (
+                counts.modules_lost,
+                "keys of modules that the target does not have",
+            ),
             (counts.field_ttls_lost, "TTLs of hash fields"),
             (counts.metadata_lost, "keys' metadata"),
             (
