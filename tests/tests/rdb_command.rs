@@ -554,6 +554,15 @@ fn statistics_count_what_is_there_however_the_file_comes() {
     assert_eq!(from_stdin(&packed).json()["all"], stats["all"]);
     assert_eq!(from_stdin(&packed[..packed.len() / 2]).code, 1);
 
+    let half = rdb(
+        &["stats", "--json"],
+        Path::new("-"),
+        &bytes[..bytes.len() / 2],
+    );
+    assert_eq!(half.code, 1);
+    let read = half.json()["file"]["bytes"].as_u64().expect("a number");
+    assert!(read > 0 && read <= bytes.len() as u64 / 2, "{read}");
+
     let table = rdb(&[], &file, b"");
     assert_eq!(table.code, 0, "{}", table.stderr);
     assert!(table.text().contains("Biggest keys by bytes"));
@@ -585,6 +594,30 @@ fn whoever_has_read_enough_may_go() {
     }
 }
 
+/// Who reads neither output to its end hears of no bug, and a file with an error in it has its exit code.
+#[test]
+fn a_closed_standard_error_is_no_reason_to_end_otherwise() {
+    let folder = TempDir::new().expect("a folder");
+    let file = folder.path().join("notes.txt");
+    fs::write(&file, "no snapshot").expect("a file");
+    for (words, code) in [
+        (&["stats"][..], 1),
+        (&["json", "--until-damage"], 0),
+        (&["nothing"], 2),
+    ] {
+        let (reader, writer) = std::io::pipe().expect("a pipe");
+        drop(reader);
+        let mut command = Command::new(daemon::binary());
+        command.arg("rdb").args(words).arg(&file);
+        command
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(writer);
+        let status = command.status().expect("its end");
+        assert_eq!(status.code(), Some(code), "{words:?}");
+    }
+}
+
 #[test]
 fn exit_codes_and_errors_say_what_is_wrong() {
     let folder = TempDir::new().expect("a folder");
@@ -606,6 +639,7 @@ fn exit_codes_and_errors_say_what_is_wrong() {
             2,
             "there are string",
         ),
+        (rdb(&["verfy"], &text, b""), 2, "'verify'"),
     ];
     for (printed, code, word) in cases {
         assert_eq!(printed.code, code, "{}", printed.stderr);

@@ -159,7 +159,15 @@ fn fill(client: &mut Client, kind: &str, size: u64, keys: u64) {
     for key in 0..keys {
         let name = format!("{kind}:{key:08}").replace(' ', "-");
         if kind == "string" {
-            let text = "0123456789abcdef".repeat(usize::try_from(size / 16 + 1).unwrap_or(1));
+            // Text that a server's compression gains little on.
+            let words = (key * size..).map(|at| format!("{:x}", mixed(at)));
+            let mut text = String::new();
+            for word in words {
+                if text.len() as u64 >= size {
+                    break;
+                }
+                text.push_str(&word);
+            }
             let text = text.get(..usize::try_from(size).unwrap_or(0));
             waiting.push(argv!["SET", name, text.unwrap_or_default()]);
         }
@@ -182,6 +190,12 @@ fn fill(client: &mut Client, kind: &str, size: u64, keys: u64) {
     client.commands(&waiting);
 }
 
+/// A number that looks like chance.
+fn mixed(at: u64) -> u64 {
+    let mixed = at.wrapping_mul(0x9e37_79b9_7f4a_7c15);
+    (mixed ^ mixed >> 29).wrapping_mul(0xbf58_476d_1ce4_e5b9)
+}
+
 fn elements_of(kind: &str, name: &str, range: std::ops::Range<u64>) -> Argv {
     let mut argv = match kind {
         "list" => argv!["RPUSH", name],
@@ -191,7 +205,7 @@ fn elements_of(kind: &str, name: &str, range: std::ops::Range<u64>) -> Argv {
     };
     for at in range {
         // Neither ascending nor alike, as members mostly are not.
-        let mixed = at.wrapping_mul(0x9e37_79b9_7f4a_7c15);
+        let mixed = mixed(at);
         let text = format!("element-{mixed:016x}");
         match kind {
             "list" => argv.extend(argv![text]),
