@@ -27,7 +27,7 @@ fn a_new_redis_to_an_old_one() {
             ("field expiries", 8),
             ("functions", 1),
             ("stream counters", 16),
-            ("vector sets", 1),
+            ("vector sets", 5),
         ],
     );
 }

@@ -99,6 +99,7 @@ fn pure_crates_know_no_socket_no_file_no_clock_and_no_thread() {
                 "crc64fast",
                 "nom",
                 "regex",
+                "xxhash-rust",
             ];
             assert!(
                 known.contains(&dependency),

@@ -202,3 +202,149 @@ fn restores_of_redis_8_6_at_redis_8_10() {
 fn restores_of_valkey_9_1_at_valkey_8_1() {
     restores("valkey-9.1", "valkey-8.1");
 }
+
+/// Above this a value is not restored in one piece.
+const LARGE_BYTES: usize = 1 << 20;
+
+/// Values of more than a MiB, of each kind that a target of 3.2 has, some that die.
+fn large_values(source: &Server) {
+    let mut client = source.client();
+    let mut rng = e2e::rng();
+    client.command(&argv![
+        "SET",
+        "large:string",
+        rng.bytes(3 * LARGE_BYTES + 5)
+    ]);
+    client.command(&argv!["SET", "large:dying", rng.bytes(2 * LARGE_BYTES)]);
+    client.command(&argv!["SETBIT", "large:zeros", 20 * LARGE_BYTES, 1]);
+    client.command(&argv![
+        "RPUSH",
+        "large:item",
+        "a",
+        rng.bytes(2 * LARGE_BYTES),
+        "z"
+    ]);
+    for (word, key) in [
+        ("RPUSH", "large:list"),
+        ("SADD", "large:set"),
+        ("ZADD", "large:zset"),
+        ("HMSET", "large:hash"),
+    ] {
+        for chunk in 0..20 {
+            let mut words = argv![word, key];
+            for index in chunk * 2_000..(chunk + 1) * 2_000 {
+                // Not to be compressed below the limit.
+                let element = [format!("{index}:").into_bytes(), rng.bytes(30)].concat();
+                match word {
+                    "ZADD" => words.extend([format!("{}.5", index / 3).into_bytes(), element]),
+                    "HMSET" => words.extend([element, rng.bytes(20)]),
+                    _ => words.push(element),
+                }
+            }
+            client.command(&words);
+        }
+    }
+    client.command(&argv![
+        "ZADD",
+        "large:zset",
+        "-0.0",
+        "negative zero",
+        "-inf",
+        "least"
+    ]);
+    for key in ["large:dying", "large:hash", "large:zset"] {
+        client.command(&argv!["PEXPIREAT", key, 4_102_444_800_123_u64]);
+    }
+    client.command(&argv!["SELECT", 3]);
+    client.command(&argv!["SET", "large:elsewhere", rng.bytes(2 * LARGE_BYTES)]);
+}
+
+/// Keys of the snapshot by type and method, out of the metrics.
+fn keys_by(daemon: &Daemon, kind: &str, method: &str) -> f64 {
+    let labels = [format!("type=\"{kind}\""), format!("method=\"{method}\"")];
+    let metrics = daemon.metrics();
+    let of = |name: &str| {
+        name.starts_with("understudy_snapshot_keys_total")
+            && labels.iter().all(|l| name.contains(l))
+    };
+    let rows = metrics.iter().filter(|(name, _)| of(name));
+    rows.map(|(_, count)| count).sum()
+}
+
+fn large_at_3_2(from: &str) {
+    let (source, target) = (source_of(from), Server::of("redis-3.2"));
+    large_values(&source);
+    let mut there = target.client();
+    there.command(&argv!["SADD", "large:string", "of another kind"]);
+    // So long are the arguments that this target is said to take.
+    let bytes_max = format!("target_redis_proto_max_bulk_len = {LARGE_BYTES}");
+    let mut daemon = link(&source, &target)
+        .with("advanced", &bytes_max)
+        .with("redis_writer", "existing_keys = \"replace\"")
+        .start();
+    wait_stream(&mut daemon);
+    catch_up(&mut daemon, &source);
+    oracle::assert_equal_with(
+        &source.address(),
+        &target.address(),
+        &OracleOptions::default(),
+    );
+    // No RESTORE is behind it: SET and APPEND, and the commands of the collections.
+    assert_eq!(keys_by(&daemon, "string", "rewrite"), 4.0);
+    for (kind, keys) in [("list", 2.0), ("set", 1.0), ("zset", 1.0), ("hash", 1.0)] {
+        assert_eq!(keys_by(&daemon, kind, "rewrite"), keys, "{kind}");
+    }
+    // They are values like others for what follows.
+    let mut client = source.client();
+    client.command(&argv!["APPEND", "large:string", "more"]);
+    client.command(&argv!["SETRANGE", "large:dying", LARGE_BYTES, "more"]);
+    client.command(&argv!["ZINCRBY", "large:zset", 1, "negative zero"]);
+    client.command(&argv!["LPOP", "large:list"]);
+    catch_up(&mut daemon, &source);
+    oracle::assert_equal_with(
+        &source.address(),
+        &target.address(),
+        &OracleOptions::default(),
+    );
+    ends_well(daemon);
+}
+
+#[test]
+fn large_values_of_redis_3_2_at_redis_3_2() {
+    large_at_3_2("redis-3.2");
+}
+
+#[test]
+fn large_values_of_redis_7_0_at_redis_3_2() {
+    large_at_3_2("redis-7.0");
+}
+
+/// What is there already stays whole, and what is not comes whole: large values are built beside.
+#[test]
+fn large_values_beside_keys_of_a_redis_3_2() {
+    let (source, target) = (source_of("redis-7.0"), Server::of("redis-3.2"));
+    large_values(&source);
+    let mut there = target.client();
+    for key in ["large:string", "large:hash"] {
+        there.command(&argv!["SET", key, "was there"]);
+    }
+    let bytes_max = format!("target_redis_proto_max_bulk_len = {LARGE_BYTES}");
+    let mut daemon = link(&source, &target)
+        .with("advanced", &bytes_max)
+        .with("redis_writer", "existing_keys = \"skip\"")
+        .start();
+    wait_stream(&mut daemon);
+    catch_up(&mut daemon, &source);
+    let mut client = source.client();
+    for key in ["large:string", "large:hash"] {
+        assert_eq!(bytes(there.command(&argv!["GET", key])), b"was there");
+        client.command(&argv!["DEL", key]);
+    }
+    catch_up(&mut daemon, &source);
+    oracle::assert_equal_with(
+        &source.address(),
+        &target.address(),
+        &OracleOptions::default(),
+    );
+    ends_well(daemon);
+}

@@ -5,11 +5,11 @@ use std::io::{BufRead, BufReader, Read, Write};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
-use serde_json::Value;
+use serde_json::{Map, Value};
 use tempfile::TempDir;
-use testkit::client::number;
+use testkit::client::{items, number, text};
 use testkit::oracle;
-use testkit::{Engine, Server, argv, daemon, workload};
+use testkit::{Client, Engine, Rng, Server, argv, daemon, workload};
 
 /// How `understudy rdb` ended, and what it printed.
 struct Printed {
@@ -146,6 +146,141 @@ fn restored_values_are_the_same_in_another_fork() {
         "valkey-9.1",
         &["--restore", "--target", "valkey-9.1"],
     );
+}
+
+/// A stream of some MiB, far above what goes as one RESTORE, with groups, and messages that are deleted.
+fn large_stream(client: &mut Client) {
+    let mut rng = Rng::new(7);
+    for from in (0..40_000_u64).step_by(1_000) {
+        let messages: Vec<_> = (from..from + 1_000)
+            .map(|ms| {
+                let text = rng.bytes(50);
+                argv![
+                    "XADD",
+                    "large:stream",
+                    format!("{}-7", ms + 1),
+                    "text",
+                    text,
+                    "n",
+                    ms
+                ]
+            })
+            .collect();
+        client.commands(&messages);
+    }
+    let group = |words: &str| -> Vec<Vec<u8>> {
+        words
+            .split(' ')
+            .map(|word| word.as_bytes().to_vec())
+            .collect()
+    };
+    client.commands(&[
+        group("XGROUP CREATE large:stream first 0"),
+        group("XGROUP CREATE large:stream second 39000-7"),
+        group("XREADGROUP GROUP first one COUNT 3000 STREAMS large:stream >"),
+        group("XREADGROUP GROUP first two COUNT 10 STREAMS large:stream >"),
+        group("XREADGROUP GROUP second three STREAMS large:stream >"),
+        group("XCLAIM large:stream first two 0 5-7 TIME 1700000000000 RETRYCOUNT 9"),
+        group("XDEL large:stream 2-7 39999-7 40000-7"),
+        group("PEXPIREAT large:stream 4102444800123"),
+    ]);
+}
+
+/// What does not go as one RESTORE is built by commands, between others that do.
+fn large_stream_loads(from: &str, to: &str, words: &[&str]) {
+    let (source, _) = filled(from, 300);
+    large_stream(&mut source.client());
+    let file = saved(&source);
+    let stats = rdb(&["stats", "--json", "--key", "large:stream"], &file, b"").json();
+    let bytes = stats["biggest_by_bytes"][0]["bytes"].as_u64();
+    assert!(
+        bytes > Some(1 << 20),
+        "{bytes:?} bytes are not above the limit"
+    );
+    let printed = rdb(&[&["resp", "--restore"], words].concat(), &file, b"");
+    assert_eq!(printed.code, 0, "{}", printed.stderr);
+    let text = String::from_utf8_lossy(&printed.stdout);
+    assert!(text.contains("RESTORE") && text.contains("XADD\r\n$12\r\nlarge:stream"));
+    let target = Server::of(to);
+    pipe(&printed.stdout, &target);
+    let found = oracle::compare(&source.address(), &target.address());
+    let shown: Vec<String> = found.iter().map(ToString::to_string).collect();
+    assert!(shown.is_empty(), "{from} to {to}:\n{}", shown.join("\n"));
+}
+
+#[test]
+fn a_stream_too_large_to_be_restored_is_built() {
+    large_stream_loads("redis-7.2", "redis-7.2", &[]);
+}
+
+#[test]
+fn a_stream_too_large_to_be_restored_is_built_in_another_fork() {
+    large_stream_loads("redis-7.0", "valkey-9.1", &["--target", "valkey-9.1"]);
+}
+
+/// Hashes whose names stand elsewhere in the file are hashes like others.
+#[test]
+fn json_has_hashes_with_templates() {
+    let source = Server::of("redis-8.10");
+    let mut client = source.client();
+    client.command(&argv!["HIMPORT", "PREPARE", "pair", "one", "two"]);
+    client.command(&argv!["HIMPORT", "PREPARE", "wide", "a", "bb", "ccc"]);
+    for index in 0..3 {
+        let pair = argv![
+            "HIMPORT",
+            "SET",
+            format!("pair:{index}"),
+            "pair",
+            index,
+            "007"
+        ];
+        let long = "x".repeat(5_000);
+        let wide = argv![
+            "HIMPORT",
+            "SET",
+            format!("wide:{index}"),
+            "wide",
+            "",
+            long,
+            index
+        ];
+        client.commands(&[pair, wide]);
+    }
+    let file = saved(&source);
+    let stats = rdb(&["stats", "--json"], &file, b"").json();
+    assert_eq!(stats["file"]["hash_templates"], 2, "{stats}");
+    let printed = rdb(&["json"], &file, b"");
+    assert_eq!(printed.code, 0, "{}", printed.stderr);
+    let lines = printed.lines();
+    let keys = keys_of(&lines);
+    assert_eq!(keys.len(), 6);
+    for line in keys {
+        let key = line["key"].as_str().expect("a key");
+        assert_eq!(line["type"], "hash", "{line}");
+        let told = items(client.command(&argv!["HGETALL", key]));
+        let told: Map<String, Value> = told
+            .chunks(2)
+            .map(|pair| (text(&pair[0]), Value::String(text(&pair[1]))))
+            .collect();
+        assert_eq!(line["value"], Value::Object(told), "{key}");
+    }
+    // A file with the forms that only DUMP writes, and one with those of files.
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../crates/rdb/tests/golden");
+    for name in ["array_ref", "array", "lp_ref", "lp"] {
+        let printed = rdb(
+            &["json"],
+            &folder.join(format!("hash_tmpl_{name}_v15.rdb")),
+            b"",
+        );
+        assert_eq!(printed.code, 0, "{}", printed.stderr);
+        let lines = printed.lines();
+        let keys = keys_of(&lines);
+        assert!(!keys.is_empty(), "{name}");
+        for line in keys {
+            let expected = serde_json::json!({"a": "x", "bb": "y", "cc": "70"});
+            assert_eq!(line["value"], expected, "{name}");
+        }
+    }
 }
 
 #[test]
@@ -419,6 +554,15 @@ fn statistics_count_what_is_there_however_the_file_comes() {
     assert_eq!(from_stdin(&packed).json()["all"], stats["all"]);
     assert_eq!(from_stdin(&packed[..packed.len() / 2]).code, 1);
 
+    let half = rdb(
+        &["stats", "--json"],
+        Path::new("-"),
+        &bytes[..bytes.len() / 2],
+    );
+    assert_eq!(half.code, 1);
+    let read = half.json()["file"]["bytes"].as_u64().expect("a number");
+    assert!(read > 0 && read <= bytes.len() as u64 / 2, "{read}");
+
     let table = rdb(&[], &file, b"");
     assert_eq!(table.code, 0, "{}", table.stderr);
     assert!(table.text().contains("Biggest keys by bytes"));
@@ -450,6 +594,30 @@ fn whoever_has_read_enough_may_go() {
     }
 }
 
+/// Who reads neither output to its end hears of no bug, and a file with an error in it has its exit code.
+#[test]
+fn a_closed_standard_error_is_no_reason_to_end_otherwise() {
+    let folder = TempDir::new().expect("a folder");
+    let file = folder.path().join("notes.txt");
+    fs::write(&file, "no snapshot").expect("a file");
+    for (words, code) in [
+        (&["stats"][..], 1),
+        (&["json", "--until-damage"], 0),
+        (&["nothing"], 2),
+    ] {
+        let (reader, writer) = std::io::pipe().expect("a pipe");
+        drop(reader);
+        let mut command = Command::new(daemon::binary());
+        command.arg("rdb").args(words).arg(&file);
+        command
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(writer);
+        let status = command.status().expect("its end");
+        assert_eq!(status.code(), Some(code), "{words:?}");
+    }
+}
+
 #[test]
 fn exit_codes_and_errors_say_what_is_wrong() {
     let folder = TempDir::new().expect("a folder");
@@ -471,6 +639,7 @@ fn exit_codes_and_errors_say_what_is_wrong() {
             2,
             "there are string",
         ),
+        (rdb(&["verfy"], &text, b""), 2, "'verify'"),
     ];
     for (printed, code, word) in cases {
         assert_eq!(printed.code, code, "{}", printed.stderr);

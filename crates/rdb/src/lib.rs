@@ -18,6 +18,7 @@
 //!            | F4 number number number            size of a slot        R12, V80
 //!            | F2 number n string*n               names of a template   R15
 //!            | F3 string n (number number)*n      slots imported        V80
+//!            | 79 number | 6B number              Redis Enterprise's, passed over
 //! key        = { lead } type string value
 //! lead       = FD i32 | FC i64                    expiry in s or ms     1, 3
 //!            | F8 number | F9 u8                  idle, frequency       9
@@ -61,6 +62,7 @@
 //!            | n flag [ number ] (number item)*n   array: 28   R14
 //!            | names <listpack> | <listpack>      hash: 29, 30          R15
 //!            | names string*n | number string*n   hash: 31, 32          R15
+//!            | ?                                  6, 33: no marks to read or pass over them by
 //! ```
 //!
 //! `n` is a number, `<x>` a string that holds x. [`types::ROWS`] has every type with its first

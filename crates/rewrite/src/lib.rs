@@ -30,8 +30,11 @@
 #![warn(missing_docs)]
 
 mod abilities;
+mod body;
 mod filter;
+mod idempotence;
 mod keys;
+mod modules;
 mod number;
 mod outcome;
 mod own;

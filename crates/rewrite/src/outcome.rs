@@ -125,6 +125,13 @@ pub enum ErrorKind {
         /// The RDB type byte.
         type_id: u8,
     },
+    /// The value in the payload is a module's, and the target does not have the module.
+    ModuleUnknown {
+        /// The key, escaped and shortened.
+        key: String,
+        /// The module's name for the type.
+        module: String,
+    },
 }
 
 impl fmt::Display for ErrorKind {
@@ -142,6 +149,11 @@ impl fmt::Display for ErrorKind {
                 f,
                 "of key \"{key}\" carries a value of RDB type {type_id}, which the target's version does not know: \
                  migrate to a newer target, or filter the key out"
+            ),
+            Self::ModuleUnknown { key, module } => write!(
+                f,
+                "of key \"{key}\" carries a value of a module (\"{module}\") that the target does not have: load the \
+                 module there, or filter the key out"
             ),
         }
     }

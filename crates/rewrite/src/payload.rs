@@ -6,6 +6,7 @@
 use std::borrow::Cow;
 
 use crate::abilities::{Abilities, Fork};
+use crate::modules::{self, Fit};
 use crate::streams;
 
 const FOOTER_BYTES: usize = 10;
@@ -15,6 +16,8 @@ const KEY_META: u8 = 0xf3;
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) struct Unloadable {
     pub(crate) type_id: u8,
+    /// The name of the type, if it is a module's.
+    pub(crate) module: Option<String>,
 }
 
 /// A payload that this target takes. One that is damaged stays as it is: the target refuses it as the source would have.
@@ -34,10 +37,28 @@ pub(crate) fn fit<'a>(payload: &'a [u8], target: &Abilities) -> Result<Cow<'a, [
         target.payload_version(type_id, valkey)
     };
     let Some(version) = version else {
-        return parts
-            .older_stream(type_id, target)
-            .ok_or(Unloadable { type_id });
+        return parts.older_stream(type_id, target).ok_or(Unloadable {
+            type_id,
+            module: None,
+        });
     };
+    if type_id == modules::TYPE_ID
+        && let Some(body) = parts.body.get(1..)
+        && let Some(id) = modules::type_of(body)
+    {
+        match modules::fit(id, body, target) {
+            Fit::Lacks => {
+                let module = Some(id.to_string());
+                return Err(Unloadable { type_id, module });
+            }
+            Fit::Known(Cow::Owned(body)) if parts.is_sound() => {
+                let mut out = Vec::with_capacity(body.len() + 1 + FOOTER_BYTES);
+                rdb::dump::payload(&mut out, None, type_id, &body, version);
+                return Ok(Cow::Owned(out));
+            }
+            Fit::Known(_) | Fit::Perhaps => {}
+        }
+    }
     Ok(parts.stamped(payload, takes(target, parts.version), version))
 }
 
@@ -171,7 +192,13 @@ mod tests {
     fn unknown_types_are_named() {
         let stream = payload(b"\x1a...", 13, true);
         let error = fit(&stream, &target(Fork::Redis, "8.0.6"));
-        assert_eq!(error, Err(Unloadable { type_id: 26 }));
+        assert_eq!(
+            error,
+            Err(Unloadable {
+                type_id: 26,
+                module: None
+            })
+        );
         let meta = payload(b"\xf3...", 13, true);
         assert!(fit(&meta, &target(Fork::Redis, "8.0.6")).is_err());
         assert!(fit(&meta, &target(Fork::Redis, "8.6.3")).is_ok());

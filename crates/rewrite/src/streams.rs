@@ -9,6 +9,8 @@
 //! What an older layout has no room for, its server has no use for either, but for two things that somebody may rely on:
 //! the record of idempotent production, and messages that consumers gave back.
 
+use crate::body::Body;
+
 const ID_BYTES: usize = 16;
 const TIME_BYTES: usize = 8;
 
@@ -42,12 +44,7 @@ impl NotOlder {
 
 /// Writes the stream in the layout of an older type. `keep` says that the record of idempotent production matters.
 pub(crate) fn older(body: &[u8], from: u8, to: u8, keep: bool) -> Result<Vec<u8>, NotOlder> {
-    let mut copy = Copy {
-        body,
-        at: 0,
-        mark: 0,
-        out: Vec::with_capacity(body.len()),
-    };
+    let mut copy = Body::new(body);
     copy.stream(from, to)?;
     if from >= 26 {
         let used = copy.idempotence().ok_or(NotOlder::Malformed)?;
@@ -58,21 +55,10 @@ pub(crate) fn older(body: &[u8], from: u8, to: u8, keep: bool) -> Result<Vec<u8>
             copy.keep();
         }
     }
-    if copy.at != body.len() {
-        return Err(NotOlder::Malformed);
-    }
-    Ok(copy.out)
+    copy.finish().ok_or(NotOlder::Malformed)
 }
 
-/// Walks over a body; what was passed since `mark` is either kept or left out.
-struct Copy<'a> {
-    body: &'a [u8],
-    at: usize,
-    mark: usize,
-    out: Vec<u8>,
-}
-
-impl Copy<'_> {
+impl Body<'_> {
     fn stream(&mut self, from: u8, to: u8) -> Result<(), NotOlder> {
         self.nodes().ok_or(NotOlder::Malformed)?;
         self.numbers(3).ok_or(NotOlder::Malformed)?;
@@ -151,57 +137,6 @@ impl Copy<'_> {
         let count = self.number()?;
         self.bytes(usize::try_from(count).ok()?.checked_mul(ID_BYTES)?)?;
         Some(count)
-    }
-
-    fn keep(&mut self) {
-        self.keep_if(true);
-    }
-
-    fn keep_if(&mut self, kept: bool) {
-        if kept {
-            self.out
-                .extend_from_slice(self.body.get(self.mark..self.at).unwrap_or_default());
-        }
-        self.mark = self.at;
-    }
-
-    fn numbers(&mut self, count: usize) -> Option<()> {
-        (0..count).try_for_each(|_| self.number().map(drop))
-    }
-
-    fn number(&mut self) -> Option<u64> {
-        let first = *self.bytes(1)?.first()?;
-        Some(match first {
-            0..=0x3f => u64::from(first),
-            0x40..=0x7f => u64::from(first & 0x3f) << 8 | u64::from(*self.bytes(1)?.first()?),
-            0x80 => u64::from(u32::from_be_bytes(*self.bytes(4)?.first_chunk()?)),
-            0x81 => u64::from_be_bytes(*self.bytes(8)?.first_chunk()?),
-            _ => return None,
-        })
-    }
-
-    fn text(&mut self) -> Option<()> {
-        let bytes = match self.body.get(self.at)? {
-            0..=0x81 => self.number()?,
-            0xc0 => 2,
-            0xc1 => 3,
-            0xc2 => 5,
-            0xc3 => {
-                self.bytes(1)?;
-                let compressed = self.number()?;
-                self.number()?;
-                compressed
-            }
-            _ => return None,
-        };
-        self.bytes(usize::try_from(bytes).ok()?).map(drop)
-    }
-
-    fn bytes(&mut self, count: usize) -> Option<&[u8]> {
-        let end = self.at.checked_add(count)?;
-        let bytes = self.body.get(self.at..end)?;
-        self.at = end;
-        Some(bytes)
     }
 }
 

@@ -97,7 +97,7 @@ fn say(error: &impl std::fmt::Display, code: u8) -> u8 {
         .map(str::trim)
         .filter(|line| !line.is_empty())
         .collect();
-    eprintln!("error: {}", lines.join(" "));
+    logging::tell(format_args!("error: {}", lines.join(" ")));
     code
 }
 

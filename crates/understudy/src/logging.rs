@@ -68,6 +68,12 @@ pub(crate) fn init(config: &LogConfig, format: Format, bar: Bar) -> Result<(), S
         .map_err(|error| error.to_string())
 }
 
+/// A line on standard error, for commands that have no log. Whoever reads it may have gone: that is no reason to panic, as
+/// the macro of the standard library does.
+pub(crate) fn tell(line: impl std::fmt::Display) {
+    let _ = writeln!(io::stderr(), "{line}");
+}
+
 /// One file for all threads.
 #[derive(Clone)]
 struct Shared(Arc<Mutex<File>>);

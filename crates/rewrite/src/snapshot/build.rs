@@ -260,7 +260,7 @@ impl SnapshotRewriter {
         }
         let mut current = self.take()?;
         if !matches!(current.value, Progress::Elements { .. }) {
-            return self.string_end(&current, out, sent);
+            return self.string_end(&mut current, out, sent);
         }
         let Progress::Elements {
             begun: any, insert, ..

@@ -15,6 +15,7 @@ mod build;
 mod functions;
 mod groups;
 mod losses;
+mod module;
 mod record;
 mod report;
 mod restore;
@@ -134,10 +135,11 @@ enum Progress {
     Bulk {
         left: u64,
     },
-    /// A string of which parts are appended.
+    /// A string of which parts are appended. The last part waits: with its command the key is complete.
     Append {
         name: Bytes,
         begun: bool,
+        held: Bytes,
     },
     /// Elements; the name is the key's or a temporary one.
     Elements {
@@ -205,7 +207,10 @@ impl SnapshotRewriter {
         };
         let (want, restore) = match self.choose(head) {
             Err(SnapshotErrorKind::TypeUnknown { .. }) if self.options.losses == Losses::Allow => {
-                self.counts.keys_lost += 1;
+                match head.kind {
+                    Kind::Module => self.counts.modules_lost += 1,
+                    _ => self.counts.keys_lost += 1,
+                }
                 return Ok(Want::Skip);
             }
             chosen => chosen.map_err(fail)?,
@@ -323,7 +328,7 @@ impl SnapshotRewriter {
             return self.stream(event, out, sent);
         }
         match event {
-            Event::String(value) => self.string(&value, out, sent),
+            Event::String(value) => self.string(value, out, sent),
             Event::Raw(body) => self.raw(&body, out, sent),
             Event::ValueStart {
                 kind: Kind::String,
@@ -333,7 +338,7 @@ impl SnapshotRewriter {
                 kind: Kind::Stream, ..
             } => self.stream_start(),
             Event::ValueStart { .. } => self.elements_start(),
-            Event::StringPart(part) => self.string_part(&part, out, sent),
+            Event::StringPart(part) => self.string_part(part, out, sent),
             Event::Item(item) => self.words([&item], out, sent),
             Event::Pair {
                 field,

@@ -21,6 +21,8 @@ pub struct SnapshotCounts {
     pub expired_fields: u64,
     /// Keys of kinds that the target does not know and no command can build.
     pub keys_lost: u64,
+    /// Keys of modules that the target does not have.
+    pub modules_lost: u64,
     /// TTLs of fields that the target cannot keep.
     pub field_ttls_lost: u64,
     /// Metadata of keys that the target cannot keep.
@@ -45,6 +47,13 @@ pub struct SnapshotCounts {
     pub module_data_dropped: u64,
 }
 
+impl SnapshotCounts {
+    /// Whole keys that the target cannot have.
+    pub const fn lost(&self) -> u64 {
+        self.keys_lost + self.modules_lost
+    }
+}
+
 /// A key that cannot be brought to the target.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct SnapshotError {
@@ -63,6 +72,11 @@ pub enum SnapshotErrorKind {
         type_id: u8,
         /// What the value is.
         kind: Kind,
+    },
+    /// The target does not have the module that the value is of, or an older one that does not read it.
+    ModuleUnknown {
+        /// The module's name for the type.
+        module: String,
     },
     /// The target has no such thing.
     TargetLacks {
@@ -99,6 +113,11 @@ impl fmt::Display for SnapshotError {
                 f,
                 "a {kind:?} of RDB type {type_id} cannot be brought to this target's version: \
                  migrate to a newer target, or filter the key out"
+            ),
+            SnapshotErrorKind::ModuleUnknown { module } => write!(
+                f,
+                "a value of a module (\"{module}\") that the target does not have: load the module there, allow the loss, \
+                 or filter the key out"
             ),
             SnapshotErrorKind::TargetLacks { what } => write!(
                 f,

@@ -98,6 +98,16 @@ impl SnapshotRewriter {
         sent: &mut Vec<Sent>,
     ) -> Result<(), SnapshotError> {
         let current = self.take()?;
+        let module;
+        let body = if current.head.kind == Kind::Module {
+            let Some(fitted) = self.module_body(&current.head, body, out, sent)? else {
+                return Ok(());
+            };
+            module = fitted;
+            &module
+        } else {
+            body
+        };
         match boundary::elements(current.head.type_id, body) {
             Ok(None) => {}
             Ok(Some(events)) => return self.raw_by_commands(current, events, out, sent),
@@ -182,7 +192,7 @@ impl SnapshotRewriter {
         Ok(())
     }
 
-    fn malformed(head: &KeyHead) -> SnapshotError {
+    pub(super) fn malformed(head: &KeyHead) -> SnapshotError {
         let (type_id, kind) = (head.type_id, head.kind);
         Self::error(head, SnapshotErrorKind::TypeUnknown { type_id, kind })
     }

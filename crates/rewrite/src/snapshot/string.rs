@@ -11,7 +11,7 @@ impl SnapshotRewriter {
     /// A string that is there as a whole.
     pub(super) fn string(
         &mut self,
-        value: &[u8],
+        value: Bytes,
         out: &mut Vec<u8>,
         sent: &mut Vec<Sent>,
     ) -> Result<(), SnapshotError> {
@@ -20,14 +20,17 @@ impl SnapshotRewriter {
         if !self.fits(&current, value.len() as u64) {
             let name = self.build_name(&current);
             let mut current = Current {
-                value: Progress::Append { name, begun: false },
+                value: Progress::Append {
+                    name,
+                    begun: false,
+                    held: value,
+                },
                 ..current
             };
-            self.append(&mut current, value, out, sent);
-            return self.string_built(&current, out, sent);
+            return self.string_built(&mut current, out, sent);
         }
         self.set_head(&current, value.len(), out);
-        out.extend_from_slice(value);
+        out.extend_from_slice(&value);
         self.set_tail(&current, out, sent);
         Ok(())
     }
@@ -49,6 +52,7 @@ impl SnapshotRewriter {
             Some(_) | None => Progress::Append {
                 name: self.build_name(&current),
                 begun: false,
+                held: Bytes::new(),
             },
         };
         self.current = Some(current);
@@ -57,7 +61,7 @@ impl SnapshotRewriter {
 
     pub(super) fn string_part(
         &mut self,
-        part: &[u8],
+        part: Bytes,
         out: &mut Vec<u8>,
         sent: &mut Vec<Sent>,
     ) -> Result<(), SnapshotError> {
@@ -68,7 +72,7 @@ impl SnapshotRewriter {
                     return Err(Self::error(&current.head, SnapshotErrorKind::WrongLength));
                 };
                 *left = rest;
-                out.extend_from_slice(part);
+                out.extend_from_slice(&part);
             }
             Progress::Append { .. } => self.append(&mut current, part, out, sent),
             Progress::Expected | Progress::Elements { .. } | Progress::Stream(_) => {
@@ -82,7 +86,7 @@ impl SnapshotRewriter {
     /// The end of a string that came in parts.
     pub(super) fn string_end(
         &self,
-        current: &Current,
+        current: &mut Current,
         out: &mut Vec<u8>,
         sent: &mut Vec<Sent>,
     ) -> Result<(), SnapshotError> {
@@ -153,15 +157,16 @@ impl SnapshotRewriter {
         }
     }
 
-    /// The next part, in pieces that the target takes: `SET` of the first, `APPEND` of the others.
-    fn append(&self, current: &mut Current, part: &[u8], out: &mut Vec<u8>, sent: &mut Vec<Sent>) {
-        let Progress::Append { name, begun } = &mut current.value else {
+    /// Writes the part that waits, in pieces that the target takes: `SET` of the first, `APPEND` of the others. The next
+    /// part waits then.
+    fn append(&self, current: &mut Current, part: Bytes, out: &mut Vec<u8>, sent: &mut Vec<Sent>) {
+        let Progress::Append { name, begun, held } = &mut current.value else {
             return;
         };
         let max = usize::try_from(self.options.target.bulk_bytes_max)
             .unwrap_or(usize::MAX)
             .max(1);
-        for piece in part.chunks(max) {
+        for piece in std::mem::replace(held, part).chunks(max) {
             let (command, expect) = if *begun {
                 (&b"APPEND"[..], Expect::Int)
             } else {
@@ -175,11 +180,12 @@ impl SnapshotRewriter {
 
     fn string_built(
         &self,
-        current: &Current,
+        current: &mut Current,
         out: &mut Vec<u8>,
         sent: &mut Vec<Sent>,
     ) -> Result<(), SnapshotError> {
-        let Progress::Append { name, begun } = &current.value else {
+        self.append(current, Bytes::new(), out, sent);
+        let Progress::Append { name, begun, .. } = &current.value else {
             return Err(Self::out_of_order());
         };
         if !begun {

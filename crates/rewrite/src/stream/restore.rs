@@ -2,7 +2,7 @@
 
 use resp::encode;
 
-use super::{Done, Work};
+use super::{Done, Losses, Work};
 use crate::number::{Decimal, parse_i64};
 use crate::outcome::{ErrorKind, printable};
 use crate::payload::{self, Unloadable};
@@ -43,7 +43,16 @@ impl<'a> Work<'a> {
         let payload = match payload::fit(words.at(3), &self.options.target) {
             Ok(_) if is_at_a_boundary(words.at(3)) => return self.rebuild(key, expire_at_ms, None),
             Ok(payload) => payload,
-            Err(Unloadable { type_id }) => return self.rebuild(key, expire_at_ms, Some(type_id)),
+            Err(Unloadable {
+                module: Some(module),
+                ..
+            }) => {
+                let key = printable(key);
+                return self.lost(ErrorKind::ModuleUnknown { key, module });
+            }
+            Err(Unloadable { type_id, .. }) => {
+                return self.rebuild(key, expire_at_ms, Some(type_id));
+            }
         };
         Ok(self.emit_restore(key, expire_at_ms, &payload, options.hint))
     }
@@ -65,10 +74,23 @@ impl<'a> Work<'a> {
             Ok(Some(commands)) => Ok(Done::Rewritten(commands)),
             Err(SnapshotErrorKind::TargetLacks { what }) => Err(ErrorKind::TargetLacks { what }),
             Ok(None) if unknown.is_none() => Ok(Done::Forward),
-            Ok(None) | Err(_) => Err(ErrorKind::TypeUnknown {
+            Ok(None) | Err(_) => self.lost(ErrorKind::TypeUnknown {
                 key: printable(key),
                 type_id: unknown.or(payload.first().copied()).unwrap_or_default(),
             }),
+        }
+    }
+
+    /// The value has no place at the target. Where that is allowed the key goes there all the same: what it was before, the
+    /// source has no longer.
+    fn lost(&mut self, why: ErrorKind) -> Result<Done, ErrorKind> {
+        match self.options.losses {
+            Losses::Refuse => Err(why),
+            Losses::Allow => {
+                *self.left_out += 1;
+                self.emit(&[b"DEL", self.words.at(1)]);
+                Ok(Done::Rewritten(1))
+            }
         }
     }
 

@@ -2,6 +2,7 @@
 //! `LIMIT` beside an exact length. To the target we are a client.
 
 use super::{Done, Work};
+use crate::idempotence;
 use crate::number::id_text;
 use crate::outcome::{DropReason, ErrorKind};
 
@@ -14,7 +15,6 @@ redis.call('XDEL',KEYS[1],m[1]) end";
 const RECORD_SCRIPT: &[u8] = b"redis.pcall('XIDMPRECORD',KEYS[1],ARGV[1],ARGV[2],ARGV[3])";
 
 const IDEMPOTENCE: &str = "what a stream remembers of its producers (Redis 8.6.2)";
-const AUTO: &str = "a producer's message by its content (XADD IDMPAUTO), which no command can note for a message that has an id";
 const ACKED: &str =
     "trimming of acknowledged messages alone (XADD and XTRIM with ACKED, Redis 8.2)";
 const DELREF: &str =
@@ -31,6 +31,7 @@ struct Options<'a> {
     /// `KEEPREF`, `DELREF` or `ACKED`.
     references: Option<&'a [u8]>,
     producer: Option<&'a [u8]>,
+    /// Its name of the message; none where the message's content is its name (`IDMPAUTO`).
     message: Option<&'a [u8]>,
 }
 
@@ -73,11 +74,13 @@ impl<'a> Work<'a> {
         let mut commands = 1 + self.trim_by_script(&options);
         match (options.producer, options.message) {
             (None, _) => {}
-            (Some(producer), Some(message)) if self.options.target.stream_idempotence => {
+            (Some(producer), message) if self.options.target.stream_idempotence => {
+                let own = self.words.args.get(id_at + 1..).unwrap_or_default();
+                let own = idempotence::name(own.iter().map(|arg| arg.of(self.words.frame)));
+                let message = message.unwrap_or(&own);
                 self.emit(&[b"EVAL", RECORD_SCRIPT, b"1", key, producer, message, id]);
                 commands += 1;
             }
-            (Some(_), _) if self.options.target.stream_idempotence => self.leave_out(AUTO)?,
             (Some(_), _) => self.leave_out(IDEMPOTENCE)?,
         }
         Ok(Done::Rewritten(commands))

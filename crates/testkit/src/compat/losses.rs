@@ -101,20 +101,13 @@ pub static LOSSES: &[Loss] = &[
     },
     Loss {
         name: "vector sets",
-        meaning: "Vector sets, whole. Targets before Redis 8.0, Redis 8.0 for those of a newer source, and Valkey: they \
-                  refuse a module's values that they do not know, so that the filter has to keep them out, as it did \
-                  here. Counted by key.",
-        reason: None,
-        possible: |source, target| !holds_vectors(source, target),
+        meaning: "Vector sets, whole. Targets before Redis 8.0, and Valkey, which do not have the module. Counted by key.",
+        reason: Some("snapshot_module_lost"),
+        possible: |_, target| !target.is_redis(8, 0),
         shows: |difference| difference.what == "is missing at the target (vectorset at the source)",
         ignore: |_| false,
     },
 ];
-
-/// Whether the target can load a vector set of the source's. What 8.2 and later write, 8.0 calls bad data.
-pub(super) fn holds_vectors(source: Version, target: Version) -> bool {
-    target.is_redis(8, 2) || (target.is_redis(8, 0) && !source.is_redis(8, 2))
-}
 
 impl Loss {
     pub(super) fn ignore(&self, options: &mut OracleOptions) -> bool {
@@ -143,11 +136,9 @@ pub(super) fn by_reason(
 }
 
 /// Whether the daemon leaves something out that the oracle sees for itself: keys that have expired, keys of a kind that
-/// the target does not know, and those that the filter is for.
+/// the target does not know.
 pub(super) fn is_seen(reason: &str) -> bool {
-    reason.starts_with("snapshot_expired_")
-        || reason == "snapshot_key_lost"
-        || reason == "snapshot_filter_key"
+    reason.starts_with("snapshot_expired_") || reason == "snapshot_key_lost"
 }
 
 pub(super) fn is_counted_by_daemon(name: &str) -> bool {

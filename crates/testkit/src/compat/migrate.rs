@@ -8,8 +8,6 @@ use std::time::{Duration, Instant};
 
 use tempfile::TempDir;
 
-use super::losses;
-use crate::samples::MODULE_PREFIX;
 use crate::{Server, process};
 
 /// Far more than a pair takes.
@@ -71,17 +69,11 @@ fn wait(child: &mut Child, target: &Server) -> Option<ExitStatus> {
 }
 
 fn config(source: &Server, target: &Server, policy: &str) -> String {
-    // A module's value can only go where the module is: the daemon is refused it, and cannot know before.
-    let filter = if losses::holds_vectors(source.engine().version, target.engine().version) {
-        String::new()
-    } else {
-        format!("[filter]\nblock_key_prefix = [\"{MODULE_PREFIX}\"]\n")
-    };
     let (source, target) = (source.address(), target.address());
     format!(
         "[sync_reader]\naddress = \"{source}\"\nsync_aof = false\n\
          [redis_writer]\naddress = \"{target}\"\nlosses = \"{policy}\"\n\
-         [link]\nname = \"compat\"\n{filter}"
+         [link]\nname = \"compat\"\n"
     )
 }
 

@@ -157,17 +157,32 @@ fn content(side: &mut Side, key: &[u8], kind: &str, reply: Value) -> Content {
     }
 }
 
-/// Members with their vectors, as a hash: the graph between them is made by chance.
+/// Members with their vectors to the bit and their attributes, as a hash: the graph between them is made by chance.
 fn vectors(side: &mut Side, key: &[u8], reply: Value) -> Content {
     let members: BTreeSet<Vec<u8>> = items(reply).into_iter().map(bytes).collect();
     let asked: Vec<Argv> = members
         .iter()
-        .map(|member| argv!["VEMB", key, member])
+        .flat_map(|member| {
+            [
+                argv!["VEMB", key, member, "RAW"],
+                argv!["VGETATTR", key, member],
+            ]
+        })
         .collect();
-    let told = side.client.commands(&asked);
-    let vectors = members.into_iter().zip(told).map(|(member, vector)| {
-        let numbers: Vec<String> = items(vector).iter().map(text).collect();
-        (member, (numbers.join(" ").into_bytes(), None))
+    let mut told = side.client.commands(&asked).into_iter();
+    let vectors = members.into_iter().map(|member| {
+        let vector = told.next().map(items).unwrap_or_default();
+        let attributes = told.next().map(bytes).unwrap_or_default();
+        // Kind and bytes; then length and range, which not every server prints in the same digits.
+        let words = vector.into_iter().map(bytes).enumerate();
+        let mut words: Vec<Vec<u8>> = words
+            .map(|(place, word)| match place {
+                0 | 1 => word,
+                _ => bits(&word).to_string().into_bytes(),
+            })
+            .collect();
+        words.push(attributes);
+        (member, (words.join(&b' '), None))
     });
     Content::Hash(vectors.collect())
 }

@@ -128,21 +128,32 @@ impl Shelf {
         self.expire("template:pair:0");
     }
 
+    /// Each quantisation, with and without attributes, a projection and many links.
     fn vectors(&mut self) {
-        let key = format!("{MODULE_PREFIX}vectors");
-        for (index, name) in ["one", "two", "three"].iter().enumerate() {
-            let at = index as f64;
-            self.push(argv![
-                "VADD",
-                key,
-                "VALUES",
-                3,
-                at,
-                0.5,
-                1.0 - at,
-                name,
-                "NOQUANT"
-            ]);
+        let kinds: [(&str, &[&str]); 5] = [
+            ("plain", &["NOQUANT"]),
+            ("int8", &["Q8", "SETATTR", "{\"year\": 1999}"]),
+            ("binary", &["BIN", "EF", "50"]),
+            ("links", &["NOQUANT", "M", "7"]),
+            ("reduced", &["Q8", "SETATTR", "{}"]),
+        ];
+        for (name, options) in kinds {
+            let key = format!("{MODULE_PREFIX}vectors-{name}");
+            for index in 0..40_u32 {
+                let mut argv = argv!["VADD", key];
+                if name == "reduced" {
+                    argv.extend(argv!["REDUCE", 2]);
+                }
+                let at = f64::from(index);
+                argv.extend(argv!["VALUES", 3, at / 7.0, 0.5 - at, 1.0 - at * at]);
+                argv.extend(argv![format!("member {index}")]);
+                // Not every member has attributes.
+                let bare = name == "int8" && index % 3 == 1;
+                let options = options.iter().take(if bare { 1 } else { options.len() });
+                argv.extend(options.map(|word| word.as_bytes().to_vec()));
+                self.push(argv);
+            }
         }
+        self.expire(&format!("{MODULE_PREFIX}vectors-plain"));
     }
 }

@@ -63,6 +63,8 @@ pub(crate) struct SnapshotApplier<'a> {
     done: bool,
     existing: ExistingKeys,
     counts: BTreeMap<(&'static str, &'static str), u64>,
+    /// Values of modules that the target has refused, which was allowed.
+    modules_refused: u64,
     applied: Applied,
     leases: Option<&'a Leases>,
     databases: &'a Databases,
@@ -124,6 +126,7 @@ impl<'a> SnapshotApplier<'a> {
             in_key: None,
             done: false,
             counts: BTreeMap::new(),
+            modules_refused: 0,
             existing,
             applied: Applied {
                 stream_db: 0,
@@ -174,6 +177,7 @@ impl<'a> SnapshotApplier<'a> {
                 () = self.feed.changed(), if starved => {}
             }
         }
+        self.count_left_out();
         self.flush_counts();
         target.checkpoint = self.checkpoint;
         Ok(self.applied)
@@ -307,6 +311,7 @@ impl<'a> SnapshotApplier<'a> {
             self.decoder.want(rdb::Want::Skip);
             return Ok(());
         }
+        let lost = self.rewriter.counts().lost();
         let want = match lease.filter(|lease| Some(*lease) != head.expire_at_ms) {
             None => self.rewriter.key(head),
             Some(lease) => self.rewriter.key(&KeyHead {
@@ -315,6 +320,12 @@ impl<'a> SnapshotApplier<'a> {
             }),
         };
         let want = want.map_err(|error| self.cannot_hold(&error))?;
+        if self.rewriter.counts().lost() > lost
+            && let Some(keys) = &mut self.applied.keys
+        {
+            // What an older copy has under this name is not the source's: it is swept away.
+            keys.remove(head.db.0, &head.key);
+        }
         self.in_key = (want != rdb::Want::Skip).then_some(head.at);
         self.ahead = (head.kind == rdb::Kind::Stream && want != rdb::Want::Skip)
             .then(|| self.decoder.lookahead())
@@ -337,7 +348,6 @@ impl<'a> SnapshotApplier<'a> {
         if !self.decoder.leftover().is_empty() {
             return Err(self.corrupt_word("bytes follow the end of the RDB"));
         }
-        self.count_left_out();
         self.done = true;
         Ok(())
     }
@@ -398,6 +408,13 @@ impl<'a> SnapshotApplier<'a> {
     }
 
     fn reply(&mut self, sent: &Sent, keys: u32, kind: &ReplyKind) -> Result<(), SyncError> {
+        if let ReplyKind::Error(error) = kind
+            && is_unknown_module(sent, error)
+            && self.config.target.losses == rewrite::Losses::Allow
+        {
+            self.modules_refused += 1;
+            return Ok(());
+        }
         if sent.last_of_key {
             *self
                 .counts
@@ -438,9 +455,13 @@ impl<'a> SnapshotApplier<'a> {
 
     fn key_refused(&self, sent: &Sent, error: &resp::ErrorReply) -> SyncError {
         self.status.target_errors.add(error.code.word(), 1);
-        let mend = mend(error.code, Side::Target)
-            .map(|mend| format!("; {mend}"))
-            .unwrap_or_default();
+        let mend = match mend(error.code, Side::Target) {
+            Some(mend) => format!("; {mend}"),
+            None if is_unknown_module(sent, error) => {
+                format!("; its value is a module's, which the target may not have{ALLOW_LOSS}")
+            }
+            None => String::new(),
+        };
         let what = format!(
             "{} of key \"{}\" (db {}) was refused: {}{mend}",
             method_name(sent.method),
@@ -465,6 +486,10 @@ impl<'a> SnapshotApplier<'a> {
             ("snapshot_expired_key", counts.expired_keys),
             ("snapshot_expired_field", counts.expired_fields),
             ("snapshot_key_lost", counts.keys_lost),
+            (
+                "snapshot_module_lost",
+                counts.modules_lost + self.modules_refused,
+            ),
             ("snapshot_field_ttl_lost", counts.field_ttls_lost),
             ("snapshot_metadata_lost", counts.metadata_lost),
             ("snapshot_usage_hint_lost", counts.usage_hints_lost),
@@ -509,6 +534,7 @@ impl<'a> SnapshotApplier<'a> {
     fn cannot_hold(&self, error: &rewrite::SnapshotError) -> SyncError {
         let mend = match error.kind {
             rewrite::SnapshotErrorKind::TargetLacks { .. }
+            | rewrite::SnapshotErrorKind::ModuleUnknown { .. }
             | rewrite::SnapshotErrorKind::TypeUnknown { .. } => ALLOW_LOSS,
             _ => "",
         };
@@ -518,6 +544,13 @@ impl<'a> SnapshotApplier<'a> {
     fn refused(&self, what: String) -> SyncError {
         SyncError::stop(Side::Target, &self.config.target.endpoint.address, what)
     }
+}
+
+/// What a server says of a module's value if it does not have the module, or one that does not read the value.
+fn is_unknown_module(sent: &Sent, error: &resp::ErrorReply) -> bool {
+    sent.kind == rdb::Kind::Module
+        && sent.method == Method::Restore
+        && error.text.ends_with(b"Bad data format")
 }
 
 /// The label of a type in metrics.

@@ -388,9 +388,10 @@ impl<'a> StreamApplier<'a> {
 
     fn bad_command(&self, error: &rewrite::Error) -> SyncError {
         let mend = match error.kind {
-            rewrite::ErrorKind::TargetLacks { .. } | rewrite::ErrorKind::CommandUnknown => {
-                ALLOW_LOSS
-            }
+            rewrite::ErrorKind::TargetLacks { .. }
+            | rewrite::ErrorKind::CommandUnknown
+            | rewrite::ErrorKind::TypeUnknown { .. }
+            | rewrite::ErrorKind::ModuleUnknown { .. } => ALLOW_LOSS,
             _ => "",
         };
         let what = format!("command at offset {}: {error}{mend}", self.input.frame_pos);

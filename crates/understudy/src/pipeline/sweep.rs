@@ -25,6 +25,11 @@ impl KeySet {
         self.hashes.insert(hash);
     }
 
+    pub(crate) fn remove(&mut self, db: u32, key: &[u8]) {
+        let hash = self.hash(db, key);
+        self.hashes.remove(&hash);
+    }
+
     fn contains(&self, db: u32, key: &[u8]) -> bool {
         self.hashes.contains(&self.hash(db, key))
     }

@@ -231,6 +231,14 @@ impl<R: Read> Read for Zstd<R> {
 }
 
 fn bad_frame(error: &FrameDecoderError) -> io::Error {
+    let mut cause: Option<&dyn std::error::Error> = Some(error);
+    while let Some(error) = cause {
+        let io = error.downcast_ref::<io::Error>();
+        if io.is_some_and(|io| io.kind() == io::ErrorKind::UnexpectedEof) {
+            return io::Error::new(io::ErrorKind::InvalidData, "zstd: it ends within a frame");
+        }
+        cause = error.source();
+    }
     io::Error::new(
         io::ErrorKind::InvalidData,
         format!("zstd: {error}").replace('\n', " "),

@@ -21,8 +21,11 @@ mod text;
 mod verify;
 
 use std::ffi::OsString;
+use std::path::Path;
 
 use clap::{Args, Subcommand};
+
+use crate::logging::tell;
 
 /// `understudy rdb ...`.
 #[derive(Debug, Args)]
@@ -40,7 +43,18 @@ pub(crate) fn with_command(words: impl Iterator<Item = OsString>) -> Vec<OsStrin
     let mut words: Vec<OsString> = words.collect();
     let is_rdb = words.get(1).is_some_and(|word| word == "rdb");
     let named = |word: &OsString| KNOWN.iter().any(|known| word == known);
-    if is_rdb && words.get(2).is_some_and(|word| !named(word)) {
+    // What has a file behind it and is none was meant for a command: clap names the one that is like it.
+    let mistyped = |word: &OsString| {
+        let is_word = word.to_string_lossy().chars().all(char::is_alphabetic);
+        let file = words.get(3).map(|next| next.to_string_lossy());
+        let before_file = file.is_some_and(|next| next == "-" || !next.starts_with('-'));
+        is_word && before_file && !Path::new(word).exists()
+    };
+    if is_rdb
+        && words
+            .get(2)
+            .is_some_and(|word| !named(word) && !mistyped(word))
+    {
         words.insert(2, "stats".into());
     }
     words
@@ -74,7 +88,7 @@ pub(crate) fn run(args: &RdbArgs) -> u8 {
         Ok(code) => code,
         Err(failure::Failure::Closed) => 0,
         Err(failure) => {
-            eprintln!("error: {failure}");
+            tell(format_args!("error: {failure}"));
             failure.exit_code()
         }
     }
@@ -89,7 +103,14 @@ mod tests {
         let words =
             |text: &str| with_command(text.split(' ').map(OsString::from)).join(" ".as_ref());
         assert_eq!(words("u rdb a.rdb --json"), "u rdb stats a.rdb --json");
-        for same in ["u rdb", "u rdb json a", "u rdb --help", "u sync json", "u"] {
+        for same in [
+            "u rdb",
+            "u rdb json a",
+            "u rdb --help",
+            "u sync json",
+            "u",
+            "u rdb verfy a",
+        ] {
             assert_eq!(words(same), same);
         }
     }

@@ -19,6 +19,7 @@ use super::reader::Reader;
 use super::salvage::{Extent, Readable};
 use super::select::Selection;
 use crate::clock;
+use crate::logging::tell;
 
 /// Options of `rdb resp`.
 #[derive(Debug, Args)]
@@ -317,6 +318,14 @@ impl Writer<'_> {
                 counts.expired_fields,
                 "fields of hashes whose time has come",
             ),
+            (
+                counts.keys_lost,
+                "keys of types that the target does not know",
+            ),
+            (
+                counts.modules_lost,
+                "keys of modules that the target does not have",
+            ),
             (counts.field_ttls_lost, "TTLs of hash fields"),
             (counts.metadata_lost, "keys' metadata"),
             (
@@ -342,11 +351,13 @@ impl Writer<'_> {
             (counts.module_data_dropped, "modules' data beside the keys"),
         ];
         for (count, what) in reasons.into_iter().filter(|(count, _)| *count > 0) {
-            eprintln!("left out: {count} {what}");
+            tell(format_args!("left out: {count} {what}"));
         }
         if let Some(first) = &self.lost.first {
             let keys = self.lost.keys;
-            eprintln!("left out: {keys} keys that the target cannot have; the first: {first}");
+            tell(format_args!(
+                "left out: {keys} keys that the target cannot have; the first: {first}"
+            ));
         }
     }
 }

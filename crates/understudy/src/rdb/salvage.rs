@@ -10,6 +10,7 @@ use tempfile::NamedTempFile;
 use super::bar::Bar;
 use super::failure::{Damage, Failure};
 use super::reader::Reader;
+use crate::logging::tell;
 
 /// How far a file is to be read.
 #[derive(Debug, Clone, Copy)]
@@ -66,7 +67,9 @@ impl Readable {
     pub(super) fn say_what_is_left(&self) {
         if let Some(damage) = &self.damage {
             let keys = damage.keys;
-            eprintln!("warning: {damage}; printed the {keys} keys before it");
+            tell(format_args!(
+                "warning: {damage}; printed the {keys} keys before it"
+            ));
         }
     }
 }

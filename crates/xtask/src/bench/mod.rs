@@ -5,6 +5,7 @@ mod full;
 mod latency;
 mod link;
 mod report;
+mod restore;
 mod stream;
 mod usage;
 
@@ -18,15 +19,16 @@ use link::Tool;
 use report::Report;
 
 const USAGE: &str = "\
-usage: cargo xtask bench [full] [set] [mixed] [latency] [--runs N] [--keys N] [--commands N] [--engine NAME] [--binary FILE] [--json FILE]
+usage: cargo xtask bench [full] [set] [mixed] [latency] [restore] [--runs N] [--keys N] [--commands N] [--engine NAME] [--binary FILE] [--json FILE]
 
 Measures understudy beside REPLICAOF (\"native\"), and beside PEER if the environment names one, in turns, and prints medians
-with their spread and each ratio to native. All four measurements when none is named.
+with their spread and each ratio to native. The first four measurements when none is named.
 
   full       a full sync of a data set: from the start until a write that came after the snapshot is at the target
   set        a stream of SETs at the full speed of redis-benchmark
   mixed      the same with INCR, LPUSH, HSET and ZADD
   latency    from a write's reply at the source until it can be read at the target, at 1,000 writes/s
+  restore    what a value costs the target by RESTORE and by commands, by its kind and size (no daemon takes part)
 
   --runs N       times each is run (5)
   --keys N       strings in the data set (2000000); other kinds in proportion, and three large keys
@@ -57,10 +59,17 @@ enum Measurement {
     Set,
     Mixed,
     Latency,
+    Restore,
 }
 
 impl Measurement {
-    const ALL: [Self; 4] = [Self::Full, Self::Set, Self::Mixed, Self::Latency];
+    const ALL: [Self; 5] = [
+        Self::Full,
+        Self::Set,
+        Self::Mixed,
+        Self::Latency,
+        Self::Restore,
+    ];
 
     fn name(self) -> &'static str {
         match self {
@@ -68,6 +77,7 @@ impl Measurement {
             Self::Set => "set",
             Self::Mixed => "mixed",
             Self::Latency => "latency",
+            Self::Restore => "restore",
         }
     }
 }
@@ -78,14 +88,21 @@ pub(crate) fn run(args: &[String]) -> Result<(), String> {
         println!("{USAGE}");
         return Ok(());
     }
-    let options = options(args)?;
+    let mut options = options(args)?;
+    children::stop_them_on_signals();
+    if options.what.contains(&Measurement::Restore) {
+        restore::run(&options.engine, options.runs)?;
+        options.what.retain(|what| *what != Measurement::Restore);
+        if options.what.is_empty() {
+            return Ok(());
+        }
+    }
     if !options.binary.exists() {
         let file = options.binary.display();
         return Err(format!(
             "{file} is not there: cargo build --release -p understudy"
         ));
     }
-    children::stop_them_on_signals();
     let mut tools = vec![Tool::Understudy(options.binary.clone()), Tool::Native];
     tools.extend(Tool::peer());
     let mut report = Report::new(options.json.as_deref())?;
@@ -105,6 +122,8 @@ pub(crate) fn run(args: &[String]) -> Result<(), String> {
                         options.commands,
                     ),
                     Measurement::Latency => latency::measure(&options.engine, tool, run as u64),
+                    // It has no tools, and is done.
+                    Measurement::Restore => continue,
                 };
                 let figures = figures
                     .map_err(|error| format!("{} of {}: {error}", what.name(), tool.name()))?;
@@ -149,6 +168,7 @@ fn options(args: &[String]) -> Result<Options, String> {
     }
     if options.what.is_empty() {
         options.what = Measurement::ALL.to_vec();
+        options.what.retain(|what| *what != Measurement::Restore);
     }
     Ok(options)
 }

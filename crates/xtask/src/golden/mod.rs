@@ -83,6 +83,7 @@ fn start(recipe: &Recipe) -> Result<Server, String> {
 
 fn make(recipe: &Recipe) -> Result<(), String> {
     let server = start(recipe)?;
+    recipe.prepare(&server);
     recipe.fill(&server);
     server.client().command(&argv!["SAVE"]);
     let bytes = fs::read(server.rdb_file()).map_err(|error| format!("{}: {error}", recipe.name))?;
@@ -99,8 +100,10 @@ fn checked(recipe: &Recipe) -> Result<(), String> {
     let failed = |error: std::io::Error| format!("{}: {error}", path.display());
     let bytes = fs::read(&path).map_err(failed)?;
     let mut server = start(recipe)?;
+    recipe.prepare(&server);
     fs::write(server.rdb_file(), &bytes).map_err(failed)?;
     server.restart();
+    recipe.wait_ready(&server);
     let keys = truth::same(&bytes, &server).map_err(|error| format!("{}: {error}", recipe.name))?;
     println!("{}: {keys} keys are as the server says", recipe.name);
     Ok(())

@@ -92,6 +92,26 @@ fn recipe(engine: &'static str, what: &str, args: &str, data: Data) -> Recipe {
 }
 
 impl Recipe {
+    /// Makes a server ready for data: one of a cluster answers for no key before it has all slots, and knows them when it
+    /// is started again.
+    pub(super) fn prepare(&self, server: &Server) {
+        if matches!(self.data, Data::Cluster) {
+            let all = argv!["CLUSTER", "ADDSLOTSRANGE", 0, 16_383];
+            server.client().command(&all);
+            self.wait_ready(server);
+        }
+    }
+
+    /// Waits until it answers for its keys.
+    pub(super) fn wait_ready(&self, server: &Server) {
+        if matches!(self.data, Data::Cluster) {
+            let mut client = server.client();
+            wait_until("a cluster of one", Duration::from_secs(30), || {
+                text(&client.command(&argv!["CLUSTER", "INFO"])).contains("cluster_state:ok")
+            });
+        }
+    }
+
     /// Gives the server its data.
     pub(super) fn fill(&self, server: &Server) {
         match &self.data {
@@ -105,14 +125,7 @@ impl Recipe {
             }
             Data::Few => few(server),
             Data::Hints(word) => hints(server, word),
-            Data::Cluster => {
-                let mut client = server.client();
-                client.command(&argv!["CLUSTER", "ADDSLOTSRANGE", 0, 16_383]);
-                wait_until("a cluster of one", Duration::from_secs(30), || {
-                    text(&client.command(&argv!["CLUSTER", "INFO"])).contains("cluster_state:ok")
-                });
-                few(server);
-            }
+            Data::Cluster => few(server),
             Data::Stack => stack(server),
         }
     }

@@ -54,6 +54,12 @@ enum Thing {
     Function { code: Bytes },
 }
 
+impl Thing {
+    const fn is_key(&self) -> bool {
+        matches!(self, Self::Key { .. })
+    }
+}
+
 /// Runs `rdb diff`.
 pub(super) fn run(args: &DiffArgs) -> Result<u8, Failure> {
     if args.a == Path::new("-") {
@@ -104,13 +110,13 @@ impl Sums {
 impl Diff<'_> {
     fn all(&mut self, bar: &Bar) -> Result<(), Failure> {
         let (a, b) = (&self.args.a, &self.args.b);
-        self.walk(a, bar, |diff, id, _, entry| {
-            diff.sums.keys_a += 1;
+        self.walk(a, bar, |diff, id, thing, entry| {
+            diff.sums.keys_a += u64::from(thing.is_key());
             diff.known.insert(id, entry);
             Ok(())
         })?;
         self.walk(b, bar, |diff, id, thing, entry| {
-            diff.sums.keys_b += 1;
+            diff.sums.keys_b += u64::from(thing.is_key());
             diff.compare(id, thing, &entry)
         })?;
         if self.known.is_empty() {

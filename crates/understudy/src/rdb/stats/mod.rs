@@ -71,7 +71,15 @@ pub(super) fn run(args: &StatsArgs) -> Result<u8, Failure> {
     Ok(0)
 }
 
+/// Counts what is there, up to the damage where there is some.
 fn read(stats: &mut Stats, args: &StatsArgs, reader: &mut Reader) -> Result<(), Failure> {
+    let result = keys(stats, args, reader);
+    stats.file.bytes = reader.offset();
+    stats.file.skipped_empty = reader.skipped_empty();
+    result
+}
+
+fn keys(stats: &mut Stats, args: &StatsArgs, reader: &mut Reader) -> Result<(), Failure> {
     let mut current: Option<Current> = None;
     while let Some(event) = reader.next()? {
         match event {
@@ -93,7 +101,5 @@ fn read(stats: &mut Stats, args: &StatsArgs, reader: &mut Reader) -> Result<(), 
             }
         }
     }
-    stats.file.bytes = reader.offset();
-    stats.file.skipped_empty = reader.skipped_empty();
     Ok(())
 }
