@@ -68,6 +68,8 @@ pub(crate) struct Lease {
     /// Its own expiry.
     at_ms: i64,
     form: Form,
+    /// Where the stream has to be applied to before the target can be asked about it.
+    from: u64,
 }
 
 /// What is written at the target.
@@ -78,13 +80,23 @@ enum Form {
 }
 
 impl Lease {
-    fn leased(db: u32, key: Bytes, at_ms: i64) -> Self {
+    fn leased(db: u32, key: Bytes, at_ms: i64, from: u64) -> Self {
         Self {
             db,
             key,
             at_ms,
             form: Form::Leased,
+            from,
         }
+    }
+
+    /// In which form the target has it; `None`: somebody has changed the expiry. A target that has fallen back may have
+    /// another form than was written last.
+    fn found_as(&self, at_ms: Option<i64>, slack_ms: u64) -> Option<Form> {
+        let is = |form| {
+            at_ms.is_some_and(|at_ms| at_ms.abs_diff(self.written_as(form)) <= slack_ms)
+        };
+        [Form::Leased, Form::Exact].into_iter().find(|form| is(*form))
     }
 
     /// The expiry at the target in a form.
@@ -119,15 +131,15 @@ impl Leases {
         if at_ms >= now_ms().saturating_add(WINDOW_MS) {
             return at_ms;
         }
-        self.note(db, Bytes::copy_from_slice(key), at_ms);
+        self.note(db, Bytes::copy_from_slice(key), at_ms, 0);
         at_ms.saturating_add(LEASE_MS)
     }
 
-    /// A lease that was granted by the rule.
-    pub(crate) fn note(&self, db: u32, key: Bytes, at_ms: i64) {
+    /// A lease that was granted by the rule, and is at the target when the stream is applied up to `from`.
+    pub(crate) fn note(&self, db: u32, key: Bytes, at_ms: i64, from: u64) {
         let mut open = self.open.borrow_mut();
         if open.len() < REMEMBERED_MAX {
-            open.push(Lease::leased(db, key, at_ms));
+            open.push(Lease::leased(db, key, at_ms, from));
         } else {
             self.unknown.set(true);
         }
@@ -257,8 +269,13 @@ async fn settle(
             leases.in_work.set(false);
         }
         let is_idle = since.elapsed() >= IDLE && target.tells_time;
+        let applied = feed.applied();
         target
-            .round(leases, |lease| mark.step(lease, is_idle))
+            .round(leases, |lease| match lease.from <= applied {
+                true => mark.step(lease, is_idle),
+                // The target does not have it yet.
+                false => Step::Keep,
+            })
             .await?;
         leases.show(status, mark.source_ms);
         if leases.any() {
@@ -428,14 +445,14 @@ impl Target {
         let mut texts = Vec::new();
         for ((lease, step), at_ms) in batch.iter().zip(expiries) {
             let slack = if self.tells_time { 0 } else { SLACK_MS };
-            let is_ours =
-                at_ms.is_some_and(|at_ms| at_ms.abs_diff(lease.written_as(lease.form)) <= slack);
+            let Some(found) = lease.found_as(at_ms, slack) else {
+                continue;
+            };
             let form = match step {
-                _ if !is_ours => continue,
                 Step::Write(form) => *form,
                 Step::End | Step::Keep | Step::Forget => Form::Exact,
             };
-            if form != lease.form {
+            if form != found {
                 texts.push((&lease.key, lease.written_as(form).max(1).to_string()));
             }
             if let Step::Write(form) = step {
@@ -537,7 +554,7 @@ impl Target {
                 for ((db, key), at_ms) in keys.iter().zip(self.expiries_ms(&names).await?) {
                     let at_ms = at_ms.unwrap_or(0) - LEASE_MS;
                     if is_grantable(at_ms) {
-                        found.push(Lease::leased(*db, key.clone(), at_ms));
+                        found.push(Lease::leased(*db, key.clone(), at_ms, 0));
                     }
                 }
             }
@@ -605,6 +622,7 @@ mod tests {
             key: Bytes::new(),
             at_ms: 1_000_000 + left_ms,
             form,
+            from: 0,
         };
         let step = |left_ms, form, is_idle| mark.step(&lease(left_ms, form), is_idle);
         assert_eq!(step(-SKEW_MS, Form::Leased, false), Step::End);

@@ -350,8 +350,10 @@ impl<'a> StreamApplier<'a> {
                 let label = DropReason::TargetLacksWords.label();
                 self.status.dropped.add(label, left_out);
             }
+            let end = self.input.frame_pos + len as u64;
             for granted in self.rewriter.granted() {
-                self.leases.note(granted.db.0, granted.key, granted.at_ms);
+                self.leases
+                    .note(granted.db.0, granted.key, granted.at_ms, end);
             }
             match outcome.map_err(|error| self.bad_command(&error))? {
                 Outcome::Forward { command } => {

@@ -245,8 +245,11 @@ impl<'a> StreamApplier<'a> {
         let outcome = self
             .rewriter
             .command(&frame, args, now_ms, &mut self.scratch);
+        // The unit may end where the one before has ended: only what comes behind it shows that it is applied.
+        let from = self.input.frame_pos + 1;
         for granted in self.rewriter.granted() {
-            self.leases.note(granted.db.0, granted.key, granted.at_ms);
+            self.leases
+                .note(granted.db.0, granted.key, granted.at_ms, from);
         }
         match outcome {
             Ok(Outcome::Forward { .. }) => self.next.forward(db, &frame),
