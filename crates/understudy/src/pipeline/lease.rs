@@ -35,7 +35,7 @@ use crate::status::Status;
 /// expiry that anybody means comes out.
 const LEASE_MS: i64 = 7_777_777_777_777;
 /// Keys of a snapshot, and of the stream while we are behind, that expire within this time get a lease.
-const WINDOW_MS: i64 = 10 * 60 * 1000;
+pub(super) const WINDOW_MS: i64 = 10 * 60 * 1000;
 /// Otherwise, keys that expire within this time.
 const NEAR_MS: i64 = 15_000;
 /// While nothing goes on, keys with more than this left have their exact expiry.
@@ -93,10 +93,11 @@ impl Lease {
     /// In which form the target has it; `None`: somebody has changed the expiry. A target that has fallen back may have
     /// another form than was written last.
     fn found_as(&self, at_ms: Option<i64>, slack_ms: u64) -> Option<Form> {
-        let is = |form| {
-            at_ms.is_some_and(|at_ms| at_ms.abs_diff(self.written_as(form)) <= slack_ms)
-        };
-        [Form::Leased, Form::Exact].into_iter().find(|form| is(*form))
+        let is =
+            |form| at_ms.is_some_and(|at_ms| at_ms.abs_diff(self.written_as(form)) <= slack_ms);
+        [Form::Leased, Form::Exact]
+            .into_iter()
+            .find(|form| is(*form))
     }
 
     /// The expiry at the target in a form.

@@ -1,6 +1,7 @@
 //! A session that begins with a snapshot, or goes on with one that is in the spool.
 
 use replica::{ReplId, ReplOffset};
+use tokio::time::Instant;
 
 use super::losses::Losses;
 use super::{Next, Supervisor, take};
@@ -124,6 +125,8 @@ impl Supervisor<'_> {
         manner: Manner,
         progress: Progress,
     ) -> Result<(), SyncError> {
+        // What an earlier run wrote of it, it wrote nobody knows when.
+        let from = (progress.rdb_bytes == 0).then(Instant::now);
         let (target, position) = self
             .apply_snapshot(target, snapshot, manner, progress)
             .await?;
@@ -134,7 +137,7 @@ impl Supervisor<'_> {
         if !self.config.source.sync_aof {
             stream.close();
         }
-        self.apply_stream(target, stream, position, Some(snapshot))
+        self.apply_stream(target, stream, position, Some(snapshot), from)
             .await
     }
 
@@ -144,6 +147,7 @@ impl Supervisor<'_> {
         let refuse = |what: String| SyncError::stop(Side::Target, &target.endpoint.address, what);
         if let Found::Checkpoint(found) = &visit.found {
             let reason = match found.phase {
+                _ if found.repairs.are_unnamed() => "diverged",
                 Phase::Snapshot(_) => "snapshot_unfinished",
                 Phase::Stream(_) => "history_lost",
                 Phase::Diverged(_) => "diverged",

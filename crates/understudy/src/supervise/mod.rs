@@ -20,7 +20,7 @@ use crate::checkpoint::{Checkpoint, Phase, Position, Progress};
 use crate::client::Client;
 use crate::config::Config;
 use crate::error::{Class, Side, SyncError};
-use crate::pipeline::{Common, Leases, Repairs, stream_limits};
+use crate::pipeline::{Common, Leases, Repairs, Tide, stream_limits};
 use crate::source::{self, Conn, Opened, Receiver, spool_error};
 use crate::spool::{self, Feed, Keep, Log, Syncer};
 use crate::status::{self, Status};
@@ -48,6 +48,7 @@ pub(crate) async fn run(config: &Config, status: &Status, stop: &Stop) -> Result
         leases: Leases::default(),
         repairs: Repairs::default(),
         databases: Databases::default(),
+        tide: Tide::default(),
         owner: chance::number(),
     };
     let result = supervisor.sessions().await;
@@ -146,6 +147,7 @@ struct Supervisor<'a> {
     leases: Leases,
     repairs: Repairs,
     databases: Databases,
+    tide: Tide,
     /// Names this process in checkpoints.
     owner: u64,
 }
@@ -207,6 +209,7 @@ impl Supervisor<'_> {
             leases: &self.leases,
             repairs: &self.repairs,
             databases: &self.databases,
+            tide: &self.tide,
         }
     }
 
@@ -237,6 +240,7 @@ impl Supervisor<'_> {
             return Ok(from_the_start);
         };
         let (replid, offset, snapshot) = match found.phase {
+            _ if found.repairs.are_unnamed() => return Ok(from_the_start),
             Phase::Stream(at) => (at.replid, at.offset, None),
             Phase::Snapshot(at) => match self.spooled_snapshot(at)? {
                 Some(snapshot) => (at.replid, at.offset, Some(snapshot)),
