@@ -24,6 +24,7 @@ use tokio::sync::Notify;
 use tokio::time::Instant;
 
 use super::sweep::each_key;
+use crate::checkpoint::{self, Checkpoint};
 use crate::client::{Client, Info};
 use crate::clock::unix_ms;
 use crate::config::Config;
@@ -202,10 +203,11 @@ pub(crate) async fn settle_forever(
     status: &Status,
     feed: &Feed,
     leases: &Leases,
+    owner: u64,
 ) -> SyncError {
     leases.show(status, now_ms());
     loop {
-        match settle(config, status, feed, leases).await {
+        match settle(config, status, feed, leases, owner).await {
             Err(error) if error.class == Class::Stop => return error,
             Err(error) => {
                 tracing::debug!(%error, "expiries are set later");
@@ -231,7 +233,7 @@ pub(crate) async fn end_all(config: &Config, leases: &Leases) -> Result<(), Sync
         leases.open.borrow_mut().extend(found);
     }
     while leases.any() {
-        target.round(leases, |_| Step::End).await?;
+        target.round(leases, None, |_| Step::End).await?;
     }
     Ok(())
 }
@@ -242,6 +244,7 @@ async fn settle(
     status: &Status,
     feed: &Feed,
     leases: &Leases,
+    owner: u64,
 ) -> Result<(), SyncError> {
     if !leases.any() {
         return Ok(());
@@ -272,7 +275,7 @@ async fn settle(
         let is_idle = since.elapsed() >= IDLE && target.tells_time;
         let applied = feed.applied();
         target
-            .round(leases, |lease| match lease.from <= applied {
+            .round(leases, Some(owner), |lease| match lease.from <= applied {
                 true => mark.step(lease, is_idle),
                 // The target does not have it yet.
                 false => Step::Keep,
@@ -358,6 +361,9 @@ impl Mark {
 /// The connection over which leases are ended.
 struct Target {
     client: Client,
+    address: String,
+    /// The checkpoint's.
+    key: String,
     db: u32,
     /// It has PEXPIRETIME.
     tells_time: bool,
@@ -368,15 +374,19 @@ impl Target {
         let client = Client::connect(&config.target.endpoint, Side::Target).await?;
         Ok(Self {
             client,
+            address: config.target.endpoint.address.clone(),
+            key: checkpoint::key(&config.link_name),
             db: 0,
             tells_time: true,
         })
     }
 
-    /// Does for every lease what is due.
+    /// Does for every lease what is due. Only who has the link, its `owner`, writes new ones: whoever has taken it over
+    /// would not know of them.
     async fn round(
         &mut self,
         leases: &Leases,
+        owner: Option<u64>,
         step: impl Fn(&Lease) -> Step,
     ) -> Result<(), SyncError> {
         leases.in_work.set(true);
@@ -390,6 +400,15 @@ impl Target {
             }
         }
         due.sort_by_key(|(lease, _)| lease.db);
+        if due
+            .iter()
+            .any(|(_, step)| *step == Step::Write(Form::Leased))
+            && let Err(error) = self.check_owner(owner).await
+        {
+            let due = due.into_iter().map(|(lease, _)| lease);
+            leases.open.borrow_mut().extend(due);
+            return Err(error);
+        }
         let mut rest = due.as_slice();
         while let Some((first, _)) = rest.first() {
             let same_db = rest
@@ -484,6 +503,21 @@ impl Target {
             (Some(error), _) => Err(self.client.refused(&[b"PEXPIREAT"], error)),
             (None, Some(Value::Array(_))) => Ok(Some(kept)),
             (None, _) => Ok(None),
+        }
+    }
+
+    /// Makes sure that the link is still ours.
+    async fn check_owner(&mut self, owner: Option<u64>) -> Result<(), SyncError> {
+        self.select(0).await?;
+        let value = self.client.call(&[b"GET", self.key.as_bytes()]).await?;
+        let found = value.as_bytes().map(|value| Checkpoint::parse(value));
+        match found {
+            Some(Ok(found)) if Some(found.owner) == owner => Ok(()),
+            _ => Err(SyncError::reconnect(
+                Side::Target,
+                &self.address,
+                "the checkpoint names another owner",
+            )),
         }
     }
 

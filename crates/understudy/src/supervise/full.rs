@@ -4,7 +4,7 @@ use replica::{ReplId, ReplOffset};
 use tokio::time::Instant;
 
 use super::losses::Losses;
-use super::{Next, Supervisor, take};
+use super::{Next, Supervisor, take, taken_by};
 use crate::checkpoint::{Checkpoint, Names, Phase, Position, Progress};
 use crate::config::ExistingKeys;
 use crate::error::{Class, Side, SyncError};
@@ -33,10 +33,6 @@ impl Supervisor<'_> {
             offset,
             rdb_bytes: 0,
         };
-        let taken_by = |found: &Found| match found {
-            Found::Nothing => None,
-            Found::Checkpoint(found) => Some((found.owner, found.epoch)),
-        };
         let seen = taken_by(&visit.found);
         let target = take(visit, |found| {
             let epoch = match found {
@@ -45,9 +41,7 @@ impl Supervisor<'_> {
             };
             if taken_by(found) != seen {
                 // The manner was chosen by what was there before: keys may have come that nothing would remove.
-                let what = "another understudy has begun here meanwhile; looking again";
-                let address = &self.config.target.endpoint.address;
-                return Err(SyncError::reconnect(Side::Target, address, what));
+                return Err(self.outrun());
             }
             Ok(Checkpoint {
                 epoch,

@@ -314,7 +314,10 @@ impl Supervisor<'_> {
 
     /// Takes the target, whose checkpoint stays what it is but for its owner.
     async fn take_as_found(&self, visit: Visit<'_>) -> Result<Target, SyncError> {
+        let seen = taken_by(&visit.found);
         take(visit, |found| match found {
+            // What is kept here was chosen by what was there before.
+            found if taken_by(found) != seen => Err(self.outrun()),
             Found::Checkpoint(found) => Ok(Checkpoint {
                 owner: self.owner,
                 ..found.clone()
@@ -322,6 +325,12 @@ impl Supervisor<'_> {
             Found::Nothing => Err(target::fenced(&self.config.target.endpoint.address)),
         })
         .await
+    }
+
+    /// The word when another daemon has taken the target between our look and our write.
+    fn outrun(&self) -> SyncError {
+        let what = "another understudy has begun here meanwhile; looking again";
+        SyncError::reconnect(Side::Target, &self.config.target.endpoint.address, what)
     }
 
     fn show_position(&self, feed: &Feed, position: Position) {
@@ -373,6 +382,14 @@ struct Kept {
     /// The snapshot, where it is not applied to its end.
     snapshot: Option<Log>,
     stream: Log,
+}
+
+/// Who took the target last.
+fn taken_by(found: &Found) -> Option<(u64, u64)> {
+    match found {
+        Found::Nothing => None,
+        Found::Checkpoint(found) => Some((found.owner, found.epoch)),
+    }
 }
 
 /// Takes the target with the checkpoint that `make` makes of what is found, its epoch raised.
