@@ -24,6 +24,7 @@ use tokio::sync::Notify;
 use tokio::time::Instant;
 
 use super::sweep::each_key;
+use super::tide::Tide;
 use crate::checkpoint::{self, Checkpoint};
 use crate::client::{Client, Info};
 use crate::clock::unix_ms;
@@ -203,11 +204,12 @@ pub(crate) async fn settle_forever(
     status: &Status,
     feed: &Feed,
     leases: &Leases,
+    tide: &Tide,
     owner: u64,
 ) -> SyncError {
     leases.show(status, now_ms());
     loop {
-        match settle(config, status, feed, leases, owner).await {
+        match settle(config, status, feed, leases, tide, owner).await {
             Err(error) if error.class == Class::Stop => return error,
             Err(error) => {
                 tracing::debug!(%error, "expiries are set later");
@@ -244,6 +246,7 @@ async fn settle(
     status: &Status,
     feed: &Feed,
     leases: &Leases,
+    tide: &Tide,
     owner: u64,
 ) -> Result<(), SyncError> {
     if !leases.any() {
@@ -264,6 +267,8 @@ async fn settle(
         while feed.applied() < mark.offset {
             tokio::time::sleep(Duration::from_millis(10)).await;
         }
+        // From here on keys get their own expiries, behind a snapshot too.
+        tide.end_grace();
         if leases.unknown.get() {
             // What comes to be unknown meanwhile is looked for in the next round.
             leases.in_work.set(true);

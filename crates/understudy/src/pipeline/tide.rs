@@ -60,7 +60,7 @@ impl Tide {
         }
         let is_recent = marks.front().is_some_and(|(_, mark)| *mark <= offset);
         if self.is_blind.get() || is_recent {
-            self.grace_until.set(None);
+            self.end_grace();
             self.has_told.set(false);
             return false;
         }
@@ -69,6 +69,11 @@ impl Tide {
             .get()
             .is_some_and(|until| Instant::now() < until);
         !has_grace
+    }
+
+    /// The stream has caught up.
+    pub(super) fn end_grace(&self) {
+        self.grace_until.set(None);
     }
 
     fn note(&self, read: Instant, offset: u64) {

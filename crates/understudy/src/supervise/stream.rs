@@ -57,7 +57,14 @@ impl Supervisor<'_> {
         snapshot_from: Option<Instant>,
     ) -> Result<(), SyncError> {
         self.tide.begin(snapshot_from);
-        let settling = settle_forever(self.config, self.status, feed, &self.leases, self.owner);
+        let settling = settle_forever(
+            self.config,
+            self.status,
+            feed,
+            &self.leases,
+            &self.tide,
+            self.owner,
+        );
         tokio::select! {
             biased;
             result = self.apply_units(target, feed, position, snapshot) => result?,
