@@ -324,6 +324,22 @@ mod tests {
     }
 
     #[test]
+    fn too_many_names_are_none() {
+        let mut names = Names::default();
+        for n in 0..NAMED_MAX {
+            names.insert(0, Bytes::from(n.to_string()));
+        }
+        assert_eq!(names.for_checkpoint(), names);
+        names.insert(1, Bytes::from_static(b"one more"));
+        let unnamed = names.for_checkpoint();
+        assert!(unnamed.are_unnamed() && !names.are_unnamed() && !unnamed.is_empty());
+        assert_eq!(Names::parse(&unnamed.to_string()), Some(unnamed));
+        let mut long = Names::default();
+        long.insert(0, Bytes::from(vec![b'x'; NAMED_BYTES_MAX + 1]));
+        assert!(long.for_checkpoint().are_unnamed());
+    }
+
+    #[test]
     fn what_is_not_ours_is_named() {
         assert!(Checkpoint::parse(b"\xff").unwrap_err().contains("not text"));
         assert!(

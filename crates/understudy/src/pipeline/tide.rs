@@ -71,6 +71,11 @@ impl Tide {
         !has_grace
     }
 
+    /// Whether the stream behind a snapshot has not caught up yet.
+    pub(super) fn has_grace(&self) -> bool {
+        self.grace_until.get().is_some()
+    }
+
     /// The stream has caught up.
     pub(super) fn end_grace(&self) {
         self.grace_until.set(None);
@@ -105,6 +110,9 @@ async fn read_marks(config: &Config, feed: &Feed, tide: &Tide) -> Result<(), Syn
         match told {
             Some((replid, offset)) if replid == feed.with_log(|log| log.replid()) => {
                 tide.note(asked, offset);
+                if feed.applied() >= offset {
+                    tide.end_grace();
+                }
             }
             // Another history: the receiver will hear of it.
             Some(_) => {}
@@ -148,7 +156,7 @@ mod tests {
         assert!(tide.is_late(5));
         tide.begin(Some(Instant::now()));
         tide.note(Instant::now(), 5);
-        assert!(!tide.is_late(5));
+        assert!(tide.has_grace() && !tide.is_late(5) && !tide.has_grace());
         tokio::time::advance(LATE).await;
         assert!(tide.is_late(5), "it had caught up");
     }

@@ -183,10 +183,10 @@ impl<'a> Late<'a> {
         }
     }
 
-    /// What is collected from here on begins at this offset; whether it is late.
+    /// What is collected from here on begins at this offset; whether it may be behind.
     pub(super) fn begin(&mut self, offset: u64) -> bool {
         self.is_late = self.tide.is_late(offset);
-        self.is_late
+        self.is_late || self.tide.has_grace()
     }
 
     /// What was collected is thrown away.
@@ -463,5 +463,125 @@ impl StreamApplier<'_> {
             Ok(_) => can_read.set(true),
         }
         true
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use super::*;
+
+    fn config() -> Config {
+        let text = "[sync_reader]\naddress = \"s:1\"\n[redis_writer]\naddress = \"t:1\"\n";
+        Config::parse(Path::new("test.toml"), text).unwrap()
+    }
+
+    /// The questions about late commands, each behind its database.
+    fn asks(commands: &[(u32, &str)]) -> Vec<String> {
+        let (table, tide) = (Table::new(), Tide::default());
+        let mut late = Late::new(&config(), &table, &tide);
+        late.begin(0);
+        for (db, words) in commands {
+            let argv: Vec<&[u8]> = words.split(' ').map(str::as_bytes).collect();
+            let mut frame = Vec::new();
+            resp::encode::command(&mut frame, &argv);
+            let mut decoder = resp::CommandDecoder::new(resp::Limits::default());
+            decoder.poll(&frame).unwrap().unwrap();
+            let id = table.find(&argv[0].to_ascii_lowercase()).unwrap();
+            late.collect(&table, id, *db, &frame, decoder.args(), 10);
+        }
+        let text = |bytes: &Bytes| String::from_utf8_lossy(bytes).into_owned();
+        let asks = late.take(0, 10);
+        asks.iter()
+            .map(|ask| {
+                let fields = ask.fields.iter().map(|field| format!(".{}", text(field)));
+                let fields: String = fields.collect();
+                let names = ask
+                    .names
+                    .iter()
+                    .map(|(db, key)| format!("{db}{}", text(key)));
+                let names: Vec<String> = names.collect();
+                format!("{}{}{fields}>{}", ask.db, text(&ask.key), names.join(","))
+            })
+            .collect()
+    }
+
+    #[tokio::test]
+    async fn who_is_saved_or_read_is_asked_about_once() {
+        assert_eq!(
+            asks(&[
+                (0, "PERSIST a"),
+                (0, "pexpireat a 5"),
+                (3, "PEXPIREAT a 5"),
+                (0, "INCR b")
+            ]),
+            ["0a>0a", "3a>3a"]
+        );
+        assert_eq!(asks(&[(0, "RENAME a b")]), ["0a>0a,0b"]);
+        assert_eq!(
+            asks(&[(0, "SUNIONSTORE d a b")]),
+            ["0a>0a,0b,0d", "0b>0a,0b,0d"]
+        );
+        assert_eq!(asks(&[(1, "MOVE a 2")]), ["1a>1a,2a"]);
+        assert_eq!(
+            asks(&[(0, "SORT a BY nosort STORE d")]),
+            ["0a>0a,0d", "0d>0a,0d"]
+        );
+        assert!(asks(&[(0, "SORT a"), (0, "APPEND a x"), (0, "LPOP a")]).is_empty());
+    }
+
+    #[tokio::test]
+    async fn who_is_overwritten_is_in_no_doubt() {
+        let written = [
+            "SET a 1",
+            "DEL a",
+            "MSET b 1 a 2",
+            "GETDEL a",
+            "PSETEX a 5 x",
+        ];
+        for words in written {
+            assert!(
+                asks(&[(0, words), (0, "INCR a"), (0, "PERSIST a")]).is_empty(),
+                "{words}"
+            );
+            assert_eq!(asks(&[(1, words), (0, "PERSIST a")]), ["0a>0a"]);
+        }
+        assert_eq!(asks(&[(0, "SET a 1 KEEPTTL"), (0, "PERSIST a")]), ["0a>0a"]);
+    }
+
+    #[tokio::test]
+    async fn fields_are_asked_about_by_themselves() {
+        assert_eq!(
+            asks(&[
+                (0, "HSET h f 1 g f"),
+                (0, "HPEXPIREAT h 5 FIELDS 3 f g i"),
+                (0, "HPERSIST h FIELDS 1 i")
+            ]),
+            ["0h.i>0h"]
+        );
+        assert_eq!(
+            asks(&[(0, "HINCRBY h f 1"), (0, "HPERSIST h FIELDS 1 f")]),
+            ["0h.f>0h"]
+        );
+        assert!(
+            asks(&[
+                (0, "DEL h"),
+                (0, "HSET h f 1"),
+                (0, "HPEXPIREAT h 5 FIELDS 1 f")
+            ])
+            .is_empty()
+        );
+    }
+
+    #[test]
+    fn a_copy_that_is_not_one_of_all_keys_is_not_looked_at() {
+        let mut config = config();
+        config.repair = false;
+        let (table, tide) = (Table::new(), Tide::default());
+        assert!(Late::new(&config, &table, &tide).roles.is_empty());
+        config.repair = true;
+        config.source.sync_rdb = false;
+        assert!(Late::new(&config, &table, &tide).roles.is_empty());
     }
 }
