@@ -75,7 +75,7 @@ fn whatever_goes_wrong_nothing_is_lost_and_nothing_doubled() {
 }
 
 /// Seeds that have shown a fault. What their worlds bring changes with the program; they are kept for what they are rich in.
-const MENDED: [(u64, &str); 9] = [
+const MENDED: [(u64, &str); 10] = [
     (957, "a source that tells no version, and repairs"),
     (1060, "a lease written by a daemon that had lost the link"),
     (1141, "a target that fell back to another form of a lease"),
@@ -91,6 +91,10 @@ const MENDED: [(u64, &str); 9] = [
         "expiries given back before the stream was once in time",
     ),
     (2255, "two daemons that begin at once"),
+    (
+        7799,
+        "a history renamed before anything of it came, and a target that fell back",
+    ),
 ];
 
 #[test]

@@ -131,8 +131,7 @@ impl Supervisor<'_> {
         if !self.config.source.sync_aof {
             stream.close();
         }
-        self.apply_stream(target, stream, position, Some(snapshot), from)
-            .await
+        Box::pin(self.apply_stream(target, stream, position, Some(snapshot), from)).await
     }
 
     /// How a snapshot is to be written, given what the target holds.

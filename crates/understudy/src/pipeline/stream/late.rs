@@ -15,7 +15,7 @@ use std::hash::{BuildHasher, Hasher, RandomState};
 use std::time::Duration;
 
 use bytes::Bytes;
-use resp::{Arg, Value};
+use resp::{Arg, ErrorCode, Value};
 use rewrite::{CommandId, Table};
 use tokio::time::Instant;
 
@@ -26,6 +26,7 @@ use crate::config::{Config, ExistingKeys};
 use crate::error::{Class, Side, SyncError};
 use crate::pipeline::repair::{self, Touched};
 use crate::pipeline::tide::Tide;
+use crate::status::Number;
 
 /// What has no more than this left may end before the unit arrives.
 const MARGIN_MS: i64 = 2_000;
@@ -271,7 +272,7 @@ impl<'a> Late<'a> {
             Role::ReadsFirst | Role::ReadsRest | Role::ReadsAll => {
                 let places = places();
                 // SORT and the like may only read.
-                if places.len() < 2 {
+                if role == Role::ReadsAll && places.len() < 2 {
                     return;
                 }
                 let inputs = match role {
@@ -340,8 +341,13 @@ impl<'a> Late<'a> {
         Vec::new()
     }
 
-    /// Asks the target; gives what is in doubt.
-    async fn ask(&mut self, config: &Config, asks: &[Ask]) -> Result<Names, SyncError> {
+    /// Asks the target; gives what is in doubt. What it does not let us ask is counted in `unchecked`.
+    async fn ask(
+        &mut self,
+        config: &Config,
+        asks: &[Ask],
+        unchecked: &Number,
+    ) -> Result<Names, SyncError> {
         let mut client = match self.client.take() {
             Some(client) => client,
             None => Client::connect(&config.target.endpoint, Side::Target).await?,
@@ -368,15 +374,28 @@ impl<'a> Late<'a> {
         }
         let replies = client.ask_all(&commands).await?;
         for (reply, argv) in replies.iter().zip(&commands) {
-            if let Value::Error(error) = reply
-                && !error.text.starts_with(b"WRONGTYPE")
-            {
-                return Err(client.refused(argv, error));
+            match reply {
+                Value::Error(error) if error.code == ErrorCode::WrongType => {}
+                Value::Error(error) => {
+                    let (is_barred, error) =
+                        (error.code == ErrorCode::NoPerm, client.refused(argv, error));
+                    if !is_barred {
+                        return Err(error);
+                    }
+                    if !self.tide.has_told.replace(true) {
+                        tracing::error!(%error, "the target may have ended keys during an outage, and cannot be asked about them");
+                    }
+                }
+                _ => {}
             }
         }
         let mut names = Names::default();
         for (ask, place) in asks.iter().zip(places) {
             let is_well = match replies.get(place) {
+                Some(Value::Error(error)) if error.code == ErrorCode::NoPerm => {
+                    unchecked.add(ask.names.len() as u64);
+                    true
+                }
                 Some(Value::Array(fields)) => fields.iter().all(|left| lives_on(left, MARGIN_MS)),
                 // That what others are made from has no expiry is nothing strange.
                 Some(left) if ask.is_read() => {
@@ -411,7 +430,9 @@ impl StreamApplier<'_> {
             return Ok(false);
         }
         let mut names = Names::default();
-        for (db, key) in self.late.ask(self.config, &asks).await?.iter() {
+        let unchecked = &self.status.unchecked;
+        let asked = self.late.ask(self.config, &asks, unchecked).await?;
+        for (db, key) in asked.iter() {
             if repair::is_copied(self.config, db, key) {
                 names.insert(db, key.clone());
             }
