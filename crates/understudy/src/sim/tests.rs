@@ -75,7 +75,7 @@ fn whatever_goes_wrong_nothing_is_lost_and_nothing_doubled() {
 }
 
 /// Seeds that have shown a fault. What their worlds bring changes with the program; they are kept for what they are rich in.
-const MENDED: [(u64, &str); 10] = [
+const MENDED: [(u64, &str); 11] = [
     (957, "a source that tells no version, and repairs"),
     (1060, "a lease written by a daemon that had lost the link"),
     (1141, "a target that fell back to another form of a lease"),
@@ -95,6 +95,7 @@ const MENDED: [(u64, &str); 10] = [
         7799,
         "a history renamed before anything of it came, and a target that fell back",
     ),
+    (19019, "a sweep of a daemon that had lost the link"),
 ];
 
 #[test]

@@ -294,7 +294,7 @@ impl Supervisor<'_> {
     }
 
     async fn sweep(&self, keys: &KeySet) -> Result<(), SyncError> {
-        let removed = sweep(self.config, keys, SHRUNK_PERCENT).await?;
+        let removed = sweep(self.config, keys, SHRUNK_PERCENT, self.owner).await?;
         if removed > 0 {
             tracing::info!(removed, "removed keys that are gone at the source");
         }
