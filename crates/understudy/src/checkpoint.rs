@@ -13,7 +13,7 @@
 //! `offset`. `flags` holds `o` when the target was empty at the start, so that every key there is ours
 //! and a new snapshot may remove what is gone at the source; `l` while keys of the snapshot may have a lease
 //! (see `pipeline::lease`). `repairs` is there while keys are under repair (see `pipeline::repair`): `db:key` in hex,
-//! with commas between them. Of these keys the target holds what it may; all others are as `phase` says.
+//! with commas between them, or the one entry `4294967295:` when they are too many to be named. Of these keys the target holds what it may; all others are as `phase` says.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
@@ -36,9 +36,40 @@ pub(crate) enum Phase {
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(crate) struct Names(BTreeMap<u32, BTreeSet<Bytes>>);
 
+/// Most keys that a checkpoint names: it is written with every unit.
+const NAMED_MAX: usize = 4096;
+/// Most bytes of their names; a checkpoint carries them twice over.
+const NAMED_BYTES_MAX: usize = 128 << 10;
+/// What stands for more than that. No database has this number.
+const UNNAMED: (u32, &[u8]) = (u32::MAX, b"");
+
 impl Names {
     pub(crate) fn is_empty(&self) -> bool {
         self.0.is_empty()
+    }
+
+    /// They are too many to be named: only a new snapshot makes sure of them.
+    pub(crate) fn are_unnamed(&self) -> bool {
+        self.contains(UNNAMED.0, UNNAMED.1)
+    }
+
+    /// As a checkpoint has them: all, or none by name.
+    pub(crate) fn for_checkpoint(&self) -> Self {
+        if self.len() <= NAMED_MAX && self.bytes() <= NAMED_BYTES_MAX {
+            return self.clone();
+        }
+        let mut unnamed = Self::default();
+        unnamed.insert(UNNAMED.0, Bytes::from_static(UNNAMED.1));
+        unnamed
+    }
+
+    /// The first `count` of them.
+    pub(crate) fn first(&self, count: usize) -> Self {
+        let mut first = Self::default();
+        for (db, key) in self.iter().take(count) {
+            first.insert(db, key.clone());
+        }
+        first
     }
 
     pub(crate) fn len(&self) -> usize {
@@ -75,12 +106,17 @@ impl Names {
 
     /// Takes out all of `other`.
     pub(crate) fn remove(&mut self, other: &Self) {
-        for (db, keys) in &mut self.0 {
-            if let Some(gone) = other.0.get(db) {
-                keys.retain(|key| !gone.contains(key));
+        for (db, gone) in &other.0 {
+            let Some(keys) = self.0.get_mut(db) else {
+                continue;
+            };
+            for key in gone {
+                keys.remove(key);
+            }
+            if keys.is_empty() {
+                self.0.remove(db);
             }
         }
-        self.0.retain(|_, keys| !keys.is_empty());
     }
 
     /// Databases in order, keys in order.
@@ -285,6 +321,22 @@ mod tests {
                 }
             }
         }
+    }
+
+    #[test]
+    fn too_many_names_are_none() {
+        let mut names = Names::default();
+        for n in 0..NAMED_MAX {
+            names.insert(0, Bytes::from(n.to_string()));
+        }
+        assert_eq!(names.for_checkpoint(), names);
+        names.insert(1, Bytes::from_static(b"one more"));
+        let unnamed = names.for_checkpoint();
+        assert!(unnamed.are_unnamed() && !names.are_unnamed() && !unnamed.is_empty());
+        assert_eq!(Names::parse(&unnamed.to_string()), Some(unnamed));
+        let mut long = Names::default();
+        long.insert(0, Bytes::from(vec![b'x'; NAMED_BYTES_MAX + 1]));
+        assert!(long.for_checkpoint().are_unnamed());
     }
 
     #[test]

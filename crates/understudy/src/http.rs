@@ -264,6 +264,8 @@ impl App {
             "clock_skew_ms": status.clock_skew_ms.get(),
             "repairs": status.repairs.get(),
             "repairs_open": status.repairs_open.get(),
+            "doubtful": status.doubtful.get(),
+            "unchecked": status.unchecked.get(),
             "lag_bytes": status.lag_bytes(),
             "lag_seconds": Duration::from_millis(status.lag_ms()).as_secs_f64(),
             "snapshot_keys": status.snapshot_keys_total.get(),

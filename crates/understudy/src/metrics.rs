@@ -92,6 +92,16 @@ const HELP: &[(&str, Kind, &str)] = &[
         "Keys of the target that are under repair",
     ),
     (
+        "doubtful_keys_total",
+        Kind::Counter,
+        "Keys that the target may have ended too early during an outage, copied again from the source",
+    ),
+    (
+        "unchecked_keys_total",
+        Kind::Counter,
+        "Such keys that were not copied again, being too many",
+    ),
+    (
         "reconnects_total",
         Kind::Counter,
         "Connections lost and made again, by side",
@@ -237,6 +247,8 @@ impl Metrics {
         );
         self.counter("partial_resyncs_total", &[], status.partial_resyncs.get());
         self.counter("repairs_total", &[], status.repairs.get());
+        self.counter("doubtful_keys_total", &[], status.doubtful.get());
+        self.counter("unchecked_keys_total", &[], status.unchecked.get());
         self.counter("commands_rewritten_total", &[], status.rewritten.get());
         for (index, count) in status.commands.read() {
             let name = command_name(index).unwrap_or("other");

@@ -180,6 +180,10 @@ pub struct Status {
     pub repairs: Number,
     /// Keys under repair.
     pub repairs_open: Number,
+    /// Keys put under repair because the target may have ended them before their time.
+    pub doubtful: Number,
+    /// Such keys that are not repaired, being too many.
+    pub unchecked: Number,
     /// Reconnects, by side.
     pub reconnects: Counters,
     /// Full syncs, by reason.

@@ -24,6 +24,8 @@ use tokio::sync::Notify;
 use tokio::time::Instant;
 
 use super::sweep::each_key;
+use super::tide::Tide;
+use crate::checkpoint::{self, Checkpoint};
 use crate::client::{Client, Info};
 use crate::clock::unix_ms;
 use crate::config::Config;
@@ -35,7 +37,7 @@ use crate::status::Status;
 /// expiry that anybody means comes out.
 const LEASE_MS: i64 = 7_777_777_777_777;
 /// Keys of a snapshot, and of the stream while we are behind, that expire within this time get a lease.
-const WINDOW_MS: i64 = 10 * 60 * 1000;
+pub(super) const WINDOW_MS: i64 = 10 * 60 * 1000;
 /// Otherwise, keys that expire within this time.
 const NEAR_MS: i64 = 15_000;
 /// While nothing goes on, keys with more than this left have their exact expiry.
@@ -68,6 +70,8 @@ pub(crate) struct Lease {
     /// Its own expiry.
     at_ms: i64,
     form: Form,
+    /// Where the stream has to be applied to before the target can be asked about it.
+    from: u64,
 }
 
 /// What is written at the target.
@@ -78,13 +82,24 @@ enum Form {
 }
 
 impl Lease {
-    fn leased(db: u32, key: Bytes, at_ms: i64) -> Self {
+    fn leased(db: u32, key: Bytes, at_ms: i64, from: u64) -> Self {
         Self {
             db,
             key,
             at_ms,
             form: Form::Leased,
+            from,
         }
+    }
+
+    /// In which form the target has it; `None`: somebody has changed the expiry. A target that has fallen back may have
+    /// another form than was written last.
+    fn found_as(&self, at_ms: Option<i64>, slack_ms: u64) -> Option<Form> {
+        let is =
+            |form| at_ms.is_some_and(|at_ms| at_ms.abs_diff(self.written_as(form)) <= slack_ms);
+        [Form::Leased, Form::Exact]
+            .into_iter()
+            .find(|form| is(*form))
     }
 
     /// The expiry at the target in a form.
@@ -119,15 +134,15 @@ impl Leases {
         if at_ms >= now_ms().saturating_add(WINDOW_MS) {
             return at_ms;
         }
-        self.note(db, Bytes::copy_from_slice(key), at_ms);
+        self.note(db, Bytes::copy_from_slice(key), at_ms, 0);
         at_ms.saturating_add(LEASE_MS)
     }
 
-    /// A lease that was granted by the rule.
-    pub(crate) fn note(&self, db: u32, key: Bytes, at_ms: i64) {
+    /// A lease that was granted by the rule, and is at the target when the stream is applied up to `from`.
+    pub(crate) fn note(&self, db: u32, key: Bytes, at_ms: i64, from: u64) {
         let mut open = self.open.borrow_mut();
         if open.len() < REMEMBERED_MAX {
-            open.push(Lease::leased(db, key, at_ms));
+            open.push(Lease::leased(db, key, at_ms, from));
         } else {
             self.unknown.set(true);
         }
@@ -189,10 +204,12 @@ pub(crate) async fn settle_forever(
     status: &Status,
     feed: &Feed,
     leases: &Leases,
+    tide: &Tide,
+    owner: u64,
 ) -> SyncError {
     leases.show(status, now_ms());
     loop {
-        match settle(config, status, feed, leases).await {
+        match settle(config, status, feed, leases, tide, owner).await {
             Err(error) if error.class == Class::Stop => return error,
             Err(error) => {
                 tracing::debug!(%error, "expiries are set later");
@@ -218,7 +235,7 @@ pub(crate) async fn end_all(config: &Config, leases: &Leases) -> Result<(), Sync
         leases.open.borrow_mut().extend(found);
     }
     while leases.any() {
-        target.round(leases, |_| Step::End).await?;
+        target.round(leases, None, |_| Step::End).await?;
     }
     Ok(())
 }
@@ -229,6 +246,8 @@ async fn settle(
     status: &Status,
     feed: &Feed,
     leases: &Leases,
+    tide: &Tide,
+    owner: u64,
 ) -> Result<(), SyncError> {
     if !leases.any() {
         return Ok(());
@@ -248,6 +267,8 @@ async fn settle(
         while feed.applied() < mark.offset {
             tokio::time::sleep(Duration::from_millis(10)).await;
         }
+        // From here on keys get their own expiries, behind a snapshot too.
+        tide.end_grace();
         if leases.unknown.get() {
             // What comes to be unknown meanwhile is looked for in the next round.
             leases.in_work.set(true);
@@ -257,8 +278,13 @@ async fn settle(
             leases.in_work.set(false);
         }
         let is_idle = since.elapsed() >= IDLE && target.tells_time;
+        let applied = feed.applied();
         target
-            .round(leases, |lease| mark.step(lease, is_idle))
+            .round(leases, Some(owner), |lease| match lease.from <= applied {
+                true => mark.step(lease, is_idle),
+                // The target does not have it yet.
+                false => Step::Keep,
+            })
             .await?;
         leases.show(status, mark.source_ms);
         if leases.any() {
@@ -340,6 +366,9 @@ impl Mark {
 /// The connection over which leases are ended.
 struct Target {
     client: Client,
+    address: String,
+    /// The checkpoint's.
+    key: String,
     db: u32,
     /// It has PEXPIRETIME.
     tells_time: bool,
@@ -350,15 +379,19 @@ impl Target {
         let client = Client::connect(&config.target.endpoint, Side::Target).await?;
         Ok(Self {
             client,
+            address: config.target.endpoint.address.clone(),
+            key: checkpoint::key(&config.link_name),
             db: 0,
             tells_time: true,
         })
     }
 
-    /// Does for every lease what is due.
+    /// Does for every lease what is due. Only who has the link, its `owner`, writes new ones: whoever has taken it over
+    /// would not know of them.
     async fn round(
         &mut self,
         leases: &Leases,
+        owner: Option<u64>,
         step: impl Fn(&Lease) -> Step,
     ) -> Result<(), SyncError> {
         leases.in_work.set(true);
@@ -372,6 +405,15 @@ impl Target {
             }
         }
         due.sort_by_key(|(lease, _)| lease.db);
+        if due
+            .iter()
+            .any(|(_, step)| *step == Step::Write(Form::Leased))
+            && let Err(error) = self.check_owner(owner).await
+        {
+            let due = due.into_iter().map(|(lease, _)| lease);
+            leases.open.borrow_mut().extend(due);
+            return Err(error);
+        }
         let mut rest = due.as_slice();
         while let Some((first, _)) = rest.first() {
             let same_db = rest
@@ -428,14 +470,14 @@ impl Target {
         let mut texts = Vec::new();
         for ((lease, step), at_ms) in batch.iter().zip(expiries) {
             let slack = if self.tells_time { 0 } else { SLACK_MS };
-            let is_ours =
-                at_ms.is_some_and(|at_ms| at_ms.abs_diff(lease.written_as(lease.form)) <= slack);
+            let Some(found) = lease.found_as(at_ms, slack) else {
+                continue;
+            };
             let form = match step {
-                _ if !is_ours => continue,
                 Step::Write(form) => *form,
                 Step::End | Step::Keep | Step::Forget => Form::Exact,
             };
-            if form != lease.form {
+            if form != found {
                 texts.push((&lease.key, lease.written_as(form).max(1).to_string()));
             }
             if let Step::Write(form) = step {
@@ -466,6 +508,21 @@ impl Target {
             (Some(error), _) => Err(self.client.refused(&[b"PEXPIREAT"], error)),
             (None, Some(Value::Array(_))) => Ok(Some(kept)),
             (None, _) => Ok(None),
+        }
+    }
+
+    /// Makes sure that the link is still ours.
+    async fn check_owner(&mut self, owner: Option<u64>) -> Result<(), SyncError> {
+        self.select(0).await?;
+        let value = self.client.call(&[b"GET", self.key.as_bytes()]).await?;
+        let found = value.as_bytes().map(|value| Checkpoint::parse(value));
+        match found {
+            Some(Ok(found)) if Some(found.owner) == owner => Ok(()),
+            _ => Err(SyncError::reconnect(
+                Side::Target,
+                &self.address,
+                "the checkpoint names another owner",
+            )),
         }
     }
 
@@ -537,7 +594,7 @@ impl Target {
                 for ((db, key), at_ms) in keys.iter().zip(self.expiries_ms(&names).await?) {
                     let at_ms = at_ms.unwrap_or(0) - LEASE_MS;
                     if is_grantable(at_ms) {
-                        found.push(Lease::leased(*db, key.clone(), at_ms));
+                        found.push(Lease::leased(*db, key.clone(), at_ms, 0));
                     }
                 }
             }
@@ -605,6 +662,7 @@ mod tests {
             key: Bytes::new(),
             at_ms: 1_000_000 + left_ms,
             form,
+            from: 0,
         };
         let step = |left_ms, form, is_idle| mark.step(&lease(left_ms, form), is_idle);
         assert_eq!(step(-SKEW_MS, Form::Leased, false), Step::End);

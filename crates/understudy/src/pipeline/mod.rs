@@ -9,6 +9,7 @@ mod sets;
 mod snapshot;
 mod stream;
 mod sweep;
+mod tide;
 mod unit;
 
 use crate::config::Config;
@@ -21,6 +22,7 @@ pub(crate) use repair::Repairs;
 pub(crate) use snapshot::SnapshotApplier;
 pub(crate) use stream::{StreamApplier, stream_limits};
 pub(crate) use sweep::{KeySet, remove_unfinished, sweep};
+pub(crate) use tide::{Tide, read_marks_forever};
 
 /// What both appliers of a link work with.
 #[derive(Clone, Copy)]
@@ -30,6 +32,7 @@ pub(crate) struct Common<'a> {
     pub(crate) leases: &'a Leases,
     pub(crate) repairs: &'a Repairs,
     pub(crate) databases: &'a Databases,
+    pub(crate) tide: &'a Tide,
 }
 
 /// Said behind an error about what the target lacks.

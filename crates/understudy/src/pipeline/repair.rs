@@ -6,7 +6,7 @@
 //! ever made from one that is wrong. The checkpoint lists the keys under repair, so that whoever goes on from it does
 //! the same; it may list too many, since a copy of the source's value is right for every key.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 
 use bytes::Bytes;
 use replica::ReplId;
@@ -22,34 +22,72 @@ use crate::error::{Class, Side, SyncError};
 
 /// Most keys that are repaired at once; beyond that a new snapshot is cheaper.
 const KEYS_MAX: usize = 4096;
-/// Most bytes of their names: the checkpoint carries them twice over.
+/// Most bytes of their names.
 const BYTES_MAX: usize = 128 << 10;
+/// Most keys in doubt after an outage, with those; some may be copied in vain.
+const DOUBTFUL_MAX: usize = 400_000;
+/// Most bytes of their names.
+const DOUBTFUL_BYTES_MAX: usize = 32 << 20;
 
 /// The keys of a link that are under repair, whichever connection is on it.
 #[derive(Debug, Default)]
-pub(crate) struct Repairs(RefCell<Names>);
+pub(crate) struct Repairs {
+    open: RefCell<Names>,
+    /// How many of them came by doubt.
+    doubtful: Cell<usize>,
+    /// Bytes of their names, since there were none.
+    doubtful_bytes: Cell<usize>,
+}
 
 impl Repairs {
     /// All of them.
     pub(super) fn names(&self) -> Names {
-        self.0.borrow().clone()
+        self.open.borrow().clone()
+    }
+
+    /// How many they are.
+    pub(super) fn len(&self) -> usize {
+        self.open.borrow().len()
     }
 
     /// Adds some; whether they can be repaired at all, being so many.
     pub(super) fn add(&self, names: &Names) -> bool {
-        let mut open = self.0.borrow_mut();
+        let mut open = self.open.borrow_mut();
         open.extend(names);
-        open.len() <= KEYS_MAX && open.bytes() <= BYTES_MAX
+        let doubtful = self.doubtful.get();
+        open.len() <= KEYS_MAX + doubtful && (doubtful > 0 || open.bytes() <= BYTES_MAX)
+    }
+
+    /// Adds some that may differ, all or none of them; false: they are too many.
+    pub(super) fn add_doubtful(&self, names: &Names) -> bool {
+        let mut open = self.open.borrow_mut();
+        let fits = open.len() + names.len() <= DOUBTFUL_MAX
+            && self.doubtful_bytes.get() + names.bytes() <= DOUBTFUL_BYTES_MAX;
+        if fits {
+            let before = open.len();
+            open.extend(names);
+            self.doubtful.set(self.doubtful.get() + open.len() - before);
+            self.doubtful_bytes
+                .set(self.doubtful_bytes.get() + names.bytes());
+        }
+        fits
     }
 
     /// These are as at the source.
     pub(super) fn remove(&self, names: &Names) {
-        self.0.borrow_mut().remove(names);
+        let mut open = self.open.borrow_mut();
+        open.remove(names);
+        self.doubtful.set(self.doubtful.get().min(open.len()));
+        if open.is_empty() {
+            self.doubtful_bytes.set(0);
+        }
     }
 
     /// Forgets all: a new snapshot begins.
     pub(crate) fn clear(&self) {
-        *self.0.borrow_mut() = Names::default();
+        *self.open.borrow_mut() = Names::default();
+        self.doubtful.set(0);
+        self.doubtful_bytes.set(0);
     }
 }
 

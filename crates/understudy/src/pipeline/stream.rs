@@ -1,6 +1,7 @@
 //! The command stream, applied in units: one in flight, the next one being collected meanwhile.
 
 mod heal;
+mod late;
 
 use bytes::{Buf, Bytes, BytesMut};
 use replica::ReplOffset;
@@ -10,6 +11,7 @@ use tokio::io::AsyncReadExt;
 use tokio::time::Instant;
 
 use self::heal::{Course, Heal};
+use self::late::Late;
 use super::lease::Leases;
 use super::repair::Repairs;
 use super::unit::{End, Sealed, Unit};
@@ -57,6 +59,7 @@ pub(crate) struct StreamApplier<'a> {
     databases: &'a Databases,
     repairs: &'a Repairs,
     heal: Heal<'a>,
+    late: Late<'a>,
     source_version: Option<rewrite::Version>,
     /// The source has PEXPIRETIME.
     tells_time: bool,
@@ -177,6 +180,7 @@ impl<'a> StreamApplier<'a> {
             leases,
             repairs,
             databases,
+            tide,
         } = common;
         let key = checkpoint::key(&config.link_name);
         let table = rewrite::Table::new();
@@ -185,7 +189,10 @@ impl<'a> StreamApplier<'a> {
             .iter()
             .filter_map(|name| table.find(name.as_bytes()))
             .collect();
-        repairs.add(&target.checkpoint.repairs);
+        // Those that are not named there, this run knows.
+        if !target.checkpoint.repairs.are_unnamed() {
+            repairs.add(&target.checkpoint.repairs);
+        }
         let rewriter = rewriter(config, &target, &key, source_version, Db(position.db));
         let applier = Self {
             config,
@@ -204,6 +211,7 @@ impl<'a> StreamApplier<'a> {
             databases,
             repairs,
             heal: Heal::new(repairs.names()),
+            late: Late::new(config, &table, tide),
             source_version,
             tells_time: source_version.is_some_and(|version| version >= TELLS_TIME),
             carriers,
@@ -321,7 +329,8 @@ impl<'a> StreamApplier<'a> {
             .flatten()
             .map(|end| end.received_ms)
             .fold(self.input.at_ms, u64::min);
-        let is_behind = unix_ms().saturating_sub(oldest_ms) > BEHIND_MS;
+        let is_late = self.late.begin(self.input.frame_pos);
+        let is_behind = is_late || unix_ms().saturating_sub(oldest_ms) > BEHIND_MS;
         self.rewriter.set_lease(Some(Leases::rule(is_behind)));
     }
 
@@ -350,17 +359,23 @@ impl<'a> StreamApplier<'a> {
                 let label = DropReason::TargetLacksWords.label();
                 self.status.dropped.add(label, left_out);
             }
+            let end = self.input.frame_pos + len as u64;
             for granted in self.rewriter.granted() {
-                self.leases.note(granted.db.0, granted.key, granted.at_ms);
+                self.leases
+                    .note(granted.db.0, granted.key, granted.at_ms, end);
             }
             match outcome.map_err(|error| self.bad_command(&error))? {
                 Outcome::Forward { command } => {
                     self.watch_carrier(command);
+                    let table = self.rewriter.table();
+                    self.late.collect(table, command, db.0, frame, args, end);
                     self.status.commands.hit(usize::from(command.0));
                     self.next.forward(db, frame);
                 }
                 Outcome::Rewritten { command, commands } => {
                     self.watch_carrier(command);
+                    let table = self.rewriter.table();
+                    self.late.collect(table, command, db.0, frame, args, end);
                     self.status.commands.hit(usize::from(command.0));
                     self.status.rewritten.add(1);
                     self.next.body(db).extend_from_slice(&self.scratch);
@@ -403,6 +418,9 @@ impl<'a> StreamApplier<'a> {
         let Some(end) = self.next.end() else {
             return Ok(());
         };
+        if self.doubts(end).await? {
+            return Ok(());
+        }
         // A SELECT that fails inside MULTI would let what follows run in the wrong database.
         for db in self.next.databases() {
             self.databases.check(&self.config.target, *db).await?;
@@ -452,7 +470,7 @@ impl<'a> StreamApplier<'a> {
         Checkpoint {
             phase: phase(position),
             leased: self.leases.any(),
-            repairs: self.heal.held.clone(),
+            repairs: self.heal.held.for_checkpoint(),
             ..self.target.checkpoint.clone()
         }
     }

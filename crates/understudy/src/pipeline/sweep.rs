@@ -6,10 +6,13 @@ use std::hash::{BuildHasher, Hasher, RandomState};
 use bytes::Bytes;
 use resp::Value;
 
-use crate::checkpoint::{self, KEY_PREFIX};
+use crate::checkpoint::{self, Checkpoint, KEY_PREFIX};
 use crate::client::Client;
 use crate::config::Config;
 use crate::error::{Side, SyncError};
+
+/// Keys removed in one transaction.
+const BATCH_KEYS: usize = 100;
 
 /// The keys of a snapshot, as 64-bit hashes: eight bytes a key, whatever its length. A collision
 /// keeps one stale key in 2^64 / keys; it never removes a live one.
@@ -47,11 +50,13 @@ impl KeySet {
 ///
 /// # Errors
 /// Stop when the snapshot holds less than `shrunk_percent` of the target's keys: a source that came
-/// back empty must not empty its copy.
+/// back empty must not empty its copy. Reconnect when the link is no longer `owner`'s: whoever has it writes by a snapshot of
+/// its own.
 pub(crate) async fn sweep(
     config: &Config,
     keys: &KeySet,
     shrunk_percent: u64,
+    owner: u64,
 ) -> Result<u64, SyncError> {
     let mut client = Client::connect(&config.target.endpoint, Side::Target).await?;
     let held: u64 = client
@@ -85,15 +90,46 @@ pub(crate) async fn sweep(
         }
     })
     .await?;
-    let mut selected = None;
-    for (db, key) in &stale {
-        if selected != Some(db) {
-            client.call(&[b"SELECT", db.to_string().as_bytes()]).await?;
-            selected = Some(db);
+    for keys in stale.chunk_by(|(a, _), (b, _)| a == b) {
+        for batch in keys.chunks(BATCH_KEYS) {
+            remove(config, &mut client, batch, owner).await?;
         }
-        client.call(&[b"DEL", key]).await?;
     }
     Ok(stale.len() as u64)
+}
+
+/// Removes keys of one database, if the link is still `owner`'s. No unit is under way that changes the checkpoint.
+async fn remove(
+    config: &Config,
+    client: &mut Client,
+    keys: &[(u32, Bytes)],
+    owner: u64,
+) -> Result<(), SyncError> {
+    let Some((db, _)) = keys.first() else {
+        return Ok(());
+    };
+    let lost = || {
+        let what = "another understudy has begun here meanwhile: nothing more is removed";
+        SyncError::reconnect(Side::Target, &config.target.endpoint.address, what)
+    };
+    let own = checkpoint::key(&config.link_name);
+    client.call(&[b"SELECT", b"0"]).await?;
+    client.call(&[b"WATCH", own.as_bytes()]).await?;
+    let value = client.call(&[b"GET", own.as_bytes()]).await?;
+    match value.as_bytes().map(|value| Checkpoint::parse(value)) {
+        Some(Ok(found)) if found.owner == owner => {}
+        _ => return Err(lost()),
+    }
+    client.call(&[b"SELECT", db.to_string().as_bytes()]).await?;
+    // Alone: a busy server may refuse it and take what follows, which then would not be guarded.
+    client.call(&[b"MULTI"]).await?;
+    let mut del: Vec<&[u8]> = vec![b"DEL"];
+    del.extend(keys.iter().map(|(_, key)| key.as_ref()));
+    client.call(&del).await?;
+    match client.call(&[b"EXEC"]).await? {
+        Value::Array(_) => Ok(()),
+        _ => Err(lost()),
+    }
 }
 
 /// Removes values under construction that a run which was killed has left: only where a value may not be built under its own

@@ -125,8 +125,15 @@ fn write(world: &World, keys: u64, expiries: bool) {
             vec![words(&[b"RENAME", text, b"renamed"])]
         }
         11 => vec![words(&[b"SET", text, unique, b"PXAT", at_ms])],
-        12 | 13 => vec![words(&[b"PEXPIREAT", counter, at_ms])],
-        14 => vec![words(&[b"PERSIST", counter])],
+        12 | 13 => vec![words(&[
+            b"PEXPIREAT",
+            *world.rng.borrow_mut().pick(&[counter, counter, list]),
+            at_ms,
+        ])],
+        14 => vec![words(&[
+            b"PERSIST",
+            *world.rng.borrow_mut().pick(&[counter, list, text]),
+        ])],
         _ => vec![words(&[b"INCRBY", counter, b"1000"])],
     };
     let source = &mut *world.source.borrow_mut();

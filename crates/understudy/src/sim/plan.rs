@@ -14,6 +14,12 @@ pub(super) enum Fault {
     Kill { machine: usize, after: u64 },
     /// The machine loses its power.
     PowerLoss { machine: usize },
+    /// A machine's daemon is killed, or stopped, and is not started again for a while.
+    Away {
+        machine: usize,
+        in_good_order: bool,
+        for_ms: u64,
+    },
     /// All connections to a server break.
     Cut(Place),
     /// The target is down for a while, and comes back without its last changes.
@@ -77,7 +83,7 @@ impl Plan {
             .map(|_| (rng.below(span_ms), Self::fault(rng, machines.len() as u64)))
             .collect();
         faults.sort_by_key(|(at_ms, _)| *at_ms);
-        Self {
+        let plan = Self {
             seed,
             weather: Weather {
                 delay_ms: *rng.pick(&[0, 1, 3, 20]),
@@ -106,7 +112,41 @@ impl Plan {
             machines,
             faults,
             death: None,
+        };
+        plan.with_outage(&mut Rng::new(seed ^ 0x0a3a7))
+    }
+
+    /// Some seeds have an outage that outlasts expiries, and writes enough to save keys in it.
+    fn with_outage(mut self, rng: &mut Rng) -> Self {
+        if !rng.one_in(4) {
+            return self;
         }
+        (self.expiries, self.gap_ms) = (true, *rng.pick(&[200, 400, 800]));
+        let at_ms = rng.within(1_000..12_000);
+        let for_ms = rng.within(2_000..40_000);
+        let fault = match rng.below(4) {
+            0 => Fault::Away {
+                machine: 0,
+                in_good_order: true,
+                for_ms,
+            },
+            1 => Fault::TargetFalls {
+                lost: 0,
+                down_ms: for_ms,
+            },
+            2 => Fault::TargetTrouble {
+                trouble: Trouble::OutOfMemory,
+                for_ms,
+            },
+            _ => Fault::Away {
+                machine: 0,
+                in_good_order: false,
+                for_ms,
+            },
+        };
+        self.faults.push((at_ms, fault));
+        self.faults.sort_by_key(|(at_ms, _)| *at_ms);
+        self
     }
 
     fn fault(rng: &mut Rng, machines: u64) -> Fault {
@@ -165,7 +205,9 @@ impl Plan {
                     | Fault::SourceRestarts { down_ms }
                     | Fault::SourceFails { down_ms, .. }
                     | Fault::SourceForgets { down_ms } => *down_ms,
-                    Fault::TargetTrouble { for_ms, .. } | Fault::Disk { for_ms, .. } => *for_ms,
+                    Fault::TargetTrouble { for_ms, .. }
+                    | Fault::Disk { for_ms, .. }
+                    | Fault::Away { for_ms, .. } => *for_ms,
                     Fault::Kill { .. }
                     | Fault::PowerLoss { .. }
                     | Fault::Cut(_)

@@ -18,6 +18,7 @@ use super::source::{FullSyncs, Source, replid};
 use super::target::Target;
 use super::world::{Weather, World};
 use super::{cut, target_falls};
+use crate::checkpoint::Names;
 use crate::config::Config;
 use crate::error::{Side, SyncError};
 use crate::status::{Phase, Status};
@@ -53,6 +54,10 @@ struct Machine {
     status: RefCell<Rc<Status>>,
     /// Another machine has taken over for good.
     is_out: Cell<bool>,
+    /// Ends the daemon in good order.
+    stop: RefCell<Stop>,
+    /// It does not start its daemon before this.
+    away_until: Cell<u64>,
 }
 
 struct Stage {
@@ -101,6 +106,8 @@ impl Stage {
                 process: RefCell::default(),
                 status: RefCell::default(),
                 is_out: Cell::new(false),
+                stop: RefCell::default(),
+                away_until: Cell::new(0),
             })
             .collect();
         Self {
@@ -132,6 +139,9 @@ impl Stage {
             .collect();
         let result = self.watch().await;
         self.stop.request();
+        for machine in &self.machines {
+            machine.stop.borrow().request();
+        }
         let mut ended = Ok(());
         for life in lives {
             let life = tokio::time::timeout(Duration::from_secs(100), life).await;
@@ -145,9 +155,13 @@ impl Stage {
         world.wrong().map_or(Ok(()), Err)?;
         let (source, target) = (world.source.borrow(), world.target.borrow());
         let now_ms = world.unix_ms() as i64;
-        // Two daemons on one target may leave a lease to each other.
-        let exactly = self.machines.len() == 1;
-        match difference(&source.store, &target.store, now_ms, exactly) {
+        match difference(
+            &source.store,
+            &target.store,
+            now_ms,
+            true,
+            &Names::default(),
+        ) {
             Some(difference) => Err(format!("after a stop in good order: {difference}")),
             None => Ok(report),
         }
@@ -218,7 +232,14 @@ impl Stage {
         let now_ms = self.world.unix_ms() as i64;
         let position = target.oracle.position(&target.store);
         position.is_some_and(|at| at.offset.0 == source.offset())
-            && difference(&source.store, &target.store, now_ms, false).is_none()
+            && difference(
+                &source.store,
+                &target.store,
+                now_ms,
+                false,
+                &Names::default(),
+            )
+            .is_none()
     }
 
     /// A machine starts its daemon, and again when it has ended.
@@ -234,7 +255,9 @@ impl Stage {
             world.say(|| format!("machine {index} starts its daemon"));
             let status = Rc::new(Status::new(rewrite::Table::new().len()));
             *machine.status.borrow_mut() = status.clone();
-            let daemon = supervise::run(&self.config, &status, &self.stop);
+            let stop = Stop::default();
+            *machine.stop.borrow_mut() = stop.clone();
+            let daemon = supervise::run(&self.config, &status, &stop);
             let ended = process.clone().run(daemon).await;
             status.set_phase(Phase::Stopped);
             if self.first_effects.get() == 0 && index == 0 {
@@ -248,7 +271,8 @@ impl Stage {
                     }
                     world.below(2_000)
                 }
-                Some(Ok(())) => return,
+                Some(Ok(())) if self.stop.is_requested() => return,
+                Some(Ok(())) => 1,
                 Some(Err(error)) => {
                     if error.what.contains("another understudy has taken over") {
                         machine.is_out.set(true);
@@ -260,7 +284,8 @@ impl Stage {
                     500
                 }
             };
-            tokio::time::sleep(Duration::from_millis(pause)).await;
+            let away_ms = machine.away_until.get().saturating_sub(world.now());
+            tokio::time::sleep(Duration::from_millis(pause.max(away_ms))).await;
         }
     }
 
@@ -305,6 +330,19 @@ impl Stage {
                     let effect =
                         [Effect::None, Effect::Half, Effect::Whole][world.below(3) as usize];
                     process.kill_after(after, effect);
+                }
+            }
+            Fault::Away {
+                machine,
+                in_good_order,
+                for_ms,
+            } => {
+                let away = &self.machines[machine];
+                away.away_until.set(world.now() + for_ms);
+                if in_good_order {
+                    away.stop.borrow().request();
+                } else if let Some(process) = process(machine) {
+                    process.kill();
                 }
             }
             Fault::PowerLoss { machine } => {

@@ -7,10 +7,10 @@ use std::rc::Rc;
 use bytes::{Bytes, BytesMut};
 use replica::ReplId;
 use resp::{CommandDecoder, Limits, Value, encode};
-use testkit::rdb_writer::RdbWriter;
+use testkit::rdb_writer::{RdbWriter, payload};
 
 use super::oracle::Truth;
-use super::store::{Content, Store, error, next_command, ok};
+use super::store::{Content, Entry, Store, error, next_command, ok};
 use super::target::time;
 use super::world::World;
 
@@ -19,6 +19,8 @@ struct Client {
     decoder: CommandDecoder,
     buf: BytesMut,
     stage: Stage,
+    db: u32,
+    queued: Option<Vec<Vec<Bytes>>>,
 }
 
 #[derive(Debug, PartialEq, Eq)]
@@ -111,6 +113,8 @@ impl Source {
             decoder: CommandDecoder::new(Limits::default()),
             buf: BytesMut::new(),
             stage: Stage::Client,
+            db: 0,
+            queued: None,
         };
         self.clients.insert(conn, client);
     }
@@ -252,22 +256,62 @@ impl Source {
     ) {
         let mut say = |value: &Value| encode::value(out, value, encode::Protocol::Resp2);
         match &*argv[0].to_ascii_lowercase() {
-            b"ping" => say(&Value::Simple(Bytes::from_static(b"PONG"))),
-            b"time" => say(&time(world.unix_ms() as i64)),
-            b"info" => {
-                let text = format!(
-                    "redis_version:7.2.5\r\nredis_mode:standalone\r\nrole:master\r\nmaster_replid:{}\r\nmaster_repl_offset:{}\r\n",
-                    self.replid,
-                    self.offset()
-                );
-                say(&Value::Bulk(text.into()));
+            b"multi" => {
+                client.queued = Some(Vec::new());
+                say(&ok());
             }
+            b"exec" => {
+                let queued = client.queued.take().unwrap_or_default();
+                let replies = queued.iter().map(|argv| self.read(world, client, argv));
+                say(&Value::Array(replies.collect()));
+            }
+            _ if client.queued.is_some() => {
+                client
+                    .queued
+                    .iter_mut()
+                    .for_each(|queued| queued.push(argv.to_vec()));
+                say(&Value::Simple(Bytes::from_static(b"QUEUED")));
+            }
+            b"ping" => say(&Value::Simple(Bytes::from_static(b"PONG"))),
+            b"time" | b"info" => say(&self.read(world, client, argv)),
             b"replconf" if argv[1].eq_ignore_ascii_case(b"ack") => {
                 self.acknowledged(world, client, &argv[2], out);
             }
             b"replconf" => say(&ok()),
             b"psync" => self.psync(world, conn, client, argv, out),
             _ => say(&error("ERR not to be asked of a source")),
+        }
+    }
+
+    /// What a client may ask that is no replica.
+    fn read(&mut self, world: &World, client: &mut Client, argv: &[Bytes]) -> Value {
+        let now_ms = world.unix_ms() as i64;
+        match &*argv[0].to_ascii_lowercase() {
+            b"time" => time(now_ms),
+            b"info" => Value::Bulk(
+                format!(
+                    "redis_version:7.2.5\r\nredis_mode:standalone\r\nrole:master\r\nmaster_replid:{}\r\nmaster_repl_offset:{}\r\n",
+                    self.replid,
+                    self.offset()
+                )
+                .into(),
+            ),
+            b"select" => {
+                client.db = String::from_utf8_lossy(&argv[1]).parse().expect("a number");
+                ok()
+            }
+            name @ (b"dump" | b"pexpiretime" | b"pttl") => {
+                // Who looks at a key that has expired ends it.
+                if self.store.expire(client.db, &argv[1], now_ms) {
+                    self.store.take_touched();
+                    self.propagate(client.db, &[vec![Bytes::from_static(b"DEL"), argv[1].clone()]], false);
+                }
+                match name {
+                    b"dump" => self.store.entry(client.db, &argv[1]).map_or(Value::Null, dump),
+                    _ => self.store.execute(client.db, argv, now_ms),
+                }
+            }
+            _ => error("ERR not to be asked of a source"),
         }
     }
 
@@ -384,6 +428,21 @@ impl Source {
         }
         self.said.push((conn, out));
     }
+}
+
+/// The reply to DUMP.
+fn dump(entry: &Rc<Entry>) -> Value {
+    let mut value = RdbWriter::body();
+    match &entry.content {
+        Content::Text(text) => value.byte(0).text(text),
+        Content::List(items) => {
+            value.byte(1).len(items.len() as u64);
+            items
+                .iter()
+                .fold(&mut value, |value, item| value.text(item))
+        }
+    };
+    Value::Bulk(payload(value.as_bytes(), 11).into())
 }
 
 /// All keys as an RDB file.

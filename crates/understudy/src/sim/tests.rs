@@ -74,6 +74,39 @@ fn whatever_goes_wrong_nothing_is_lost_and_nothing_doubled() {
     }
 }
 
+/// Seeds that have shown a fault. What their worlds bring changes with the program; they are kept for what they are rich in.
+const MENDED: [(u64, &str); 11] = [
+    (957, "a source that tells no version, and repairs"),
+    (1060, "a lease written by a daemon that had lost the link"),
+    (1141, "a target that fell back to another form of a lease"),
+    (1450, "a target that has lost its end in the snapshot phase"),
+    (1481, "keys ended while the target was down"),
+    (
+        1585,
+        "a snapshot taken over between the look and the taking",
+    ),
+    (1816, "a lease judged before its command was applied"),
+    (
+        2243,
+        "expiries given back before the stream was once in time",
+    ),
+    (2255, "two daemons that begin at once"),
+    (
+        7799,
+        "a history renamed before anything of it came, and a target that fell back",
+    ),
+    (19019, "a sweep of a daemon that had lost the link"),
+];
+
+#[test]
+fn seeds_that_have_shown_a_fault_do_so_no_more() {
+    for (seed, what) in MENDED {
+        if let Err(error) = run(&Plan::of(seed), false) {
+            panic!("{what}: {error}\nrun it alone with UNDERSTUDY_SIM_SEED={seed}");
+        }
+    }
+}
+
 #[test]
 fn a_seed_runs_the_same_each_time() {
     for seed in 1..60 {

@@ -71,6 +71,8 @@ pub(crate) struct Log {
     kind: &'static str,
     keep: Keep,
     replid: ReplId,
+    /// The name before, which no segment may bear: nothing was written under it, or it is gone.
+    earlier: Option<ReplId>,
     segments: VecDeque<Segment>,
     file: Option<Arc<File>>,
     /// The block being collected, with room for its header in front.
@@ -155,6 +157,7 @@ impl Log {
             kind,
             keep,
             replid,
+            earlier: None,
             segments: VecDeque::new(),
             file: None,
             pending: Vec::new(),
@@ -229,7 +232,9 @@ impl Log {
 
     /// Whether `replid` is one of the names that this history had within the log.
     pub(crate) fn knows(&self, replid: ReplId) -> bool {
-        self.replid == replid || self.segments.iter().any(|segment| segment.replid == replid)
+        self.replid == replid
+            || self.earlier == Some(replid)
+            || self.segments.iter().any(|segment| segment.replid == replid)
     }
 
     /// Bytes on disk.
@@ -241,7 +246,7 @@ impl Log {
     pub(crate) fn rename(&mut self, replid: ReplId) -> io::Result<()> {
         if replid != self.replid {
             self.flush()?;
-            self.replid = replid;
+            self.earlier = Some(std::mem::replace(&mut self.replid, replid));
             self.file = None;
         }
         Ok(())
@@ -736,6 +741,15 @@ mod tests {
         assert!(log.knows(id(b'a')) && log.knows(id(b'b')) && !log.knows(id(b'c')));
         assert_eq!(log.replid(), id(b'b'));
         assert_eq!(read_all(&mut log, 0), b"onetwo");
+    }
+
+    #[test]
+    fn a_history_renamed_before_anything_came_stays_known() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut log = Log::create(dir.path(), "stream", id(b'a'), 5, KEEP).unwrap();
+        log.rename(id(b'b')).unwrap();
+        log.rename(id(b'b')).unwrap();
+        assert!(log.knows(id(b'a')) && log.knows(id(b'b')) && !log.knows(id(b'c')));
     }
 
     #[test]

@@ -1,9 +1,10 @@
 //! A session that begins with a snapshot, or goes on with one that is in the spool.
 
 use replica::{ReplId, ReplOffset};
+use tokio::time::Instant;
 
 use super::losses::Losses;
-use super::{Next, Supervisor, take};
+use super::{Next, Supervisor, take, taken_by};
 use crate::checkpoint::{Checkpoint, Names, Phase, Position, Progress};
 use crate::config::ExistingKeys;
 use crate::error::{Class, Side, SyncError};
@@ -32,10 +33,6 @@ impl Supervisor<'_> {
             offset,
             rdb_bytes: 0,
         };
-        let taken_by = |found: &Found| match found {
-            Found::Nothing => None,
-            Found::Checkpoint(found) => Some((found.owner, found.epoch)),
-        };
         let seen = taken_by(&visit.found);
         let target = take(visit, |found| {
             let epoch = match found {
@@ -44,9 +41,7 @@ impl Supervisor<'_> {
             };
             if taken_by(found) != seen {
                 // The manner was chosen by what was there before: keys may have come that nothing would remove.
-                let what = "another understudy has begun here meanwhile; looking again";
-                let address = &self.config.target.endpoint.address;
-                return Err(SyncError::reconnect(Side::Target, address, what));
+                return Err(self.outrun());
             }
             Ok(Checkpoint {
                 epoch,
@@ -124,6 +119,8 @@ impl Supervisor<'_> {
         manner: Manner,
         progress: Progress,
     ) -> Result<(), SyncError> {
+        // What an earlier run wrote of it, it wrote nobody knows when.
+        let from = (progress.rdb_bytes == 0).then(Instant::now);
         let (target, position) = self
             .apply_snapshot(target, snapshot, manner, progress)
             .await?;
@@ -134,8 +131,7 @@ impl Supervisor<'_> {
         if !self.config.source.sync_aof {
             stream.close();
         }
-        self.apply_stream(target, stream, position, Some(snapshot))
-            .await
+        Box::pin(self.apply_stream(target, stream, position, Some(snapshot), from)).await
     }
 
     /// How a snapshot is to be written, given what the target holds.
@@ -144,6 +140,7 @@ impl Supervisor<'_> {
         let refuse = |what: String| SyncError::stop(Side::Target, &target.endpoint.address, what);
         if let Found::Checkpoint(found) = &visit.found {
             let reason = match found.phase {
+                _ if found.repairs.are_unnamed() => "diverged",
                 Phase::Snapshot(_) => "snapshot_unfinished",
                 Phase::Stream(_) => "history_lost",
                 Phase::Diverged(_) => "diverged",
@@ -297,7 +294,7 @@ impl Supervisor<'_> {
     }
 
     async fn sweep(&self, keys: &KeySet) -> Result<(), SyncError> {
-        let removed = sweep(self.config, keys, SHRUNK_PERCENT).await?;
+        let removed = sweep(self.config, keys, SHRUNK_PERCENT, self.owner).await?;
         if removed > 0 {
             tracing::info!(removed, "removed keys that are gone at the source");
         }

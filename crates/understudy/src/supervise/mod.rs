@@ -20,7 +20,7 @@ use crate::checkpoint::{Checkpoint, Phase, Position, Progress};
 use crate::client::Client;
 use crate::config::Config;
 use crate::error::{Class, Side, SyncError};
-use crate::pipeline::{Common, Leases, Repairs, stream_limits};
+use crate::pipeline::{Common, Leases, Repairs, Tide, stream_limits};
 use crate::source::{self, Conn, Opened, Receiver, spool_error};
 use crate::spool::{self, Feed, Keep, Log, Syncer};
 use crate::status::{self, Status};
@@ -48,6 +48,7 @@ pub(crate) async fn run(config: &Config, status: &Status, stop: &Stop) -> Result
         leases: Leases::default(),
         repairs: Repairs::default(),
         databases: Databases::default(),
+        tide: Tide::default(),
         owner: chance::number(),
     };
     let result = supervisor.sessions().await;
@@ -146,6 +147,7 @@ struct Supervisor<'a> {
     leases: Leases,
     repairs: Repairs,
     databases: Databases,
+    tide: Tide,
     /// Names this process in checkpoints.
     owner: u64,
 }
@@ -207,6 +209,7 @@ impl Supervisor<'_> {
             leases: &self.leases,
             repairs: &self.repairs,
             databases: &self.databases,
+            tide: &self.tide,
         }
     }
 
@@ -237,6 +240,7 @@ impl Supervisor<'_> {
             return Ok(from_the_start);
         };
         let (replid, offset, snapshot) = match found.phase {
+            _ if found.repairs.are_unnamed() => return Ok(from_the_start),
             Phase::Stream(at) => (at.replid, at.offset, None),
             Phase::Snapshot(at) => match self.spooled_snapshot(at)? {
                 Some(snapshot) => (at.replid, at.offset, Some(snapshot)),
@@ -310,7 +314,10 @@ impl Supervisor<'_> {
 
     /// Takes the target, whose checkpoint stays what it is but for its owner.
     async fn take_as_found(&self, visit: Visit<'_>) -> Result<Target, SyncError> {
+        let seen = taken_by(&visit.found);
         take(visit, |found| match found {
+            // What is kept here was chosen by what was there before.
+            found if taken_by(found) != seen => Err(self.outrun()),
             Found::Checkpoint(found) => Ok(Checkpoint {
                 owner: self.owner,
                 ..found.clone()
@@ -318,6 +325,12 @@ impl Supervisor<'_> {
             Found::Nothing => Err(target::fenced(&self.config.target.endpoint.address)),
         })
         .await
+    }
+
+    /// The word when another daemon has taken the target between our look and our write.
+    fn outrun(&self) -> SyncError {
+        let what = "another understudy has begun here meanwhile; looking again";
+        SyncError::reconnect(Side::Target, &self.config.target.endpoint.address, what)
     }
 
     fn show_position(&self, feed: &Feed, position: Position) {
@@ -369,6 +382,14 @@ struct Kept {
     /// The snapshot, where it is not applied to its end.
     snapshot: Option<Log>,
     stream: Log,
+}
+
+/// Who took the target last.
+fn taken_by(found: &Found) -> Option<(u64, u64)> {
+    match found {
+        Found::Nothing => None,
+        Found::Checkpoint(found) => Some((found.owner, found.epoch)),
+    }
 }
 
 /// Takes the target with the checkpoint that `make` makes of what is found, its epoch raised.

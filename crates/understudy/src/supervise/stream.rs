@@ -1,10 +1,14 @@
 //! A session that goes on in the stream, over as many connections to the target as it takes.
 
+use tokio::time::Instant;
+
 use super::losses::Losses;
 use super::{Next, Supervisor};
 use crate::checkpoint::{Phase, Position};
 use crate::error::{Class, Side, SyncError};
-use crate::pipeline::{StreamApplier, compare_forever, end_all, settle_forever};
+use crate::pipeline::{
+    StreamApplier, compare_forever, end_all, read_marks_forever, settle_forever,
+};
 use crate::source::{Conn, spool_error};
 use crate::spool::{Feed, Log};
 use crate::target::{Target, Visit};
@@ -39,7 +43,7 @@ impl Supervisor<'_> {
         }
         self.show_position(&feed, position);
         let receiver = self.receiver(conn, None, &feed);
-        let applier = self.apply_stream(target, &feed, position, None);
+        let applier = self.apply_stream(target, &feed, position, None, None);
         Box::pin(self.session(receiver.run(), applier, &feed)).await
     }
 
@@ -50,13 +54,23 @@ impl Supervisor<'_> {
         feed: &Feed,
         position: Position,
         snapshot: Option<&Feed>,
+        snapshot_from: Option<Instant>,
     ) -> Result<(), SyncError> {
-        let settling = settle_forever(self.config, self.status, feed, &self.leases);
+        self.tide.begin(snapshot_from);
+        let settling = settle_forever(
+            self.config,
+            self.status,
+            feed,
+            &self.leases,
+            &self.tide,
+            self.owner,
+        );
         tokio::select! {
             biased;
             result = self.apply_units(target, feed, position, snapshot) => result?,
             error = settling => return Err(error),
             never = compare_forever(self.config, self.status) => match never {},
+            never = read_marks_forever(self.config, feed, &self.tide) => match never {},
         }
         // The stream has ended in good order: from here on the target ends its keys by itself. Not where the source or the
         // spool has failed: the next run goes on, and what was done at the source meanwhile may count on a key.
@@ -126,6 +140,10 @@ impl Supervisor<'_> {
             );
             if target.checkpoint.leased {
                 self.leases.suspect();
+            }
+            if target.checkpoint.repairs.are_unnamed() && position.offset.0 < feed.applied() {
+                // Which they were then, nobody knows any more.
+                return Err(resync("it fell back to when many keys were under repair"));
             }
             feed.rewind(position.offset.0);
             self.status.applied_offset.set(position.offset.0);

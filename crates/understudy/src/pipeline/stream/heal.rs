@@ -19,6 +19,8 @@ use crate::pipeline::repair::{self, Copies, Touched, Whole};
 const BEHIND_BYTES: u64 = 16 << 20;
 /// Between attempts to read.
 const PAUSE: Duration = Duration::from_millis(500);
+/// So many values are read at once.
+const BATCH_KEYS: usize = 1000;
 /// How long the source may take to answer.
 const TIMEOUT: Duration = Duration::from_secs(60);
 /// Attempts when the stream has ended: what is not repaired then, the next run repairs.
@@ -33,7 +35,9 @@ pub(super) struct Heal<'a> {
     pub(super) held: Names,
     /// Keys whose values are in the unit that is collected.
     pub(super) placed: Names,
-    /// Their values are being read.
+    /// Those of them whose values are being read, or are read.
+    batch: Names,
+    /// They are being read.
     reading: Option<Reading<'a>>,
     /// They are read; the stream is on its way there.
     copies: Option<Copies>,
@@ -94,6 +98,17 @@ impl<'a> Heal<'a> {
     fn again(&mut self) {
         self.copies = None;
         self.reading = None;
+        self.batch = Names::default();
+    }
+
+    /// What was collected is thrown away, with the values in it, and these keys are under repair too.
+    pub(super) fn hold(&mut self, names: &Names) {
+        let placed = std::mem::take(&mut self.placed);
+        self.held.extend(&placed);
+        self.held.extend(names);
+        self.again();
+        // There may be more of them soon.
+        self.not_before = Some(Instant::now() + PAUSE);
     }
 }
 
@@ -111,7 +126,8 @@ impl<'a> StreamApplier<'a> {
         {
             return;
         }
-        let (config, names, tells_time) = (self.config, heal.held.clone(), self.tells_time);
+        heal.batch = heal.held.first(BATCH_KEYS);
+        let (config, names, tells_time) = (self.config, heal.batch.clone(), self.tells_time);
         heal.reading = Some(Box::pin(async move {
             let read = repair::read(config, names, tells_time);
             match tokio::time::timeout(TIMEOUT, read).await {
@@ -162,6 +178,7 @@ impl<'a> StreamApplier<'a> {
         }
         let end = self.input.frame_pos + len as u64;
         match &heal.copies {
+            _ if !touched.hits(&heal.batch) => {}
             Some(copies) if end <= copies.offset => {}
             // The moment they were read lies within a transaction: there is no place for them.
             Some(_) => heal.again(),
@@ -223,7 +240,9 @@ impl<'a> StreamApplier<'a> {
         self.say(&[b"SELECT", stream_db.0.to_string().as_bytes()])?;
         self.next
             .set_end(self.input.frame_pos, stream_db, unix_ms());
-        self.heal.placed = std::mem::take(&mut self.heal.held);
+        let batch = std::mem::take(&mut self.heal.batch);
+        self.heal.held.remove(&batch);
+        self.heal.placed.extend(&batch);
         Ok(())
     }
 
@@ -245,8 +264,11 @@ impl<'a> StreamApplier<'a> {
         let outcome = self
             .rewriter
             .command(&frame, args, now_ms, &mut self.scratch);
+        // The unit may end where the one before has ended: only what comes behind it shows that it is applied.
+        let from = self.input.frame_pos + 1;
         for granted in self.rewriter.granted() {
-            self.leases.note(granted.db.0, granted.key, granted.at_ms);
+            self.leases
+                .note(granted.db.0, granted.key, granted.at_ms, from);
         }
         match outcome {
             Ok(Outcome::Forward { .. }) => self.next.forward(db, &frame),
@@ -325,6 +347,7 @@ impl<'a> StreamApplier<'a> {
         input.at_ms = end.received_ms;
         self.input = input;
         self.rewriter = self.rewriter_at(end.db);
+        self.late.forget();
         self.choose_lease();
         self.next = Unit::default();
         self.next.set_end(end.offset, end.db, end.received_ms);
@@ -369,15 +392,17 @@ impl<'a> StreamApplier<'a> {
         if names.is_empty() {
             return;
         }
-        self.repairs.remove(names);
+        // What was put in place may have come to differ again since.
+        let mut done = names.clone();
+        done.remove(&self.heal.held);
+        self.repairs.remove(&done);
         self.status.repairs.add(names.len() as u64);
         tracing::info!(keys = names.len(), "repaired: as at the source again");
         self.show_repairs();
     }
 
     pub(super) fn show_repairs(&self) {
-        let open = self.repairs.names().len();
-        self.status.repairs_open.set(open as u64);
+        self.status.repairs_open.set(self.repairs.len() as u64);
     }
 
     /// Whether, at the end of the stream, it is worth waiting for repairs.

@@ -1,0 +1,608 @@
+//! Commands that are late: what the target has ended meanwhile, and the source has saved, is copied again.
+//!
+//! The target ends keys by its own clock. Where we were away (killed, stopped, cut off), or it was, it may have ended a
+//! key that the source has given another life meanwhile: PERSIST or a later PEXPIREAT then find nothing, or what
+//! commands before them made anew in part. So before a unit of late commands goes out (see [`Tide`]), the target is
+//! asked about the keys that are saved in it, and about those that others are made from. Who is missing, or has no expiry
+//! that could be changed, is in doubt and is repaired (see [`super::super::repair`]) as a key that differs. A key that was
+//! rightly made anew looks the same; it is copied in vain, which does no harm. What is overwritten or removed as a whole in
+//! what is late is in no doubt afterwards. The same goes for the fields of a hash that have expiries of their own.
+//!
+//! A key that is not saved needs nothing: whatever is left of it ends with the DEL that follows.
+
+use std::collections::HashMap;
+use std::hash::{BuildHasher, Hasher, RandomState};
+use std::time::Duration;
+
+use bytes::Bytes;
+use resp::{Arg, ErrorCode, Value};
+use rewrite::{CommandId, Table};
+use tokio::time::Instant;
+
+use super::{End, Input, StreamApplier, Unit};
+use crate::checkpoint::{Names, Phase};
+use crate::client::Client;
+use crate::config::{Config, ExistingKeys};
+use crate::error::{Class, Side, SyncError};
+use crate::pipeline::repair::{self, Touched};
+use crate::pipeline::tide::Tide;
+use crate::status::Number;
+
+/// What has no more than this left may end before the unit arrives.
+const MARGIN_MS: i64 = 2_000;
+/// What has no more than this left, and gets no other life, may end while the answer is taken to hold.
+const MARGIN_READ_MS: i64 = 12_000;
+/// For so long an answer holds: no expiry is written without a lease that is nearer than this.
+const KNOWN: Duration = Duration::from_secs(10);
+/// So many answers are remembered; whoever is forgotten is asked about again.
+const KNOWN_MAX: usize = 200_000;
+
+/// What a command does to the life of keys.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Role {
+    /// Nothing that outlives their end.
+    Plain,
+    /// Its key gets another life.
+    Saves,
+    /// Its keys do not depend on what they were.
+    Overwrites,
+    /// It takes something out of the first key into another one,
+    ReadsFirst,
+    /// out of all but the first,
+    ReadsRest,
+    /// out of any.
+    ReadsAll,
+    /// Fields of its hash get another life.
+    SavesFields,
+    /// Fields of its hash do not depend on what they were; they stand from this word on, this far apart.
+    OverwritesFields(usize, usize),
+}
+
+const ROLES: [(&[&str], Role); 9] = [
+    (
+        &[
+            "expire",
+            "expireat",
+            "pexpire",
+            "pexpireat",
+            "persist",
+            "getex",
+        ],
+        Role::Saves,
+    ),
+    (
+        &[
+            "del", "getdel", "getset", "mset", "msetex", "psetex", "restore", "set", "setex",
+            "unlink",
+        ],
+        Role::Overwrites,
+    ),
+    (
+        &[
+            "blmove",
+            "brpoplpush",
+            "copy",
+            "lmove",
+            "move",
+            "rename",
+            "renamenx",
+            "rpoplpush",
+            "smove",
+        ],
+        Role::ReadsFirst,
+    ),
+    (
+        &[
+            "bitop",
+            "geosearchstore",
+            "sdiffstore",
+            "sinterstore",
+            "sunionstore",
+            "zdiffstore",
+            "zinterstore",
+            "zrangestore",
+            "zunionstore",
+        ],
+        Role::ReadsRest,
+    ),
+    (
+        &["georadius", "georadiusbymember", "pfmerge", "sort"],
+        Role::ReadsAll,
+    ),
+    (
+        &[
+            "hexpire",
+            "hexpireat",
+            "hgetex",
+            "hpersist",
+            "hpexpire",
+            "hpexpireat",
+        ],
+        Role::SavesFields,
+    ),
+    (&["hset", "hmset"], Role::OverwritesFields(2, 2)),
+    (&["hdel"], Role::OverwritesFields(2, 1)),
+    (&["hsetnx"], Role::OverwritesFields(2, 2)),
+];
+
+/// What the target is asked before a unit goes out.
+#[derive(Debug)]
+struct Ask {
+    /// Where its command ends in the stream.
+    end: u64,
+    db: u32,
+    key: Bytes,
+    /// Of a hash.
+    fields: Vec<Bytes>,
+    /// What is in doubt with it.
+    names: Names,
+}
+
+impl Ask {
+    /// Others are made from it.
+    fn is_read(&self) -> bool {
+        self.names.len() > 1
+    }
+}
+
+/// What one connection to the target knows of late commands.
+pub(super) struct Late<'a> {
+    tide: &'a Tide,
+    /// By id; empty where keys that differ are not to be repaired, or where the copy is not one of all keys.
+    roles: Vec<Role>,
+    /// What is collected now is late.
+    is_late: bool,
+    asks: Vec<Ask>,
+    /// Hashes of keys and fields that are as at the source, until then.
+    known: HashMap<u64, Instant>,
+    state: RandomState,
+    client: Option<Client>,
+}
+
+impl<'a> Late<'a> {
+    pub(super) fn new(config: &Config, table: &Table, tide: &'a Tide) -> Self {
+        let is_whole = config.source.sync_rdb && config.target.existing != ExistingKeys::Skip;
+        let mut roles = Vec::new();
+        if is_whole && config.repair {
+            roles = vec![Role::Plain; table.len()];
+            for (names, role) in ROLES {
+                for id in names.iter().filter_map(|name| table.find(name.as_bytes())) {
+                    if let Some(known) = roles.get_mut(usize::from(id.0)) {
+                        *known = role;
+                    }
+                }
+            }
+        }
+        Self {
+            tide,
+            roles,
+            is_late: true,
+            asks: Vec::new(),
+            known: HashMap::new(),
+            state: RandomState::new(),
+            client: None,
+        }
+    }
+
+    /// What is collected from here on begins at this offset; whether it may be behind.
+    pub(super) fn begin(&mut self, offset: u64) -> bool {
+        self.is_late = self.tide.is_late(offset);
+        self.is_late || self.tide.has_grace()
+    }
+
+    /// What was collected is thrown away.
+    pub(super) fn forget(&mut self) {
+        self.asks.clear();
+        self.known.clear();
+    }
+
+    fn hash(&self, db: u32, key: &[u8], field: Option<&[u8]>) -> u64 {
+        let mut hasher = self.state.build_hasher();
+        hasher.write_u32(db);
+        hasher.write_usize(key.len());
+        hasher.write(key);
+        if let Some(field) = field {
+            hasher.write_u8(1);
+            hasher.write(field);
+        }
+        hasher.finish()
+    }
+
+    /// Remembers it; whether it was known.
+    fn learn(&mut self, hash: u64) -> bool {
+        if !self.is_late {
+            return false;
+        }
+        if self.known.len() >= KNOWN_MAX {
+            self.known.clear();
+        }
+        let now = Instant::now();
+        let until = self.known.insert(hash, now + KNOWN);
+        until.is_some_and(|until| until > now)
+    }
+
+    fn knows(&self, hash: u64) -> bool {
+        self.known
+            .get(&hash)
+            .is_some_and(|until| *until > Instant::now())
+    }
+
+    /// Looks at a command that was put into the unit, and ends there in the stream.
+    pub(super) fn collect(
+        &mut self,
+        table: &Table,
+        id: CommandId,
+        db: u32,
+        frame: &[u8],
+        args: &[Arg],
+        end: u64,
+    ) {
+        let role = self.roles.get(usize::from(id.0)).copied();
+        let role = role.unwrap_or(Role::Plain);
+        let word = |at: usize| args.get(at).map_or(&[][..], |arg| arg.of(frame));
+        let keeps = || (3..args.len()).any(|at| word(at).eq_ignore_ascii_case(b"keepttl"));
+        let places = || {
+            let mut places = Vec::new();
+            if let Some(command) = table.command(id) {
+                rewrite::keys_of(command, frame, args, &mut places);
+            }
+            places
+        };
+        match role {
+            Role::Plain => {}
+            Role::Overwrites if !self.is_late || keeps() => {}
+            Role::Overwrites => {
+                for place in places() {
+                    let hash = self.hash(db, word(place), None);
+                    self.learn(hash);
+                }
+            }
+            Role::OverwritesFields(from, step) if self.is_late => {
+                for at in (from..args.len()).step_by(step) {
+                    let hash = self.hash(db, word(1), Some(word(at)));
+                    self.learn(hash);
+                }
+            }
+            Role::OverwritesFields(..) => {}
+            Role::Saves => self.ask_of(db, word(1), end, || {
+                let mut names = Names::default();
+                names.insert(db, Bytes::copy_from_slice(word(1)));
+                names
+            }),
+            Role::ReadsFirst | Role::ReadsRest | Role::ReadsAll => {
+                let places = places();
+                // SORT and the like may only read.
+                if role == Role::ReadsAll && places.len() < 2 {
+                    return;
+                }
+                let inputs = match role {
+                    Role::ReadsFirst => places.get(..1),
+                    Role::ReadsRest => places.get(1..),
+                    _ => Some(places.as_slice()),
+                };
+                for place in inputs.unwrap_or_default() {
+                    self.ask_of(db, word(*place), end, || {
+                        Touched::by(table, db, frame, args).names
+                    });
+                }
+            }
+            Role::SavesFields => {
+                let at = (2..args.len()).find(|at| word(*at).eq_ignore_ascii_case(b"fields"));
+                let key = word(1);
+                if self.knows(self.hash(db, key, None)) {
+                    return;
+                }
+                let mut fields = Vec::new();
+                for at in at.map_or(args.len(), |at| at + 2)..args.len() {
+                    let hash = self.hash(db, key, Some(word(at)));
+                    if !self.learn(hash) {
+                        fields.push(Bytes::copy_from_slice(word(at)));
+                    }
+                }
+                if !fields.is_empty() {
+                    let key = Bytes::copy_from_slice(key);
+                    let mut names = Names::default();
+                    names.insert(db, key.clone());
+                    self.asks.push(Ask {
+                        end,
+                        db,
+                        key,
+                        fields,
+                        names,
+                    });
+                }
+            }
+        }
+    }
+
+    fn ask_of(&mut self, db: u32, key: &[u8], end: u64, names: impl FnOnce() -> Names) {
+        let hash = self.hash(db, key, None);
+        if !self.learn(hash) {
+            self.asks.push(Ask {
+                end,
+                db,
+                key: Bytes::copy_from_slice(key),
+                fields: Vec::new(),
+                names: names(),
+            });
+        }
+    }
+
+    /// What is to be asked before a unit goes out that begins and ends there; nothing if it is not late.
+    fn take(&mut self, begin: u64, end: u64) -> Vec<Ask> {
+        // What is in a transaction of which the end has not come goes with a later unit.
+        let later = self.asks.iter().position(|ask| ask.end > end);
+        let rest = self.asks.split_off(later.unwrap_or(self.asks.len()));
+        let asks = std::mem::replace(&mut self.asks, rest);
+        if asks.is_empty() || self.tide.is_late(begin) {
+            return asks;
+        }
+        self.known = HashMap::new();
+        Vec::new()
+    }
+
+    /// Asks the target; gives what is in doubt. What it does not let us ask is counted in `unchecked`.
+    async fn ask(
+        &mut self,
+        config: &Config,
+        asks: &[Ask],
+        unchecked: &Number,
+    ) -> Result<Names, SyncError> {
+        let mut client = match self.client.take() {
+            Some(client) => client,
+            None => Client::connect(&config.target.endpoint, Side::Target).await?,
+        };
+        let (mut commands, mut places): (Vec<Vec<&[u8]>>, _) = (Vec::new(), Vec::new());
+        let dbs: Vec<String> = asks.iter().map(|ask| ask.db.to_string()).collect();
+        let counts: Vec<String> = asks
+            .iter()
+            .map(|ask| ask.fields.len().to_string())
+            .collect();
+        let mut selected = None;
+        for ((ask, db), count) in asks.iter().zip(&dbs).zip(&counts) {
+            if selected.replace(ask.db) != Some(ask.db) {
+                commands.push(vec![b"SELECT", db.as_bytes()]);
+            }
+            places.push(commands.len());
+            if ask.fields.is_empty() {
+                commands.push(vec![b"PTTL", &ask.key]);
+            } else {
+                let mut argv: Vec<&[u8]> = vec![b"HPTTL", &ask.key, b"FIELDS", count.as_bytes()];
+                argv.extend(ask.fields.iter().map(|field| &field[..]));
+                commands.push(argv);
+            }
+        }
+        let replies = client.ask_all(&commands).await?;
+        for (reply, argv) in replies.iter().zip(&commands) {
+            match reply {
+                Value::Error(error) if error.code == ErrorCode::WrongType => {}
+                Value::Error(error) => {
+                    let (is_barred, error) =
+                        (error.code == ErrorCode::NoPerm, client.refused(argv, error));
+                    if !is_barred {
+                        return Err(error);
+                    }
+                    if !self.tide.has_told.replace(true) {
+                        tracing::error!(%error, "the target may have ended keys during an outage, and cannot be asked about them");
+                    }
+                }
+                _ => {}
+            }
+        }
+        let mut names = Names::default();
+        for (ask, place) in asks.iter().zip(places) {
+            let is_well = match replies.get(place) {
+                Some(Value::Error(error)) if error.code == ErrorCode::NoPerm => {
+                    unchecked.add(ask.names.len() as u64);
+                    true
+                }
+                Some(Value::Array(fields)) => fields.iter().all(|left| lives_on(left, MARGIN_MS)),
+                // That what others are made from has no expiry is nothing strange.
+                Some(left) if ask.is_read() => {
+                    *left == Value::Int(-1) || lives_on(left, MARGIN_READ_MS)
+                }
+                Some(left) => lives_on(left, MARGIN_MS),
+                None => false,
+            };
+            if !is_well {
+                names.extend(&ask.names);
+            }
+        }
+        self.client = Some(client);
+        Ok(names)
+    }
+}
+
+/// Whether it has an expiry, which is not too near.
+fn lives_on(left: &Value, margin_ms: i64) -> bool {
+    matches!(left, Value::Int(left_ms) if *left_ms > margin_ms)
+}
+
+impl StreamApplier<'_> {
+    /// Before the unit goes out: whether keys in it are in doubt. Then they are under repair from here on, and what was
+    /// collected is collected anew.
+    pub(super) async fn doubts(&mut self, end: End) -> Result<bool, SyncError> {
+        let Phase::Stream(position) = self.target.checkpoint.phase else {
+            return Ok(false);
+        };
+        let asks = self.late.take(position.offset.0, end.offset);
+        if asks.is_empty() {
+            return Ok(false);
+        }
+        let mut names = Names::default();
+        let unchecked = &self.status.unchecked;
+        let asked = self.late.ask(self.config, &asks, unchecked).await?;
+        for (db, key) in asked.iter() {
+            if repair::is_copied(self.config, db, key) {
+                names.insert(db, key.clone());
+            }
+        }
+        if names.is_empty() {
+            return Ok(false);
+        }
+        if !self.can_be_read(&names).await || !self.repairs.add_doubtful(&names) {
+            self.status.unchecked.add(names.len() as u64);
+            return Ok(false);
+        }
+        if !self.late.tide.has_told.replace(true) {
+            tracing::warn!(
+                keys = names.len(),
+                "what is applied now was done at the source some time ago, and the target may have ended keys meanwhile that were saved there: they are copied again"
+            );
+        }
+        self.status.doubtful.add(names.len() as u64);
+        // What was collected was meant for a target without a flaw.
+        let mut input = Input::at(position.offset.0);
+        input.ends = self.input.ends;
+        input.at_ms = end.received_ms;
+        self.input = input;
+        self.rewriter = self.rewriter_at(rewrite::Db(position.db));
+        self.late.forget();
+        self.choose_lease();
+        self.next = Unit::default();
+        self.next
+            .set_end(position.offset.0, rewrite::Db(position.db), end.received_ms);
+        self.heal.hold(&names);
+        self.show_repairs();
+        Ok(true)
+    }
+
+    /// Whether the source lets us read keys. A mere doubt is no reason to end the link where it does not.
+    async fn can_be_read(&self, names: &Names) -> bool {
+        let can_read = &self.late.tide.can_read;
+        if can_read.get() {
+            return true;
+        }
+        match repair::read(self.config, names.first(1), self.tells_time).await {
+            Err(error) if error.class == Class::Stop => {
+                if !self.late.tide.has_told.replace(true) {
+                    tracing::error!(%error, "the target may have ended keys that were saved at the source during an outage, and they cannot be copied again");
+                }
+                return false;
+            }
+            Err(_) => {}
+            Ok(_) => can_read.set(true),
+        }
+        true
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use super::*;
+
+    fn config() -> Config {
+        let text = "[sync_reader]\naddress = \"s:1\"\n[redis_writer]\naddress = \"t:1\"\n";
+        Config::parse(Path::new("test.toml"), text).unwrap()
+    }
+
+    /// The questions about late commands, each behind its database.
+    fn asks(commands: &[(u32, &str)]) -> Vec<String> {
+        let (table, tide) = (Table::new(), Tide::default());
+        let mut late = Late::new(&config(), &table, &tide);
+        late.begin(0);
+        for (db, words) in commands {
+            let argv: Vec<&[u8]> = words.split(' ').map(str::as_bytes).collect();
+            let mut frame = Vec::new();
+            resp::encode::command(&mut frame, &argv);
+            let mut decoder = resp::CommandDecoder::new(resp::Limits::default());
+            decoder.poll(&frame).unwrap().unwrap();
+            let id = table.find(&argv[0].to_ascii_lowercase()).unwrap();
+            late.collect(&table, id, *db, &frame, decoder.args(), 10);
+        }
+        let text = |bytes: &Bytes| String::from_utf8_lossy(bytes).into_owned();
+        let asks = late.take(0, 10);
+        asks.iter()
+            .map(|ask| {
+                let fields = ask.fields.iter().map(|field| format!(".{}", text(field)));
+                let fields: String = fields.collect();
+                let names = ask
+                    .names
+                    .iter()
+                    .map(|(db, key)| format!("{db}{}", text(key)));
+                let names: Vec<String> = names.collect();
+                format!("{}{}{fields}>{}", ask.db, text(&ask.key), names.join(","))
+            })
+            .collect()
+    }
+
+    #[tokio::test]
+    async fn who_is_saved_or_read_is_asked_about_once() {
+        assert_eq!(
+            asks(&[
+                (0, "PERSIST a"),
+                (0, "pexpireat a 5"),
+                (3, "PEXPIREAT a 5"),
+                (0, "INCR b")
+            ]),
+            ["0a>0a", "3a>3a"]
+        );
+        assert_eq!(asks(&[(0, "RENAME a b")]), ["0a>0a,0b"]);
+        assert_eq!(
+            asks(&[(0, "SUNIONSTORE d a b")]),
+            ["0a>0a,0b,0d", "0b>0a,0b,0d"]
+        );
+        assert_eq!(asks(&[(1, "MOVE a 2")]), ["1a>1a,2a"]);
+        assert_eq!(
+            asks(&[(0, "SORT a BY nosort STORE d")]),
+            ["0a>0a,0d", "0d>0a,0d"]
+        );
+        assert!(asks(&[(0, "SORT a"), (0, "APPEND a x"), (0, "LPOP a")]).is_empty());
+    }
+
+    #[tokio::test]
+    async fn who_is_overwritten_is_in_no_doubt() {
+        let written = [
+            "SET a 1",
+            "DEL a",
+            "MSET b 1 a 2",
+            "GETDEL a",
+            "PSETEX a 5 x",
+        ];
+        for words in written {
+            assert!(
+                asks(&[(0, words), (0, "INCR a"), (0, "PERSIST a")]).is_empty(),
+                "{words}"
+            );
+            assert_eq!(asks(&[(1, words), (0, "PERSIST a")]), ["0a>0a"]);
+        }
+        assert_eq!(asks(&[(0, "SET a 1 KEEPTTL"), (0, "PERSIST a")]), ["0a>0a"]);
+    }
+
+    #[tokio::test]
+    async fn fields_are_asked_about_by_themselves() {
+        assert_eq!(
+            asks(&[
+                (0, "HSET h f 1 g f"),
+                (0, "HPEXPIREAT h 5 FIELDS 3 f g i"),
+                (0, "HPERSIST h FIELDS 1 i")
+            ]),
+            ["0h.i>0h"]
+        );
+        assert_eq!(
+            asks(&[(0, "HINCRBY h f 1"), (0, "HPERSIST h FIELDS 1 f")]),
+            ["0h.f>0h"]
+        );
+        assert!(
+            asks(&[
+                (0, "DEL h"),
+                (0, "HSET h f 1"),
+                (0, "HPEXPIREAT h 5 FIELDS 1 f")
+            ])
+            .is_empty()
+        );
+    }
+
+    #[test]
+    fn a_copy_that_is_not_one_of_all_keys_is_not_looked_at() {
+        let mut config = config();
+        config.repair = false;
+        let (table, tide) = (Table::new(), Tide::default());
+        assert!(Late::new(&config, &table, &tide).roles.is_empty());
+        config.repair = true;
+        config.source.sync_rdb = false;
+        assert!(Late::new(&config, &table, &tide).roles.is_empty());
+    }
+}

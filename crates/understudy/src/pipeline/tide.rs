@@ -1,0 +1,163 @@
+//! How old the stream is where it is applied: marks of the source's offset, with the time at which they were read.
+//!
+//! What lies behind a mark in the stream was done at the source after the mark was read. Commands that are late, because
+//! we were away or the target was, find a target that has had time to end keys which they count on: see
+//! [`super::stream::late`].
+
+use std::cell::{Cell, RefCell};
+use std::collections::VecDeque;
+use std::convert::Infallible;
+use std::time::Duration;
+
+use replica::ReplId;
+use tokio::time::Instant;
+
+use super::lease::WINDOW_MS;
+use crate::client::{Client, Info};
+use crate::config::Config;
+use crate::error::{Side, SyncError};
+use crate::spool::Feed;
+
+/// Between two marks.
+const EVERY: Duration = Duration::from_millis(500);
+const RETRY: Duration = Duration::from_millis(500);
+/// What was done this long ago is late.
+const LATE: Duration = Duration::from_secs(2);
+/// Behind a snapshot nothing with an expiry of its own has ended for so long: what would have has a lease.
+const GRACE: Duration = Duration::from_millis(WINDOW_MS as u64 / 10 * 9);
+
+/// The marks of a link.
+#[derive(Debug, Default)]
+pub(crate) struct Tide {
+    /// The oldest first.
+    marks: RefCell<VecDeque<(Instant, u64)>>,
+    /// The source does not tell its offset: nothing is known to be late.
+    is_blind: Cell<bool>,
+    /// The stream behind a snapshot is not late before this.
+    grace_until: Cell<Option<Instant>>,
+    /// Since the stream was late, it was said what comes of it.
+    pub(super) has_told: Cell<bool>,
+    /// Keys could be read at the source once.
+    pub(super) can_read: Cell<bool>,
+}
+
+impl Tide {
+    /// A stream begins: behind a snapshot whose first key was written at `snapshot_from`, or at a checkpoint.
+    pub(crate) fn begin(&self, snapshot_from: Option<Instant>) {
+        self.marks.borrow_mut().clear();
+        self.is_blind.set(false);
+        self.grace_until.set(snapshot_from.map(|from| from + GRACE));
+    }
+
+    /// Whether what begins at this offset of the stream may have been done at the source long ago.
+    pub(super) fn is_late(&self, offset: u64) -> bool {
+        let mut marks = self.marks.borrow_mut();
+        while marks
+            .front()
+            .is_some_and(|(read, _)| read.elapsed() >= LATE)
+        {
+            marks.pop_front();
+        }
+        let is_recent = marks.front().is_some_and(|(_, mark)| *mark <= offset);
+        if self.is_blind.get() || is_recent {
+            self.end_grace();
+            self.has_told.set(false);
+            return false;
+        }
+        let has_grace = self
+            .grace_until
+            .get()
+            .is_some_and(|until| Instant::now() < until);
+        !has_grace
+    }
+
+    /// Whether the stream behind a snapshot has not caught up yet.
+    pub(super) fn has_grace(&self) -> bool {
+        self.grace_until.get().is_some()
+    }
+
+    /// The stream has caught up.
+    pub(super) fn end_grace(&self) {
+        self.grace_until.set(None);
+    }
+
+    fn note(&self, read: Instant, offset: u64) {
+        self.marks.borrow_mut().push_back((read, offset));
+    }
+}
+
+/// Reads marks as long as the link runs.
+pub(crate) async fn read_marks_forever(config: &Config, feed: &Feed, tide: &Tide) -> Infallible {
+    loop {
+        if let Err(error) = read_marks(config, feed, tide).await {
+            tracing::debug!(%error, "the source's offset is read later");
+        }
+        tokio::time::sleep(RETRY).await;
+    }
+}
+
+async fn read_marks(config: &Config, feed: &Feed, tide: &Tide) -> Result<(), SyncError> {
+    let mut source = Client::connect(&config.source.endpoint, Side::Source).await?;
+    loop {
+        let asked = Instant::now();
+        let reply = source.ask(&[b"INFO", b"replication"]).await?;
+        let info = reply.as_bytes().map(|text| Info::of(text));
+        let told = info.as_ref().and_then(|info| {
+            let replid: ReplId = info.get("master_replid")?.parse().ok()?;
+            let offset: u64 = info.get("master_repl_offset")?.parse().ok()?;
+            Some((replid, offset))
+        });
+        match told {
+            Some((replid, offset)) if replid == feed.with_log(|log| log.replid()) => {
+                tide.note(asked, offset);
+                if feed.applied() >= offset {
+                    tide.end_grace();
+                }
+            }
+            // Another history: the receiver will hear of it.
+            Some(_) => {}
+            None if !tide.is_blind.replace(true) => tracing::warn!(
+                "the source does not tell its offset (INFO replication): keys that the target ends during an outage are not looked for"
+            ),
+            None => {}
+        }
+        tokio::time::sleep(EVERY).await;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn late_is_what_no_fresh_mark_lies_before() {
+        let tide = Tide::default();
+        assert!(tide.is_late(u64::MAX));
+        tide.note(Instant::now(), 100);
+        assert!(tide.is_late(99) && !tide.is_late(100));
+        tokio::time::advance(LATE / 2).await;
+        tide.note(Instant::now(), 200);
+        assert!(
+            !tide.is_late(100),
+            "done after the first mark, a second ago"
+        );
+        tokio::time::advance(LATE / 2).await;
+        assert!(tide.is_late(199) && !tide.is_late(200));
+        tide.begin(None);
+        assert!(tide.is_late(200));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn behind_a_snapshot_nothing_is_late_until_leases_end() {
+        let tide = Tide::default();
+        tide.begin(Some(Instant::now()));
+        assert!(!tide.is_late(5));
+        tokio::time::advance(GRACE).await;
+        assert!(tide.is_late(5));
+        tide.begin(Some(Instant::now()));
+        tide.note(Instant::now(), 5);
+        assert!(tide.has_grace() && !tide.is_late(5) && !tide.has_grace());
+        tokio::time::advance(LATE).await;
+        assert!(tide.is_late(5), "it had caught up");
+    }
+}

@@ -1,0 +1,258 @@
+//! Keys and fields of hashes whose lives end at the target while nobody follows the source, and which the source has
+//! saved meanwhile: after the outage they are copied again, and every key is equal.
+
+use std::time::{Duration, Instant};
+
+use e2e::{LIMIT, Link, catch_up, full_syncs, own, source_of, wait_stream};
+use testkit::client::Argv;
+use testkit::process::wait_until;
+use testkit::proxy::{Cut, Proxy};
+use testkit::{Client, Daemon, Server, argv, oracle};
+
+/// How long the keys live at first: more than what has a lease from the beginning, so that they end at the target.
+const LIFE_MS: u64 = 18_000;
+
+/// Gives the source keys of many kinds that live for [`LIFE_MS`], and some that have no end.
+fn born() -> Vec<Argv> {
+    let mut commands = vec![
+        argv!["RPUSH", "queue", "a", "b"],
+        argv!["HSET", "user", "name", "n"],
+        argv!["SADD", "plain", "p"],
+    ];
+    for key in ["prolonged", "kept", "gone", "untouched", "moved"] {
+        commands.push(argv!["SET", key, "v", "PX", LIFE_MS]);
+    }
+    for key in ["counted", "counted:kept", "rated"] {
+        commands.push(argv!["INCRBY", key, 100]);
+        commands.push(argv!["PEXPIRE", key, LIFE_MS]);
+    }
+    for key in ["list", "list:set", "popped"] {
+        commands.push(argv!["RPUSH", key, "a", "b", "c"]);
+        commands.push(argv!["PEXPIRE", key, LIFE_MS]);
+    }
+    commands.push(argv!["SADD", "members", "x", "y"]);
+    commands.push(argv!["PEXPIRE", "members", LIFE_MS]);
+    for n in 0..300 {
+        commands.push(argv!["HSET", format!("session:{n}"), "n", n]);
+        commands.push(argv!["PEXPIRE", format!("session:{n}"), LIFE_MS]);
+    }
+    commands
+}
+
+/// What the source does to them shortly before they end.
+fn saved() -> Vec<Argv> {
+    let mut commands = vec![
+        argv!["PEXPIRE", "prolonged", 10_000_000],
+        argv!["PERSIST", "kept"],
+        argv!["INCR", "counted"],
+        argv!["PEXPIRE", "counted", 10_000_000],
+        argv!["INCR", "counted:kept"],
+        argv!["PERSIST", "counted:kept"],
+        // Its life goes on as it was, in part or as a whole.
+        argv!["INCR", "rated"],
+        argv!["RPUSH", "list", "d"],
+        argv!["PERSIST", "list"],
+        argv!["LSET", "list:set", 0, "z"],
+        argv!["PERSIST", "list:set"],
+        argv!["RPOPLPUSH", "popped", "queue"],
+        argv!["SUNIONSTORE", "union", "plain", "members"],
+        argv!["RENAME", "moved", "moved:on"],
+        argv!["PERSIST", "moved:on"],
+        argv!["DEL", "gone"],
+        argv!["INCR", "gone"],
+        argv!["PEXPIRE", "gone", 10_000_000],
+        // Keys that are new, in the pattern of every rate limiter.
+        argv!["INCR", "new"],
+        argv!["PEXPIRE", "new", 10_000_000],
+        argv!["SET", "new:set", "v"],
+        argv!["PEXPIRE", "new:set", 10_000_000],
+    ];
+    for n in 0..300 {
+        if n % 3 > 0 {
+            commands.push(argv!["HSET", format!("session:{n}"), "seen", n]);
+        }
+        commands.push(argv!["PEXPIRE", format!("session:{n}"), 10_000_000]);
+    }
+    commands
+}
+
+/// Waits until the target has ended those of `keys` that it has.
+fn wait_ended(target: &Server, keys: &[&str]) {
+    wait_until("keys to end at the target", LIMIT, || {
+        let mut client = target.client();
+        keys.iter()
+            .all(|key| testkit::client::number(&client.command(&argv!["EXISTS", key])) == Some(0))
+    });
+}
+
+const ENDED: [&str; 9] = [
+    "prolonged",
+    "kept",
+    "counted",
+    "counted:kept",
+    "list",
+    "popped",
+    "members",
+    "moved",
+    "session:0",
+];
+
+/// Sleeps until there is so much left of the first lives: the moment is what matters here.
+fn wait_until_left(from: Instant, left: Duration) {
+    let life = Duration::from_millis(LIFE_MS);
+    std::thread::sleep((life - left).saturating_sub(from.elapsed()));
+}
+
+fn doubtful(daemon: &Daemon) -> u64 {
+    own(daemon, "doubtful").unwrap_or(0)
+}
+
+/// Runs `away`, which ends what follows the source, `save` in the last moments of the keys, and `back` when they have
+/// ended at the target.
+fn outage(
+    source: &Server,
+    target: &Server,
+    daemon: &mut Daemon,
+    away: impl FnOnce(&mut Daemon),
+    back: impl FnOnce(&mut Daemon),
+) {
+    wait_stream(daemon);
+    let mut client = source.client();
+    let from = Instant::now();
+    client.commands(&born());
+    catch_up(daemon, source);
+    away(daemon);
+    wait_until_left(from, Duration::from_secs(5));
+    client.commands(&saved());
+    wait_ended(target, &ENDED);
+    back(daemon);
+    wait_stream(daemon);
+    catch_up(daemon, source);
+    oracle::assert_equal(&source.address(), &target.address());
+    assert!(doubtful(daemon) >= 200, "{}", daemon.output());
+    assert_eq!(own(daemon, "unchecked"), Some(0));
+    assert_eq!(own(daemon, "repairs_open"), Some(0));
+    assert_eq!(full_syncs(source), 1);
+    let said = "were saved there";
+    assert_eq!(
+        daemon.output().matches(said).count(),
+        1,
+        "{}",
+        daemon.output()
+    );
+}
+
+#[test]
+fn keys_saved_while_the_daemon_was_killed_are_copied_again() {
+    let (source, target) = (source_of("redis-7.0"), Server::of("redis-7.0"));
+    let mut daemon = Link::new(&source, &target).start();
+    outage(&source, &target, &mut daemon, Daemon::kill, Daemon::spawn);
+}
+
+#[test]
+fn keys_saved_while_the_daemon_was_stopped_are_copied_again() {
+    let (source, target) = (source_of("valkey-8.1"), Server::of("redis-6.2"));
+    let mut daemon = Link::new(&source, &target).start();
+    let stop = |daemon: &mut Daemon| {
+        daemon.terminate();
+        assert_eq!(daemon.wait(LIMIT), 0, "{}", daemon.output());
+    };
+    outage(&source, &target, &mut daemon, stop, Daemon::spawn);
+}
+
+#[test]
+fn keys_saved_while_the_sources_line_was_cut_are_copied_again() {
+    let (source, target) = (source_of("redis-7.0"), Server::of("redis-7.0"));
+    let proxy = Proxy::start(&source.address());
+    let mut daemon = Link::new(&source, &target).source(&proxy.address()).start();
+    let cut = |_: &mut Daemon| {
+        proxy.refuse(true);
+        proxy.cut_now(Cut::Rst);
+    };
+    outage(&source, &target, &mut daemon, cut, |_| proxy.refuse(false));
+}
+
+#[test]
+fn keys_saved_while_the_targets_line_was_cut_are_copied_again() {
+    let (source, target) = (source_of("redis-7.0"), Server::of("redis-7.0"));
+    let proxy = Proxy::start(&target.address());
+    let mut daemon = Link::new(&source, &target).target(&proxy.address()).start();
+    let cut = |_: &mut Daemon| {
+        proxy.refuse(true);
+        proxy.cut_now(Cut::Rst);
+    };
+    outage(&source, &target, &mut daemon, cut, |_| proxy.refuse(false));
+}
+
+/// Kills follow one another while what is in doubt is found and copied again.
+#[test]
+fn kills_among_the_doubts_forget_none() {
+    let (source, target) = (source_of("redis-7.0"), Server::of("redis-7.0"));
+    let mut daemon = Link::new(&source, &target).start();
+    let back = |daemon: &mut Daemon| {
+        for pause_ms in [30, 60, 90, 120, 200, 400] {
+            daemon.spawn();
+            std::thread::sleep(Duration::from_millis(pause_ms));
+            daemon.kill();
+        }
+        daemon.spawn();
+    };
+    wait_stream(&mut daemon);
+    let mut client = source.client();
+    let from = Instant::now();
+    client.commands(&born());
+    catch_up(&mut daemon, &source);
+    daemon.kill();
+    wait_until_left(from, Duration::from_secs(5));
+    client.commands(&saved());
+    wait_ended(&target, &ENDED);
+    back(&mut daemon);
+    wait_stream(&mut daemon);
+    catch_up(&mut daemon, &source);
+    oracle::assert_equal(&source.address(), &target.address());
+    assert_eq!(full_syncs(&source), 1);
+}
+
+/// The fields of a hash, and the hash that ends with its last field.
+#[test]
+fn fields_saved_while_the_daemon_was_killed_are_copied_again() {
+    for engine in ["redis-8.0", "valkey-9.0"] {
+        let (source, target) = (source_of(engine), Server::of(engine));
+        let mut daemon = Link::new(&source, &target).start();
+        wait_stream(&mut daemon);
+        let mut client = source.client();
+        let from = Instant::now();
+        let life = Duration::from_secs(6);
+        let expire = |client: &mut Client, key: &str, ms: u64, field: &str| {
+            client.command(&argv!["HPEXPIRE", key, ms, "FIELDS", 1, field]);
+        };
+        for key in ["part", "whole", "kept", "counted", "new"] {
+            client.command(&argv!["HSET", key, "f", 100]);
+            if key == "part" {
+                client.command(&argv!["HSET", key, "stays", 1]);
+            }
+            if key != "new" {
+                expire(&mut client, key, 6_000, "f");
+            }
+        }
+        catch_up(&mut daemon, &source);
+        daemon.kill();
+        std::thread::sleep((life - Duration::from_secs(3)).saturating_sub(from.elapsed()));
+        for key in ["part", "whole"] {
+            expire(&mut client, key, 10_000_000, "f");
+        }
+        client.command(&argv!["HPERSIST", "kept", "FIELDS", 1, "f"]);
+        client.command(&argv!["HINCRBY", "counted", "f", 1]);
+        expire(&mut client, "counted", 10_000_000, "f");
+        client.command(&argv!["HSET", "new", "g", 1]);
+        expire(&mut client, "new", 10_000_000, "g");
+        wait_ended(&target, &["whole", "kept", "counted"]);
+        daemon.spawn();
+        wait_stream(&mut daemon);
+        catch_up(&mut daemon, &source);
+        oracle::assert_equal(&source.address(), &target.address());
+        // The field that was written in what is late is in no doubt.
+        assert_eq!(doubtful(&daemon), 4, "{}", daemon.output());
+        assert_eq!(full_syncs(&source), 1);
+    }
+}
