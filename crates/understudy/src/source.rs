@@ -218,7 +218,7 @@ impl Receiver<'_> {
             let start = Start::Resume {
                 replid: self.stream.with_log(|log| log.replid()),
                 received: ReplOffset(self.stream.end()),
-                partial: bytes::Bytes::copy_from_slice(self.conn.link.partial()),
+                partial: bytes::Bytes::copy_from_slice(&self.conn.link.partial()),
             };
             match self.reopen(start).await? {
                 Opened::Continue { conn, replid } => {

@@ -180,6 +180,8 @@ pub struct Status {
     pub repairs: Number,
     /// Keys under repair.
     pub repairs_open: Number,
+    /// What may have failed when nobody saw the answers, by what became of it.
+    pub suspects: Counters,
     /// Reconnects, by side.
     pub reconnects: Counters,
     /// Full syncs, by reason.

@@ -26,6 +26,8 @@ pub(super) enum Fault {
     SourceFails { lost: usize, down_ms: u64 },
     /// The source comes back with another history.
     SourceForgets { down_ms: u64 },
+    /// Somebody else writes a counter and a list at the target.
+    Spoil { db: u32, n: u64 },
     /// The source's backlog begins at its end.
     BacklogShrinks,
     /// A machine's disk is full, or broken, for a while.
@@ -76,6 +78,12 @@ impl Plan {
         let mut faults: Vec<(u64, Fault)> = (0..faults)
             .map(|_| (rng.below(span_ms), Self::fault(rng, machines.len() as u64)))
             .collect();
+        let keys = rng.within(1..6);
+        for _ in 0..if is_calm { 0 } else { rng.below(4) } {
+            let db = *rng.pick(&[0, 0, 0, 3, 7]);
+            let n = rng.below(keys);
+            faults.push((rng.below(span_ms), Fault::Spoil { db, n }));
+        }
         faults.sort_by_key(|(at_ms, _)| *at_ms);
         Self {
             seed,
@@ -95,7 +103,7 @@ impl Plan {
             },
             writes,
             gap_ms,
-            keys: rng.within(1..6),
+            keys,
             expiries: rng.one_in(2),
             backlog_bytes: *rng.pick(&[300, 3_000, 1 << 20, 1 << 20]),
             batch_commands: *rng.pick(&[1, 3, 20, 1000]),
@@ -169,6 +177,7 @@ impl Plan {
                     Fault::Kill { .. }
                     | Fault::PowerLoss { .. }
                     | Fault::Cut(_)
+                    | Fault::Spoil { .. }
                     | Fault::BacklogShrinks => 0,
                 }
         });

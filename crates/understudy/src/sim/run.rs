@@ -11,7 +11,7 @@ use tokio::task::LocalSet;
 
 use super::disk::Disk;
 use super::load;
-use super::oracle::{Oracle, difference};
+use super::oracle::{Oracle, Spoilt, difference};
 use super::plan::{Fault, Plan};
 use super::process::{Effect, Process};
 use super::source::{FullSyncs, Source, replid};
@@ -147,7 +147,7 @@ impl Stage {
         let now_ms = world.unix_ms() as i64;
         // Two daemons on one target may leave a lease to each other.
         let exactly = self.machines.len() == 1;
-        match difference(&source.store, &target.store, now_ms, exactly) {
+        match difference(&source.store, &target.store, now_ms, exactly, &Spoilt::new()) {
             Some(difference) => Err(format!("after a stop in good order: {difference}")),
             None => Ok(report),
         }
@@ -170,6 +170,7 @@ impl Stage {
             if now >= calm_from && !is_calm {
                 is_calm = true;
                 world.say(|| "calm from here on".to_owned());
+                load::write_spoilt(world);
                 world.weather.set(Weather::CALM);
                 for machine in &self.machines {
                     machine
@@ -218,7 +219,7 @@ impl Stage {
         let now_ms = self.world.unix_ms() as i64;
         let position = target.oracle.position(&target.store);
         position.is_some_and(|at| at.offset.0 == source.offset())
-            && difference(&source.store, &target.store, now_ms, false).is_none()
+            && difference(&source.store, &target.store, now_ms, false, &Spoilt::new()).is_none()
     }
 
     /// A machine starts its daemon, and again when it has ended.
@@ -334,6 +335,10 @@ impl Stage {
                     _ => {}
                 }
                 world.then(down_ms, |world| world.source.borrow_mut().come_up());
+            }
+            Fault::Spoil { db, n } => {
+                let keys = load::spoil(world, db, n);
+                world.say(|| format!("others write {keys:?}"));
             }
             Fault::BacklogShrinks => world.source.borrow_mut().shrink_backlog(),
             Fault::Disk {

@@ -7,7 +7,7 @@ use std::rc::Rc;
 use bytes::{Bytes, BytesMut};
 use replica::ReplId;
 use resp::{CommandDecoder, Limits, Value, encode};
-use testkit::rdb_writer::RdbWriter;
+use testkit::rdb_writer::{RdbWriter, payload};
 
 use super::oracle::Truth;
 use super::store::{Content, Store, error, next_command, ok};
@@ -19,6 +19,8 @@ struct Client {
     decoder: CommandDecoder,
     buf: BytesMut,
     stage: Stage,
+    db: u32,
+    queued: Option<Vec<Vec<Bytes>>>,
 }
 
 #[derive(Debug, PartialEq, Eq)]
@@ -111,6 +113,8 @@ impl Source {
             decoder: CommandDecoder::new(Limits::default()),
             buf: BytesMut::new(),
             stage: Stage::Client,
+            db: 0,
+            queued: None,
         };
         self.clients.insert(conn, client);
     }
@@ -251,23 +255,75 @@ impl Source {
         out: &mut Vec<u8>,
     ) {
         let mut say = |value: &Value| encode::value(out, value, encode::Protocol::Resp2);
+        match (&*argv[0].to_ascii_lowercase(), &mut client.queued) {
+            (b"exec", queued @ Some(_)) => {
+                let queued = queued.take().unwrap_or_default();
+                let answers = queued
+                    .iter()
+                    .map(|argv| self.answer(world, &mut client.db, argv))
+                    .collect();
+                say(&Value::Array(answers));
+            }
+            (_, Some(queued)) => {
+                queued.push(argv.to_vec());
+                say(&Value::Simple(Bytes::from_static(b"QUEUED")));
+            }
+            (b"multi", None) => {
+                client.queued = Some(Vec::new());
+                say(&ok());
+            }
+            (b"replconf", None) if argv[1].eq_ignore_ascii_case(b"ack") => {
+                self.acknowledged(world, client, &argv[2], out);
+            }
+            (b"replconf", None) => say(&ok()),
+            (b"psync", None) => self.psync(world, conn, client, argv, out),
+            _ => say(&self.answer(world, &mut client.db, argv)),
+        }
+    }
+
+    /// What a client may ask of it.
+    fn answer(&mut self, world: &Rc<World>, db: &mut u32, argv: &[Bytes]) -> Value {
+        let now_ms = world.unix_ms() as i64;
         match &*argv[0].to_ascii_lowercase() {
-            b"ping" => say(&Value::Simple(Bytes::from_static(b"PONG"))),
-            b"time" => say(&time(world.unix_ms() as i64)),
+            b"ping" => Value::Simple(Bytes::from_static(b"PONG")),
+            b"time" => time(now_ms),
             b"info" => {
                 let text = format!(
                     "redis_version:7.2.5\r\nredis_mode:standalone\r\nrole:master\r\nmaster_replid:{}\r\nmaster_repl_offset:{}\r\n",
                     self.replid,
                     self.offset()
                 );
-                say(&Value::Bulk(text.into()));
+                Value::Bulk(text.into())
             }
-            b"replconf" if argv[1].eq_ignore_ascii_case(b"ack") => {
-                self.acknowledged(world, client, &argv[2], out);
+            b"select" => {
+                let text = std::str::from_utf8(&argv[1]).unwrap_or_default();
+                *db = text.parse().unwrap_or(*db);
+                ok()
             }
-            b"replconf" => say(&ok()),
-            b"psync" => self.psync(world, conn, client, argv, out),
-            _ => say(&error("ERR not to be asked of a source")),
+            b"dump" => {
+                self.end_expired(*db, &argv[1], now_ms);
+                let entry = self.store.entry(*db, &argv[1]);
+                entry.map_or(Value::Null, |entry| Value::Bulk(dump(&entry.content).into()))
+            }
+            b"memory" => {
+                let entry = self.store.entry(*db, &argv[2]);
+                entry.map_or(Value::Null, |entry| {
+                    Value::Int(dump(&entry.content).len() as i64)
+                })
+            }
+            b"pexpiretime" => {
+                self.end_expired(*db, &argv[1], now_ms);
+                self.store.execute(*db, argv, now_ms)
+            }
+            _ => error("ERR not to be asked of a source"),
+        }
+    }
+
+    /// A master ends a key that has expired before anything else is done to it.
+    pub(super) fn end_expired(&mut self, db: u32, key: &[u8], now_ms: i64) {
+        if self.store.expire(db, key, now_ms) {
+            let del = vec![Bytes::from_static(b"DEL"), Bytes::copy_from_slice(key)];
+            self.propagate(db, &[del], false);
         }
     }
 
@@ -384,6 +440,19 @@ impl Source {
         }
         self.said.push((conn, out));
     }
+}
+
+/// What DUMP says.
+fn dump(content: &Content) -> Vec<u8> {
+    let mut body = RdbWriter::body();
+    match content {
+        Content::Text(text) => body.byte(0).text(text),
+        Content::List(items) => {
+            body.byte(1).len(items.len() as u64);
+            items.iter().fold(&mut body, |body, item| body.text(item))
+        }
+    };
+    payload(body.as_bytes(), 11)
 }
 
 /// All keys as an RDB file.

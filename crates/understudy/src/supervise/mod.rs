@@ -20,7 +20,7 @@ use crate::checkpoint::{Checkpoint, Phase, Position, Progress};
 use crate::client::Client;
 use crate::config::Config;
 use crate::error::{Class, Side, SyncError};
-use crate::pipeline::{Common, Leases, Repairs, stream_limits};
+use crate::pipeline::{Common, Leases, Repairs};
 use crate::source::{self, Conn, Opened, Receiver, spool_error};
 use crate::spool::{self, Feed, Keep, Log, Syncer};
 use crate::status::{self, Status};
@@ -236,6 +236,7 @@ impl Supervisor<'_> {
         let Found::Checkpoint(found) = found else {
             return Ok(from_the_start);
         };
+        let unseen_bytes = found.unseen.map_or(0, |unseen| unseen.bytes);
         let (replid, offset, snapshot) = match found.phase {
             Phase::Stream(at) => (at.replid, at.offset, None),
             Phase::Snapshot(at) => match self.spooled_snapshot(at)? {
@@ -261,11 +262,13 @@ impl Supervisor<'_> {
             return Ok((start, Some(Kept { snapshot, stream })));
         }
         tracing::info!(offset = offset.0, "going on from the target's checkpoint");
-        let stream = Log::create(dir, "stream", replid, offset.0, self.keep());
+        // Whether the commands right before it failed is not known: they are wanted once more.
+        let from = offset.0 - unseen_bytes.min(offset.0);
+        let stream = Log::create(dir, "stream", replid, from, self.keep());
         let stream = stream.map_err(spool_error)?;
         let start = Start::Resume {
             replid,
-            received: offset,
+            received: ReplOffset(from),
             partial: Bytes::new(),
         };
         Ok((start, Some(Kept { snapshot, stream })))
@@ -391,25 +394,15 @@ async fn take(
 
 /// The unfinished command at the log's end, walking from a command boundary.
 fn partial_tail(log: &mut Log, boundary: u64) -> Result<Bytes, SyncError> {
-    let mut decoder = resp::CommandDecoder::new(stream_limits());
+    let mut tail = replica::Tail::default();
     let mut pos = boundary;
-    let mut rest: Vec<u8> = Vec::new();
     while let Some(chunk) = log.read(pos).map_err(spool_error)? {
+        tail.feed(&chunk.bytes).map_err(|error| {
+            SyncError::local(format!(
+                "the spool holds no RESP behind position {pos}: {error}"
+            ))
+        })?;
         pos += chunk.bytes.len() as u64;
-        rest.extend_from_slice(&chunk.bytes);
-        let mut done = 0;
-        while let Some(frame) =
-            decoder
-                .poll(rest.get(done..).unwrap_or_default())
-                .map_err(|error| {
-                    SyncError::local(format!(
-                        "the spool holds no RESP near position {pos}: {error}"
-                    ))
-                })?
-        {
-            done += frame.len;
-        }
-        rest.drain(..done);
     }
-    Ok(Bytes::from(rest))
+    Ok(tail.partial())
 }
