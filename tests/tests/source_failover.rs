@@ -388,9 +388,7 @@ fn libraries_that_are_gone_at_the_source_are_removed_by_a_new_snapshot() {
         Server::start(&Engine::of("redis-7.0"), ServerOptions::default()),
     );
     let library = |name: &str| {
-        format!(
-            "#!lua name={name}\nredis.register_function('{name}_f', function() return 1 end)"
-        )
+        format!("#!lua name={name}\nredis.register_function('{name}_f', function() return 1 end)")
     };
     let mut client = source.client();
     for name in ["kept", "gone", "changed"] {

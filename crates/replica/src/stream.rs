@@ -51,9 +51,7 @@ impl Tail {
                 let first = fault.got.first().copied().unwrap_or_default();
                 fault.kind.unwrap_or(resp::ErrorKind::Misplaced(first))
             })?;
-            bytes = bytes
-                .get(scan.stream + scan.newlines..)
-                .unwrap_or_default();
+            bytes = bytes.get(scan.stream + scan.newlines..).unwrap_or_default();
         }
         Ok(())
     }
@@ -183,7 +181,8 @@ impl Framer {
                 Ok(None) => {
                     self.partial.extend_from_slice(rest);
                     self.came = rest.len() as u64;
-                    self.shorten().map_err(|error| fault(rest, 0, Some(error)))?;
+                    self.shorten()
+                        .map_err(|error| fault(rest, 0, Some(error)))?;
                     break;
                 }
                 Err(error) if at == 0 => return Err(fault(rest, 0, Some(error))),
@@ -209,7 +208,8 @@ impl Framer {
         let mut taken = 0;
         while let Some(rest) = chunk.get(taken..).filter(|rest| !rest.is_empty()) {
             if self.skip > 0 {
-                let skipped = usize::try_from(self.skip).map_or(rest.len(), |skip| skip.min(rest.len()));
+                let skipped =
+                    usize::try_from(self.skip).map_or(rest.len(), |skip| skip.min(rest.len()));
                 self.skip -= skipped as u64;
                 taken += skipped;
                 self.came += skipped as u64;

@@ -117,7 +117,9 @@ impl Client {
                 Err(error) => {
                     let start: Vec<u8> = self.buf.iter().take(40).copied().collect();
                     let what = if let resp::ErrorKind::Limit { got, max, .. } = error.kind {
-                        format!("the answer has {got} bytes or more, and {max} is what may be read at once")
+                        format!(
+                            "the answer has {got} bytes or more, and {max} is what may be read at once"
+                        )
                     } else if start.starts_with(&[0x15, 0x03]) {
                         "the server speaks TLS on this port; set tls = true or use its plain port"
                             .to_owned()

@@ -198,7 +198,9 @@ impl Config {
     }
 
     fn memory_share(&self, of: u64) -> usize {
-        usize::try_from(self.memory_bytes / of).unwrap_or(usize::MAX).max(MEMORY_SHARE_MIN)
+        usize::try_from(self.memory_bytes / of)
+            .unwrap_or(usize::MAX)
+            .max(MEMORY_SHARE_MIN)
     }
 
     /// Reads and checks `file`.

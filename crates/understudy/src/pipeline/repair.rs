@@ -6,7 +6,7 @@
 //! ever made from one that is wrong. The checkpoint lists the keys under repair, so that whoever goes on from it does
 //! the same; it may list too many, since a copy of the source's value is right for every key.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 
 use bytes::Bytes;
 use replica::ReplId;
@@ -31,17 +31,21 @@ fn fits(names: &Names) -> bool {
 
 /// The keys of a link that are under repair, whichever connection is on it.
 #[derive(Debug, Default)]
-pub(crate) struct Repairs(RefCell<Names>);
+pub(crate) struct Repairs {
+    open: RefCell<Names>,
+    /// The offset up to which this run has looked at the replies: what failed before it is in `open`.
+    seen: Cell<Option<u64>>,
+}
 
 impl Repairs {
     /// All of them.
     pub(super) fn names(&self) -> Names {
-        self.0.borrow().clone()
+        self.open.borrow().clone()
     }
 
     /// Adds some; whether they can be repaired at all, being so many.
     pub(super) fn add(&self, names: &Names) -> bool {
-        let mut open = self.0.borrow_mut();
+        let mut open = self.open.borrow_mut();
         open.extend(names);
         fits(&open)
     }
@@ -55,12 +59,23 @@ impl Repairs {
 
     /// These are as at the source.
     pub(super) fn remove(&self, names: &Names) {
-        self.0.borrow_mut().remove(names);
+        self.open.borrow_mut().remove(names);
+    }
+
+    /// This run has looked at all replies up to `offset`.
+    pub(super) fn set_seen(&self, offset: u64) {
+        self.seen.set(Some(offset));
+    }
+
+    /// Whether it has looked at those up to `offset`, and at no other since.
+    pub(crate) fn has_seen(&self, offset: u64) -> bool {
+        self.seen.get() == Some(offset)
     }
 
     /// Forgets all: a new snapshot begins.
     pub(crate) fn clear(&self) {
-        *self.0.borrow_mut() = Names::default();
+        *self.open.borrow_mut() = Names::default();
+        self.seen.set(None);
     }
 }
 

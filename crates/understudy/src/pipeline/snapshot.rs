@@ -201,7 +201,7 @@ impl<'a> SnapshotApplier<'a> {
                         self.decoder.feed(chunk.bytes);
                         // Memory goes at once; the disk keeps all of it until the end.
                         self.feed
-                            .with_log(|log| log.release(self.read_pos))
+                            .with_log(|log| log.release(self.read_pos, self.read_pos))
                             .map_err(spool_error)?;
                     }
                     None if self.feed.is_complete() => return Err(self.cut_short()),
@@ -530,7 +530,10 @@ impl<'a> SnapshotApplier<'a> {
 
 /// What is held whole of a snapshot (an element, a packed or an undecoded value) has to fit into memory.
 fn rdb_limits(config: &Config) -> rdb::Limits {
-    let (limits, max) = (rdb::Limits::default(), config.transaction_bytes_max() as u64);
+    let (limits, max) = (
+        rdb::Limits::default(),
+        config.transaction_bytes_max() as u64,
+    );
     rdb::Limits {
         item_bytes_max: limits.item_bytes_max.min(max),
         raw_bytes_max: limits.raw_bytes_max.min(max),

@@ -12,8 +12,8 @@ use tokio::io::AsyncReadExt;
 use tokio::time::Instant;
 
 use self::heal::{Course, Heal};
-use self::input::{Input, InputError};
 pub(super) use self::input::{Hole, Token};
+use self::input::{Input, InputError};
 use super::lease::Leases;
 use super::repair::Repairs;
 use super::unit::{End, Sealed, Unit};
@@ -403,9 +403,7 @@ impl<'a> StreamApplier<'a> {
             is_ours: false,
             placed: std::mem::take(&mut self.heal.placed),
         };
-        self.status
-            .inflight_bytes
-            .set(inflight.sealed.bytes());
+        self.status.inflight_bytes.set(inflight.sealed.bytes());
         self.status
             .inflight_commands
             .set(u64::from(inflight.sealed.commands));
@@ -546,11 +544,16 @@ impl<'a> StreamApplier<'a> {
         if let Some(snapshot) = self.snapshot.take() {
             snapshot.with_log(Log::clear).map_err(spool_error)?;
         }
+        // The next run does not know that these replies were looked at, and reads the unit once more.
+        let (began, _) = self.recalled_from.unwrap_or(self.seen);
         self.feed
-            .set_applied(inflight.end.offset)
+            .set_applied(inflight.end.offset, began)
             .map_err(spool_error)?;
         self.status.applied_offset.set(inflight.end.offset);
         self.seen = (inflight.end.offset, inflight.end.db);
+        if self.recalled_from.is_none() {
+            self.repairs.set_seen(inflight.end.offset);
+        }
         self.placed(&inflight.placed);
         self.status.inflight_bytes.set(0);
         self.status.inflight_commands.set(0);

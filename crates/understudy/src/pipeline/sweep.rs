@@ -106,7 +106,10 @@ pub(crate) async fn sweep(
     }
     let libraries = sweep_libraries(config, &mut client, keys).await?;
     if !libraries.is_empty() {
-        tracing::info!(?libraries, "removed libraries of functions that are gone at the source");
+        tracing::info!(
+            ?libraries,
+            "removed libraries of functions that are gone at the source"
+        );
     }
     Ok(stale.len() as u64)
 }

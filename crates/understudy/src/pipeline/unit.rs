@@ -438,13 +438,20 @@ mod tests {
         assert_eq!(sealed.bytes(), sealed.out.len() as u64 + 10_070);
         let text = filled(&sealed);
         assert!(
-            text.contains("a\r\n<5000>\r\n$1\r\nb\r\n<70>\r\n$1\r\nc\r\n<5000>\r\n*3\r\n$3\r\nSET\r\n$1\r\nK"),
+            text.contains(
+                "a\r\n<5000>\r\n$1\r\nb\r\n<70>\r\n$1\r\nc\r\n<5000>\r\n*3\r\n$3\r\nSET\r\n$1\r\nK"
+            ),
             "{text:?}"
         );
         next.end_transaction();
         next.set_end(20, Db(2), 1);
         let text = filled(&next.close(b"K", b"v", &mut Unit::default()));
-        assert!(text.starts_with("*2\r\n$6\r\nSELECT\r\n$1\r\n2\r\n*3\r\n$3\r\nSET\r\n$1\r\nx\r\n<70>\r\n*2"), "{text:?}");
+        assert!(
+            text.starts_with(
+                "*2\r\n$6\r\nSELECT\r\n$1\r\n2\r\n*3\r\n$3\r\nSET\r\n$1\r\nx\r\n<70>\r\n*2"
+            ),
+            "{text:?}"
+        );
         let mut unit = Unit::default();
         unit.begin_transaction();
         unit.with_holes(Db(0), &both, 1, &[a, b]);

@@ -62,7 +62,7 @@ impl Truth {
     }
 }
 
-/// Keys that are not looked at.
+/// Keys that are not compared.
 pub(super) type Spoilt = BTreeSet<(u32, Vec<u8>)>;
 
 /// Looks at the target after everything that changes it.
@@ -159,7 +159,10 @@ impl Oracle {
                     )),
                     Some(expected) => {
                         let now_ms = world.unix_ms() as i64;
-                        let difference = difference(expected, store, now_ms, false, &self.spoilt);
+                        // Keys under repair may be anything, until they are no longer named.
+                        let mut excepted = self.spoilt.clone();
+                        excepted.extend(found.repairs.iter().map(|(db, key)| (db, key.to_vec())));
+                        let difference = difference(expected, store, now_ms, false, &excepted);
                         if let Some(difference) = difference {
                             world.blame(format!("at offset {}: {difference}", at.offset.0));
                         }
@@ -176,7 +179,7 @@ pub(super) fn difference(
     target: &Store,
     now_ms: i64,
     exactly: bool,
-    spoilt: &Spoilt,
+    excepted: &Spoilt,
 ) -> Option<String> {
     let none = Keys::new();
     for db in 0..DATABASES {
@@ -186,7 +189,7 @@ pub(super) fn difference(
         );
         let names = ours.keys().chain(theirs.keys());
         for key in names.filter(|key| !key.starts_with(b"understudy:")) {
-            if !spoilt.is_empty() && spoilt.contains(&(db, key.clone())) {
+            if !excepted.is_empty() && excepted.contains(&(db, key.clone())) {
                 continue;
             }
             let what = || format!("db{db} \"{}\"", key.escape_ascii());

@@ -78,14 +78,8 @@ impl Plan {
         let mut faults: Vec<(u64, Fault)> = (0..faults)
             .map(|_| (rng.below(span_ms), Self::fault(rng, machines.len() as u64)))
             .collect();
-        let keys = rng.within(1..6);
-        for _ in 0..if is_calm { 0 } else { rng.below(4) } {
-            let db = *rng.pick(&[0, 0, 0, 3, 7]);
-            let n = rng.below(keys);
-            faults.push((rng.below(span_ms), Fault::Spoil { db, n }));
-        }
         faults.sort_by_key(|(at_ms, _)| *at_ms);
-        Self {
+        let mut plan = Self {
             seed,
             weather: Weather {
                 delay_ms: *rng.pick(&[0, 1, 3, 20]),
@@ -103,7 +97,7 @@ impl Plan {
             },
             writes,
             gap_ms,
-            keys,
+            keys: rng.within(1..6),
             expiries: rng.one_in(2),
             backlog_bytes: *rng.pick(&[300, 3_000, 1 << 20, 1 << 20]),
             batch_commands: *rng.pick(&[1, 3, 20, 1000]),
@@ -114,7 +108,24 @@ impl Plan {
             machines,
             faults,
             death: None,
+        };
+        if rng.one_in(3) {
+            plan.spoil(rng, span_ms);
         }
+        plan
+    }
+
+    /// Others write at the target. Nothing expires then: a key that has ended at the target before its time is found by
+    /// no failing command.
+    fn spoil(&mut self, rng: &mut Rng, span_ms: u64) {
+        self.expiries = false;
+        for _ in 0..rng.within(1..4) {
+            let db = *rng.pick(&[0, 0, 0, 3, 7]);
+            let n = rng.below(self.keys);
+            self.faults
+                .push((rng.below(span_ms), Fault::Spoil { db, n }));
+        }
+        self.faults.sort_by_key(|(at_ms, _)| *at_ms);
     }
 
     fn fault(rng: &mut Rng, machines: u64) -> Fault {

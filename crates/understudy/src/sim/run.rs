@@ -147,7 +147,18 @@ impl Stage {
         let now_ms = world.unix_ms() as i64;
         // Two daemons on one target may leave a lease to each other.
         let exactly = self.machines.len() == 1;
-        match difference(&source.store, &target.store, now_ms, exactly, &Spoilt::new()) {
+        if let Some(Ok(left)) = target.oracle.checkpoint(&target.store)
+            && (left.unseen.is_some() || !left.repairs.is_empty())
+        {
+            return Err(format!("after a stop in good order: {left}"));
+        }
+        match difference(
+            &source.store,
+            &target.store,
+            now_ms,
+            exactly,
+            &Spoilt::new(),
+        ) {
             Some(difference) => Err(format!("after a stop in good order: {difference}")),
             None => Ok(report),
         }
@@ -218,7 +229,9 @@ impl Stage {
         let (source, target) = (self.world.source.borrow(), self.world.target.borrow());
         let now_ms = self.world.unix_ms() as i64;
         let position = target.oracle.position(&target.store);
+        let checkpoint = target.oracle.checkpoint(&target.store).and_then(Result::ok);
         position.is_some_and(|at| at.offset.0 == source.offset())
+            && checkpoint.is_some_and(|found| found.repairs.is_empty())
             && difference(&source.store, &target.store, now_ms, false, &Spoilt::new()).is_none()
     }
 
@@ -268,8 +281,8 @@ impl Stage {
     /// Whether a daemon may stop for this: service managers start it again.
     fn is_to_be_expected(&self, error: &SyncError) -> bool {
         if error.what.contains("our checkpoint is gone") {
-            // It may have fallen back to before there was one.
-            return self.has_no_checkpoint();
+            // It may have fallen back to before there was one, and another daemon begun anew since.
+            return self.has_no_checkpoint() || self.machines.len() > 1;
         }
         if error.what.contains("the target holds keys already") {
             // Two daemons may both find nothing.

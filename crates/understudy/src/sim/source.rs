@@ -303,7 +303,9 @@ impl Source {
             b"dump" => {
                 self.end_expired(*db, &argv[1], now_ms);
                 let entry = self.store.entry(*db, &argv[1]);
-                entry.map_or(Value::Null, |entry| Value::Bulk(dump(&entry.content).into()))
+                entry.map_or(Value::Null, |entry| {
+                    Value::Bulk(dump(&entry.content).into())
+                })
             }
             b"memory" => {
                 let entry = self.store.entry(*db, &argv[2]);
@@ -311,7 +313,7 @@ impl Source {
                     Value::Int(dump(&entry.content).len() as i64)
                 })
             }
-            b"pexpiretime" => {
+            b"pexpiretime" | b"pttl" => {
                 self.end_expired(*db, &argv[1], now_ms);
                 self.store.execute(*db, argv, now_ms)
             }

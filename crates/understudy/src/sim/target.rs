@@ -338,13 +338,7 @@ impl Target {
     }
 
     /// Somebody who is not the daemon replaces a key, where the daemon has begun to write.
-    pub(super) fn write_of_others(
-        &mut self,
-        world: &World,
-        db: u32,
-        key: &[u8],
-        content: Content,
-    ) {
+    pub(super) fn write_of_others(&mut self, world: &World, db: u32, key: &[u8], content: Content) {
         if !self.is_up || self.oracle.checkpoint(&self.store).is_none() {
             return;
         }

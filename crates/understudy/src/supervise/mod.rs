@@ -169,6 +169,10 @@ impl Supervisor<'_> {
                 Some(opened) => Some(opened),
                 None => contact(self.stop, attempts_max, || self.open(start.clone())).await?,
             };
+            let opened_now = match opened_now {
+                Some(opened) => self.certain(opened, kept.as_ref(), attempts_max).await?,
+                None => None,
+            };
             attempts_max = u32::MAX;
             let session = match opened_now {
                 None => return Ok(()),
@@ -197,6 +201,32 @@ impl Supervisor<'_> {
                 Next::NewHistory(answer) => opened = Some(*answer),
                 Next::Again => tokio::time::sleep(backoff.pause()).await,
             }
+        }
+    }
+
+    /// Where the stream is asked for from before our position on, and comes under a new name, our position may lie behind
+    /// the place where that history left ours: the source is asked whether it knows it.
+    async fn certain(
+        &self,
+        opened: Opened,
+        kept: Option<&Kept>,
+        attempts_max: u32,
+    ) -> Result<Option<Opened>, SyncError> {
+        let position = kept.and_then(|kept| kept.ahead);
+        let (Opened::Continue { replid, .. }, Some((ours, offset))) = (&opened, position) else {
+            return Ok(Some(opened));
+        };
+        if *replid == ours {
+            return Ok(Some(opened));
+        }
+        let start = Start::Resume {
+            replid: ours,
+            received: offset,
+            partial: Bytes::new(),
+        };
+        match contact(self.stop, attempts_max, || self.open(start.clone())).await? {
+            Some(Opened::Continue { .. }) => Ok(Some(opened)),
+            answer => Ok(answer),
         }
     }
 
@@ -259,7 +289,13 @@ impl Supervisor<'_> {
                 received: ReplOffset(spooled),
                 partial,
             };
-            return Ok((start, Some(Kept { snapshot, stream })));
+            let ahead = None;
+            let kept = Kept {
+                snapshot,
+                stream,
+                ahead,
+            };
+            return Ok((start, Some(kept)));
         }
         tracing::info!(offset = offset.0, "going on from the target's checkpoint");
         // Whether the commands right before it failed is not known: they are wanted once more.
@@ -271,7 +307,12 @@ impl Supervisor<'_> {
             received: ReplOffset(from),
             partial: Bytes::new(),
         };
-        Ok((start, Some(Kept { snapshot, stream })))
+        let kept = Kept {
+            snapshot,
+            stream,
+            ahead: (from < offset.0).then_some((replid, offset)),
+        };
+        Ok((start, Some(kept)))
     }
 
     /// The snapshot that is being applied, if all of it is in the spool. An older one of the same history may lie
@@ -293,6 +334,7 @@ impl Supervisor<'_> {
         let Some(Kept {
             snapshot,
             mut stream,
+            ..
         }) = kept
         else {
             let what = "the source continued a history that nobody asked for";
@@ -372,6 +414,8 @@ struct Kept {
     /// The snapshot, where it is not applied to its end.
     snapshot: Option<Log>,
     stream: Log,
+    /// Our position, where the stream is to begin before it.
+    ahead: Option<(ReplId, ReplOffset)>,
 }
 
 /// Takes the target with the checkpoint that `make` makes of what is found, its epoch raised.

@@ -38,7 +38,7 @@ impl Supervisor<'_> {
             }
             Ended::Received(Ok(answer)) => Ok(Next::NewHistory(answer)),
             Ended::Received(Err(error)) if error.class == Class::Resync => {
-                tracing::warn!(%error, "the snapshot broke off; asking for another one");
+                tracing::warn!(%error, "the source is asked anew");
                 self.status.reconnects.add("source", 1);
                 Ok(Next::Again)
             }

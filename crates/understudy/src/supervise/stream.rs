@@ -118,7 +118,9 @@ impl Supervisor<'_> {
             }
             let kept = feed.with_log(|log| log.start()..=log.end());
             let is_known = feed.with_log(|log| log.knows(position.replid));
-            let unseen_bytes = target.checkpoint.unseen.map_or(0, |unseen| unseen.bytes);
+            let unseen = target.checkpoint.unseen;
+            let unseen = unseen.filter(|_| !self.repairs.has_seen(position.offset.0));
+            let unseen_bytes = unseen.map_or(0, |unseen| unseen.bytes);
             let from = position.offset.0.saturating_sub(unseen_bytes);
             if !is_known || !kept.contains(&position.offset.0) || !kept.contains(&from) {
                 return Err(resync("its checkpoint is outside of what is kept here"));

@@ -349,7 +349,10 @@ mod tests {
     #[test]
     fn what_does_not_fit_is_an_error_before_it_comes() {
         let mut input = Input::at(0, MAX);
-        let head = format!("*3\r\n$7\r\nRESTORE\r\n$1\r\nk\r\n$1\r\n0\r\n${}\r\n", MAX + 1);
+        let head = format!(
+            "*3\r\n$7\r\nRESTORE\r\n$1\r\nk\r\n$1\r\n0\r\n${}\r\n",
+            MAX + 1
+        );
         input.current = Bytes::from(head.replace("*3", "*5"));
         assert!(matches!(input.poll(), Err(InputError::TooLarge(bytes)) if bytes > MAX as u64));
         assert_eq!(input.name(), "RESTORE k");

@@ -124,6 +124,11 @@ impl StreamApplier<'_> {
             return Ok(());
         };
         let (position, db) = self.seen;
+        if self.repairs.has_seen(position) {
+            // By this run, over an earlier connection; the checkpoint does not say so.
+            self.tells_unseen = true;
+            return Ok(());
+        }
         let from = position.saturating_sub(unseen.bytes);
         // Without a spool it comes from the source.
         while self.feed.end() < position {
@@ -132,6 +137,8 @@ impl StreamApplier<'_> {
             }
             self.feed.changed().await;
         }
+        // Said at the target at once, so that the next kill finds it said.
+        self.next.set_end(position, db, crate::clock::unix_ms());
         let kept = self.feed.with_log(|log| log.start());
         if from < kept {
             self.status.suspects.add("forgotten", 1);
@@ -163,10 +170,11 @@ impl StreamApplier<'_> {
                 Err(error) => return Err(self.not_a_command(&input, &error)),
             }
         }
-        self.suspect(suspects, (from, rewrite::Db(unseen.db))).await?;
-        // Said at the target at once, so that the next kill finds it said.
-        self.next
-            .set_end(position, db, crate::clock::unix_ms());
+        self.suspect(suspects, (from, rewrite::Db(unseen.db)))
+            .await?;
+        if self.recalled_from.is_none() {
+            self.repairs.set_seen(position);
+        }
         Ok(())
     }
 
