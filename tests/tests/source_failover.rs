@@ -394,7 +394,9 @@ fn libraries_that_are_gone_at_the_source_are_removed_by_a_new_snapshot() {
     for name in ["kept", "gone", "changed"] {
         client.command(&argv!["FUNCTION", "LOAD", library(name)]);
     }
-    workload::fill(&mut client, rng().number(), 200);
+    for key in 0..100 {
+        client.command(&argv!["SET", format!("key:{key}"), key]);
+    }
     let mut daemon = Link::new(&source, &target).start();
     wait_stream(&mut daemon);
     catch_up(&mut daemon, &source);
