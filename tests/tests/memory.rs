@@ -171,7 +171,10 @@ fn large_values_in_the_stream_stay_on_disk() {
     peaks.push(peak(&daemon));
     oracle::assert_equal(&source.address(), &target.address());
     assert_eq!(full_syncs(&source), 1);
-    assert!(peaks.iter().all(|peak| *peak < SMALL_MIB * MIB), "{peaks:?}");
+    assert!(
+        peaks.iter().all(|peak| *peak < SMALL_MIB * MIB),
+        "{peaks:?}"
+    );
 }
 
 #[test]
@@ -202,7 +205,11 @@ fn a_command_that_does_not_fit_is_named_with_the_mend() {
     client.command(&argv!["SET", "last", 1]);
     assert_eq!(daemon.wait(LIMIT), 5, "{}", daemon.output());
     let output = daemon.output();
-    for word in ["RESTORE restored", "does not fit into memory", "set limits.memory to"] {
+    for word in [
+        "RESTORE restored",
+        "does not fit into memory",
+        "set limits.memory to",
+    ] {
         assert!(output.contains(word), "no {word:?} in\n{output}");
     }
     let roomy = Link::new(&source, &target).with("limits", "memory = \"256mb\"");
