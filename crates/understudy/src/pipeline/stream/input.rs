@@ -243,7 +243,7 @@ fn is_only_data(name: &[u8], at: usize) -> bool {
     match &*lower {
         b"set" | b"setnx" | b"getset" | b"append" => at == 2,
         b"setex" | b"psetex" | b"setrange" | b"lset" | b"lrem" => at == 3,
-        b"mset" | b"msetnx" => at >= 2 && at % 2 == 0,
+        b"mset" | b"msetnx" => at >= 2 && at.is_multiple_of(2),
         b"lpush" | b"rpush" | b"lpushx" | b"rpushx" | b"sadd" | b"srem" => at >= 2,
         b"hset" | b"hmset" | b"hsetnx" => at >= 2,
         b"linsert" => at >= 3,
@@ -330,7 +330,7 @@ mod tests {
                 b"".to_vec(),
             ],
             // Its only word behind the name is a key, so it is held.
-            vec![b"DEL".to_vec(), large.clone()],
+            vec![b"DEL".to_vec(), large],
             vec![b"SET".to_vec(), b"a".to_vec(), larger, b"KEEPTTL".to_vec()],
         ];
         let mut stream = Vec::new();
