@@ -101,16 +101,16 @@ pub(super) fn spoil(world: &World, db: u32, n: u64) -> [(u32, String); 2] {
     [(db, counter), (db, list)]
 }
 
-/// Writes to keys that were spoilt, so that nobody can overlook it.
-pub(super) fn write_spoilt(world: &World) {
-    let spoilt = world.target.borrow().oracle.spoilt.clone();
+/// Writes to keys that were spoilt.
+pub(super) fn write_spoilt(world: &World, spoilt: &[(u32, String)]) {
     let now_ms = world.unix_ms() as i64;
     let source = &mut *world.source.borrow_mut();
     for (db, key) in spoilt {
-        source.end_expired(db, &key, now_ms);
+        let (db, key) = (*db, key.as_bytes());
+        source.end_expired(db, key, now_ms);
         let argv = match key.starts_with(b"list") {
-            true => words(&[b"RPUSH", &key, b"last"]),
-            false => words(&[b"INCR", &key]),
+            true => words(&[b"RPUSH", key, b"last"]),
+            false => words(&[b"INCR", key]),
         };
         source.store.execute(db, &argv, now_ms);
         source.store.take_touched();

@@ -61,6 +61,8 @@ struct Stage {
     config: Config,
     machines: Vec<Machine>,
     stop: Stop,
+    /// Keys that were spoilt, which are written once more when all is calm.
+    spoilt: RefCell<Vec<(u32, String)>>,
     starts: Cell<u64>,
     first_effects: Cell<u64>,
 }
@@ -109,6 +111,7 @@ impl Stage {
             plan,
             machines,
             stop: Stop::default(),
+            spoilt: RefCell::default(),
             starts: Cell::new(0),
             first_effects: Cell::new(0),
         }
@@ -181,7 +184,7 @@ impl Stage {
             if now >= calm_from && !is_calm {
                 is_calm = true;
                 world.say(|| "calm from here on".to_owned());
-                load::write_spoilt(world);
+                load::write_spoilt(world, &self.spoilt.borrow());
                 world.weather.set(Weather::CALM);
                 for machine in &self.machines {
                     machine
@@ -352,6 +355,13 @@ impl Stage {
             Fault::Spoil { db, n } => {
                 let keys = load::spoil(world, db, n);
                 world.say(|| format!("others write {keys:?}"));
+                if n < self.plan.keys {
+                    // Nobody can overlook it in the end.
+                    self.spoilt.borrow_mut().extend(keys);
+                } else {
+                    // Nobody else writes them: this once a command fails, and never again.
+                    load::write_spoilt(world, &keys);
+                }
             }
             Fault::BacklogShrinks => world.source.borrow_mut().shrink_backlog(),
             Fault::Disk {

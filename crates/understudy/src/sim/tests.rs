@@ -149,7 +149,8 @@ fn broken_off_at_every_single_place() {
 fn an_error_that_nobody_saw_is_not_forgotten() {
     let spoil = |at_ms, n| (at_ms, Fault::Spoil { db: 0, n });
     let plan = Plan {
-        faults: vec![spoil(600, 0), spoil(600, 1), spoil(1_200, 0)],
+        // Keys that are written once, by a command that fails, and never again.
+        faults: vec![spoil(600, 7), spoil(900, 8), spoil(1_200, 9)],
         expiries: false,
         ..quiet()
     };
