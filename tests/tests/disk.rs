@@ -4,6 +4,7 @@
 use std::fs::{self, OpenOptions};
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
+use std::process::Command;
 
 use e2e::{LIMIT, Link, catch_up, full_syncs, own, phase, rng, source_of, wait_more, wait_stream};
 use testkit::process::{limit_files, wait_until};
@@ -11,6 +12,7 @@ use testkit::proxy::{Direction, Proxy};
 use testkit::{Counters, Daemon, Rng, Server, argv, oracle, workload};
 
 const FULL: &str = "the disk under the spool is full";
+const EIO: &str = "spool: Input/output error";
 const ROOM: &str = "there is room on the disk under the spool again";
 
 /// All counted, nothing twice, so many full syncs.
@@ -238,4 +240,142 @@ fn files_of_others_in_the_spool_are_left_alone() {
         assert_eq!(kept.ok().as_deref(), Some(name));
     }
     exact(daemon, counters, (&source, &target), 2);
+}
+
+/// A file system of a few hundred KiB under the spool, a real one that says ENOSPC.
+#[test]
+fn a_small_file_system_that_is_full_is_waited_for() {
+    let mut rng = rng();
+    let (source, target) = (source_of("redis-7.0"), Server::of("redis-7.0"));
+    let counters = Counters::start(&source.address(), rng.number(), 3000);
+    let link = Link::new(&source, &target).with("spool", "retain_bytes = \"64mb\"");
+    let mut daemon = Daemon::prepare(&link.text(), &["sync", "shake.toml"]);
+    let is_small = daemon.on_small_disk(1024);
+    if is_small {
+        daemon.spawn();
+    } else {
+        println!("no mount is allowed here: a limit on files stands for the small disk");
+        daemon.endure_full_disks();
+        daemon.spawn();
+        limit_files(daemon.pid(), Some(400_000));
+    }
+    daemon.wait_for("the alarm", LIMIT, |daemon| times(daemon, FULL) == 1);
+    wait_more("operations meanwhile", 1000, || counters.acknowledged());
+    assert!(daemon.is_running(), "{}", daemon.output());
+    let ledger = counters.stop();
+    if is_small {
+        daemon.make_room();
+    } else {
+        limit_files(daemon.pid(), None);
+    }
+    daemon.wait_for("room", LIMIT, |daemon| times(daemon, ROOM) >= 1);
+    catch_up(&mut daemon, &source);
+    ledger.assert_at(&target.address());
+    oracle::assert_equal(&source.address(), &target.address());
+    assert_eq!(full_syncs(&source), 1);
+}
+
+/// What makes calls of a daemon on its spool fail with EIO.
+struct Broken {
+    folder: tempfile::TempDir,
+}
+
+impl Broken {
+    fn new() -> Self {
+        let folder = tempfile::tempdir().expect("a folder");
+        let code = Path::new(env!("CARGO_MANIFEST_DIR")).join("eio.c");
+        let mut cc = Command::new("cc");
+        cc.args(["-shared", "-fPIC", "-O1", "-o"]);
+        cc.arg(folder.path().join("eio.so")).arg(code);
+        let compiled = cc.status().expect("a C compiler");
+        assert!(compiled.success(), "eio.c");
+        Self { folder }
+    }
+
+    fn start(&self, link: &Link) -> Daemon {
+        let mut daemon = Daemon::prepare(&link.text(), &["sync", "shake.toml"]);
+        let path = |name: &str| self.folder.path().join(name).display().to_string();
+        daemon.env("LD_PRELOAD", &path("eio.so"));
+        daemon.env("EIO_FLAG", &path("calls"));
+        daemon.spawn();
+        daemon
+    }
+
+    /// From now on these calls fail: read, write, sync.
+    fn fail(&self, calls: &str) {
+        fs::write(self.folder.path().join("calls"), calls).expect("write a word");
+    }
+
+    fn mend(&self) {
+        fs::remove_file(self.folder.path().join("calls")).expect("it was broken");
+    }
+}
+
+#[test]
+fn a_disk_that_cannot_be_written_ends_the_run_and_loses_nothing() {
+    let mut rng = rng();
+    let (source, target) = (source_of("redis-7.0"), Server::of("redis-7.0"));
+    let counters = Counters::start(&source.address(), rng.number(), 3000);
+    let broken = Broken::new();
+    let mut daemon = broken.start(&Link::new(&source, &target));
+    wait_stream(&mut daemon);
+    wait_more("operations", 1000, || counters.acknowledged());
+    for round in 1..=2 {
+        broken.fail("write");
+        assert_eq!(daemon.wait(LIMIT), 5, "{}", daemon.output());
+        assert!(times(&daemon, EIO) >= round, "{}", daemon.output());
+        broken.mend();
+        daemon.spawn();
+        wait_stream(&mut daemon);
+        wait_more("operations", 1000, || counters.acknowledged());
+    }
+    exact(daemon, counters, (&source, &target), 1);
+}
+
+#[test]
+fn a_disk_that_cannot_be_read_ends_the_run_and_loses_nothing() {
+    let mut rng = rng();
+    let (source, target) = (source_of("redis-7.0"), Server::of("redis-7.0"));
+    let counters = Counters::start(&source.address(), rng.number(), 3000);
+    let broken = Broken::new();
+    // The newest MiB alone is in memory.
+    let link = Link::new(&source, &target).with("limits", "memory = \"8mb\"");
+    let mut daemon = broken.start(&link);
+    wait_stream(&mut daemon);
+    target.stop();
+    let ballast = vec![b'x'; 100_000];
+    for n in 0..60 {
+        source
+            .client()
+            .command(&argv!["SET", format!("ballast:{n}"), ballast]);
+    }
+    daemon.wait_for("6 MB in the spool", LIMIT, |daemon| {
+        own(daemon, "spooled_offset")
+            .zip(own(daemon, "applied_offset"))
+            .is_some_and(|(spooled, applied)| spooled > applied + 5_000_000)
+    });
+    broken.fail("read");
+    target.cont();
+    assert_eq!(daemon.wait(LIMIT), 5, "{}", daemon.output());
+    assert!(times(&daemon, EIO) >= 1, "{}", daemon.output());
+    broken.mend();
+    daemon.spawn();
+    wait_stream(&mut daemon);
+    exact(daemon, counters, (&source, &target), 1);
+}
+
+/// What is not synced is only lost with the machine's power, and then asked of the source again.
+#[test]
+fn a_disk_that_cannot_be_synced_is_an_alarm_and_no_end() {
+    let mut rng = rng();
+    let (source, target) = (source_of("redis-7.0"), Server::of("redis-7.0"));
+    let counters = Counters::start(&source.address(), rng.number(), 1000);
+    let broken = Broken::new();
+    let mut daemon = broken.start(&Link::new(&source, &target));
+    wait_stream(&mut daemon);
+    broken.fail("sync");
+    daemon.wait_for_output("cannot sync the spool to disk", LIMIT);
+    broken.mend();
+    wait_more("operations", 500, || counters.acknowledged());
+    exact(daemon, counters, (&source, &target), 1);
 }

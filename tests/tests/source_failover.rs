@@ -10,7 +10,7 @@ use std::time::Duration;
 use e2e::{
     LIMIT, Link, catch_up, full_syncs, own, rng, source_of, wait_more, wait_stream, written,
 };
-use testkit::client::{Argv, number, text};
+use testkit::client::{Argv, items, number, text};
 use testkit::process::wait_until;
 use testkit::proxy::{Cut, Direction, Proxy};
 use testkit::{Client, Counters, Daemon, Engine, Server, ServerOptions, argv, oracle, workload};
@@ -378,4 +378,59 @@ impl Drop for Watcher {
     fn drop(&mut self) {
         self.stopped.store(true, Ordering::Relaxed);
     }
+}
+
+/// A new snapshot over an older copy takes away what is gone at the source: libraries of functions too.
+#[test]
+fn libraries_that_are_gone_at_the_source_are_removed_by_a_new_snapshot() {
+    let (source, target) = (
+        server("--repl-backlog-size 16kb"),
+        Server::start(&Engine::of("redis-7.0"), ServerOptions::default()),
+    );
+    let library = |name: &str| {
+        format!("#!lua name={name}\nredis.register_function('{name}_f', function() return 1 end)")
+    };
+    let mut client = source.client();
+    for name in ["kept", "gone", "changed"] {
+        client.command(&argv!["FUNCTION", "LOAD", library(name)]);
+    }
+    for key in 0..100 {
+        client.command(&argv!["SET", format!("key:{key}"), key]);
+    }
+    let mut daemon = Link::new(&source, &target).start();
+    wait_stream(&mut daemon);
+    catch_up(&mut daemon, &source);
+    assert_eq!(libraries(&target), ["changed", "gone", "kept"]);
+    daemon.kill();
+    client.command(&argv!["FUNCTION", "DELETE", "gone"]);
+    let code = library("changed").replace("return 1", "return 2");
+    client.command(&argv!["FUNCTION", "LOAD", "REPLACE", code]);
+    for _ in 0..400 {
+        client.command(&argv!["SET", "filler", "x".repeat(200)]);
+    }
+    daemon.spawn();
+    wait_stream(&mut daemon);
+    equal(&mut daemon, &source, &target);
+    assert_eq!(full_syncs(&source), 2);
+    assert_eq!(libraries(&target), ["changed", "kept"]);
+    let answer = target.client().command(&argv!["FCALL", "changed_f", 0]);
+    assert_eq!(number(&answer), Some(2));
+}
+
+/// Names of a server's libraries, sorted.
+fn libraries(server: &Server) -> Vec<String> {
+    let rows = items(server.client().command(&argv!["FUNCTION", "LIST"]));
+    let mut names: Vec<String> = rows
+        .into_iter()
+        .flat_map(|row| {
+            let facts = items(row);
+            let name = facts
+                .chunks(2)
+                .find(|pair| text(&pair[0]) == "library_name")
+                .map(|pair| text(&pair[1]));
+            name
+        })
+        .collect();
+    names.sort();
+    names
 }

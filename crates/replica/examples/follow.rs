@@ -71,7 +71,7 @@ fn main() -> ExitCode {
             Some(replid) => Start::Resume {
                 replid,
                 received: link.received(),
-                partial: Bytes::copy_from_slice(link.partial()),
+                partial: Bytes::copy_from_slice(&link.partial()),
             },
         };
         thread::sleep(Duration::from_millis(200));

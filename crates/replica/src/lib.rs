@@ -63,3 +63,4 @@ pub use event::{Event, Poll};
 pub use id::{InvalidReplId, ReplId, ReplOffset};
 pub use link::Link;
 pub use options::{AckMode, Options, Start, Timeouts};
+pub use stream::Tail;

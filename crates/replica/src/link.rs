@@ -9,6 +9,7 @@
 //! One command at a time, each reply awaited: PSYNC is refused while another reply is pending.
 //! Mirrors `replication.c: syncWithMaster`, `readSyncBulkPayload` and `replicationCron`.
 
+use std::borrow::Cow;
 use std::fmt;
 
 use bytes::Bytes;
@@ -216,10 +217,10 @@ impl Link {
         self.replid
     }
 
-    /// The stream bytes given out after the last whole command: what the next link's
-    /// [`Start::Resume`] wants as `partial`.
+    /// The stream bytes given out after the last whole command, or, if they are many, others that leave as much of
+    /// it to come: what the next link's [`Start::Resume`] wants as `partial`.
     #[must_use]
-    pub fn partial(&self) -> &[u8] {
+    pub fn partial(&self) -> Cow<'_, [u8]> {
         match &self.state {
             State::Connected { framer } => framer.partial(),
             State::ReceivePingReply
@@ -228,7 +229,7 @@ impl Link {
             | State::ReceiveVersionReply
             | State::ReceivePsyncReply
             | State::Transfer { .. }
-            | State::Failed { .. } => &self.primed,
+            | State::Failed { .. } => Cow::Borrowed(&self.primed),
         }
     }
 
@@ -258,7 +259,7 @@ impl Link {
             state: self.state(),
             kind,
         };
-        self.primed = Bytes::copy_from_slice(self.partial());
+        self.primed = Bytes::copy_from_slice(&self.partial());
         self.input.clear();
         self.state = State::Failed {
             error: error.clone(),

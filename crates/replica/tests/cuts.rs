@@ -230,7 +230,7 @@ fn a_partial_command_outlives_its_link() {
     let error = link.eof();
     assert_eq!(link.poll(), Err(error));
     assert_eq!(
-        (link.partial(), link.received()),
+        (&*link.partial(), link.received()),
         (b"*1\r\n$4\r\nPI".as_slice(), ReplOffset(10))
     );
 }

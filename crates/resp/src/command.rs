@@ -98,6 +98,17 @@ enum Phase {
     Failed { error: Error },
 }
 
+/// How far a decoder is in a multibulk command that is not complete.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Progress {
+    /// Arguments that are not complete.
+    pub left: u64,
+    /// Where the first of them stands in the buffer: its bytes if `body` says how many they are, else its header.
+    pub at: usize,
+    /// The length of the argument in progress, once it is known.
+    pub body: Option<usize>,
+}
+
 /// A list of arguments longer than this is given back when its frame is done.
 const KEPT_ARGS_MAX: usize = 64 << 10;
 
@@ -147,6 +158,29 @@ impl CommandDecoder {
     /// The peer has declared them, not sent them: read with it, do not allocate by it.
     pub fn wanted(&self) -> usize {
         self.wanted
+    }
+
+    /// After a `None`: how far it is; `None` for what is no multibulk command, or has hardly begun.
+    pub fn progress(&self) -> Option<Progress> {
+        let (left, body) = match self.phase {
+            Phase::Header { left } => (left, None),
+            Phase::Body { left, len } => (left, Some(len)),
+            Phase::Start | Phase::Line | Phase::Failed { .. } => return None,
+        };
+        Some(Progress {
+            left,
+            at: self.pos,
+            body,
+        })
+    }
+
+    /// Whoever keeps the bytes of the argument in progress elsewhere puts others in their place: the buffer is from now
+    /// on as if an argument of `len` bytes began at `at`. Does nothing where no argument is in progress.
+    pub fn replace_body(&mut self, at: usize, len: usize) {
+        if let Phase::Body { left, .. } = self.phase {
+            self.pos = at;
+            self.phase = Phase::Body { left, len };
+        }
     }
 
     /// Forgets the frame in progress.

@@ -55,7 +55,7 @@ mod value;
 mod walk;
 
 pub use code::{ErrorCode, ErrorReply, Redirect};
-pub use command::{Arg, CommandDecoder, Frame, FrameKind};
+pub use command::{Arg, CommandDecoder, Frame, FrameKind, Progress};
 pub use decode::ValueDecoder;
 pub use encode::Protocol;
 pub use error::{Error, ErrorKind, Limited};

@@ -21,6 +21,7 @@ pub const STATUS_PORT: &str = "@STATUS_PORT@";
 pub struct Daemon {
     binary: Option<PathBuf>,
     ignores_xfsz: bool,
+    disk_kib: Option<u64>,
     args: Vec<String>,
     env: Vec<(String, String)>,
     folder: TempDir,
@@ -42,6 +43,7 @@ impl Daemon {
         let daemon = Self {
             binary: None,
             ignores_xfsz: false,
+            disk_kib: None,
             args: args.iter().map(|arg| (*arg).into()).collect(),
             env: Vec::new(),
             folder,
@@ -67,6 +69,26 @@ impl Daemon {
         self.ignores_xfsz = true;
     }
 
+    /// From the next `spawn` on its spool is on a disk of its own with so much room, half of which [`Self::make_room`]
+    /// gives: a tmpfs in a mount namespace of the daemon's. False where this machine does not allow that.
+    pub fn on_small_disk(&mut self, kib: u64) -> bool {
+        let try_it = "mount -t tmpfs -o size=64k tmpfs /mnt";
+        let mut command = Command::new("unshare");
+        command.args(["-r", "-m", "sh", "-c", try_it]);
+        let tried = command.stderr(Stdio::null()).status();
+        let allowed = tried.is_ok_and(|status| status.success());
+        self.disk_kib = Some(kib).filter(|_| allowed);
+        allowed
+    }
+
+    /// Removes what fills half of the small disk.
+    pub fn make_room(&self) {
+        let spool = self.folder.path().join("data/spool/ballast");
+        let spool = spool.strip_prefix("/").expect("a path from the root");
+        let seen_by_it = Path::new("/proc").join(self.pid().to_string()).join("root");
+        fs::remove_file(seen_by_it.join(spool)).expect("remove the ballast");
+    }
+
     /// Writes another shake.toml, for the next `spawn`.
     pub fn configure(&self, config: &str) {
         let text = config.replace(STATUS_PORT, &self.status_port.number().to_string());
@@ -83,7 +105,16 @@ impl Daemon {
         let output = output.expect("open the daemon's output");
         let errors = output.try_clone().expect("share the daemon's output");
         let binary = self.binary.clone().unwrap_or_else(binary);
-        let mut command = if self.ignores_xfsz {
+        let mut command = if let Some(kib) = self.disk_kib {
+            let script = format!(
+                "mkdir -p data/spool && mount -t tmpfs -o size={kib}k tmpfs data/spool && head -c {}k /dev/zero > data/spool/ballast && exec \"$@\"",
+                kib / 2
+            );
+            let mut unshare = Command::new("unshare");
+            unshare.args(["-r", "-m", "sh", "-c", &script, "sh"]);
+            unshare.arg(&binary);
+            unshare
+        } else if self.ignores_xfsz {
             let mut shell = Command::new("sh");
             shell.args(["-c", "trap '' XFSZ; exec \"$@\"", "sh"]);
             shell.arg(&binary);

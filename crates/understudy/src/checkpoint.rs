@@ -12,8 +12,11 @@
 //! replaced. `db` is the database selected in the stream at
 //! `offset`. `flags` holds `o` when the target was empty at the start, so that every key there is ours
 //! and a new snapshot may remove what is gone at the source; `l` while keys of the snapshot may have a lease
-//! (see `pipeline::lease`). `repairs` is there while keys are under repair (see `pipeline::repair`): `db:key` in hex,
-//! with commas between them, or the one entry `4294967295:` when they are too many to be named. Of these keys the target holds what it may; all others are as `phase` says.
+//! (see `pipeline::lease`); `u<bytes>.<db>` behind them says that of so many bytes before `offset` no reply was looked
+//! at when this was written, and which database was selected where they begin: whoever goes on from here does not know
+//! whether a command among them failed (see `pipeline::stream::recall`). `repairs` is there while keys are under repair
+//! (see `pipeline::repair`): `db:key` in hex, with commas between them, or the one entry `4294967295:` when they are too
+//! many to be named. Of these keys the target holds what it may; all others are as `phase` says.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
@@ -187,6 +190,28 @@ pub(crate) struct Checkpoint {
     pub(crate) leased: bool,
     /// Keys that are under repair: what the target holds of them may be anything.
     pub(crate) repairs: Names,
+    /// The end of the stream's part whose replies nobody has looked at yet.
+    pub(crate) unseen: Option<Unseen>,
+}
+
+/// Commands right before a position, of which it is not known whether one of them failed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Unseen {
+    /// Their length in the stream.
+    pub(crate) bytes: u64,
+    /// Database selected where they begin.
+    pub(crate) db: u32,
+}
+
+impl Unseen {
+    /// What follows `flags` in a checkpoint's value, behind the `u`.
+    fn parse(text: &str) -> Option<Self> {
+        let (bytes, db) = text.split_once('.')?;
+        Some(Self {
+            bytes: bytes.parse().ok()?,
+            db: db.parse().ok()?,
+        })
+    }
 }
 
 /// What every checkpoint's key begins with.
@@ -216,6 +241,9 @@ impl fmt::Display for Checkpoint {
             "v1|{epoch}|{owner:016x}|{phase}|{replid}|{}|{db}|{flags}",
             offset.0
         )?;
+        if let Some(unseen) = self.unseen {
+            write!(f, "u{}.{}", unseen.bytes, unseen.db)?;
+        }
         if self.repairs.is_empty() {
             return Ok(());
         }
@@ -250,6 +278,14 @@ impl Checkpoint {
             .parse()
             .map_err(|_| format!("its replid is {replid:?}"))?;
         let offset = ReplOffset(number("offset", offset)?);
+        let (flags, unseen) = match flags.split_once('u') {
+            None => (flags, None),
+            Some((flags, text)) => {
+                let unseen = Unseen::parse(text).filter(|unseen| unseen.bytes <= offset.0);
+                let unseen = unseen.ok_or_else(|| format!("its unseen part is {text:?}"))?;
+                (flags, Some(unseen))
+            }
+        };
         let position = || {
             Ok::<_, String>(Position {
                 replid,
@@ -273,6 +309,7 @@ impl Checkpoint {
             owned: flags.contains('o'),
             leased: flags.contains('l'),
             repairs,
+            unseen,
         })
     }
 }
@@ -309,6 +346,7 @@ mod tests {
                         owned,
                         leased,
                         repairs: Names::default(),
+                        unseen: (owned != leased).then_some(Unseen { bytes: 7, db: 12 }),
                     };
                     for key in ["", "a|b,c:d"] {
                         assert_eq!(
@@ -354,6 +392,11 @@ mod tests {
         );
         assert!(Checkpoint::parse(b"hello").unwrap_err().contains("fields"));
         let id = "0123456789abcdef0123456789abcdef01234567";
+        for unseen in ["u", "u3", "u.0", "u2.0", "ou1.x", "lu-1.0"] {
+            let value = format!("v1|1|2|stream|{id}|1|0|{unseen}");
+            let error = Checkpoint::parse(value.as_bytes()).unwrap_err();
+            assert!(error.contains("unseen"), "{unseen}: {error}");
+        }
         for repairs in ["", "1", "x:61", "1:6", "1:zz", "1:61,"] {
             let value = format!("v1|1|2|stream|{id}|1|0||{repairs}");
             let error = Checkpoint::parse(value.as_bytes()).unwrap_err();

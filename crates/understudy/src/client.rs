@@ -63,6 +63,15 @@ impl Client {
         Ok(client)
     }
 
+    /// From here on a reply of more bytes than this is an error, before it is read.
+    pub(crate) fn limit_replies(&mut self, bytes_max: u64) {
+        self.decoder = ValueDecoder::new(Limits {
+            bulk_bytes_max: bytes_max,
+            frame_bytes_max: bytes_max,
+            ..Limits::default()
+        });
+    }
+
     /// Sends one command and waits for its reply; an error reply is an `Err`.
     pub(crate) async fn call(&mut self, argv: &[&[u8]]) -> Result<Value, SyncError> {
         match self.ask(argv).await? {
@@ -107,7 +116,11 @@ impl Client {
                 Ok(None) => {}
                 Err(error) => {
                     let start: Vec<u8> = self.buf.iter().take(40).copied().collect();
-                    let what = if start.starts_with(&[0x15, 0x03]) {
+                    let what = if let resp::ErrorKind::Limit { got, max, .. } = error.kind {
+                        format!(
+                            "the answer has {got} bytes or more, and {max} is what may be read at once"
+                        )
+                    } else if start.starts_with(&[0x15, 0x03]) {
                         "the server speaks TLS on this port; set tls = true or use its plain port"
                             .to_owned()
                     } else {

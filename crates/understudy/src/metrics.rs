@@ -102,6 +102,11 @@ const HELP: &[(&str, Kind, &str)] = &[
         "Such keys that were not copied again, being too many",
     ),
     (
+        "suspects_total",
+        Kind::Counter,
+        "Keys (or commands without keys) on which a command may have failed unseen, by outcome",
+    ),
+    (
         "reconnects_total",
         Kind::Counter,
         "Connections lost and made again, by side",
@@ -266,6 +271,7 @@ impl Metrics {
             ("commands_dropped_total", "reason", &status.dropped),
             ("target_errors_total", "code", &status.target_errors),
             ("divergences_total", "code", &status.divergences),
+            ("suspects_total", "outcome", &status.suspects),
             ("reconnects_total", "side", &status.reconnects),
             ("full_resyncs_total", "reason", &status.full_resyncs),
         ];
@@ -399,6 +405,7 @@ mod tests {
         status.dropped.add("ping", 2);
         status.target_errors.add("OOM", 1);
         status.divergences.add("WRONGTYPE", 1);
+        status.suspects.add("repaired", 1);
         status.reconnects.add("source", 1);
         status.full_resyncs.add("first", 1);
         status.snapshot_keys.add("hash|restore", 1);

@@ -218,9 +218,14 @@ impl Receiver<'_> {
             let start = Start::Resume {
                 replid: self.stream.with_log(|log| log.replid()),
                 received: ReplOffset(self.stream.end()),
-                partial: bytes::Bytes::copy_from_slice(self.conn.link.partial()),
+                partial: bytes::Bytes::copy_from_slice(&self.conn.link.partial()),
             };
             match self.reopen(start).await? {
+                Opened::Continue { replid, .. } if self.is_in_doubt(replid) => {
+                    let what = "it goes on under a new name before the target's position";
+                    let address = &self.config.endpoint.address;
+                    return Err(SyncError::resync(Side::Source, address, what));
+                }
                 Opened::Continue { conn, replid } => {
                     self.continued(replid)?;
                     self.conn = conn;
@@ -243,6 +248,13 @@ impl Receiver<'_> {
                 other => return other,
             }
         }
+    }
+
+    /// Whether the target's position may lie behind the place where a new history leaves the one it belongs to: only
+    /// while what comes before the position is being asked for again.
+    fn is_in_doubt(&self, replid: ReplId) -> bool {
+        self.stream.end() < self.stream.applied()
+            && replid != self.stream.with_log(|log| log.replid())
     }
 
     fn continued(&self, replid: ReplId) -> Result<(), SyncError> {

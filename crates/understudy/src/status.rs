@@ -184,6 +184,8 @@ pub struct Status {
     pub doubtful: Number,
     /// Such keys that are not repaired, being too many.
     pub unchecked: Number,
+    /// What may have failed when nobody saw the answers, by what became of it.
+    pub suspects: Counters,
     /// Reconnects, by side.
     pub reconnects: Counters,
     /// Full syncs, by reason.

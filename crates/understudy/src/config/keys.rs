@@ -587,7 +587,7 @@ pub(crate) const KEYS: &[Key] = &[
         "limits.memory",
         Kind::Bytes,
         r#""256mb""#,
-        "Memory for data: an eighth of it (1 to 64 MiB) is the newest part of the snapshot and of the stream each, kept beside the disk.",
+        "Memory for data: an eighth of it (1 to 64 MiB) is the newest part of the snapshot and of the stream each, kept beside the disk; an eighth is for one command and a quarter for one transaction, or one element of the snapshot. Large values stay on disk; what does not fit all the same ends the link with a word.",
     ),
     key(
         "limits.shutdown_timeout",

@@ -149,6 +149,9 @@ pub struct HttpConfig {
     pub bind: String,
 }
 
+/// Whatever `limits.memory` says: commands of so many bytes are nothing unusual.
+const MEMORY_SHARE_MIN: usize = 4 << 20;
+
 /// A whole, checked configuration.
 #[derive(Debug, Clone)]
 pub struct Config {
@@ -174,9 +177,32 @@ pub struct Config {
     pub ready_lag: Duration,
     /// Time for what is in flight at a stop.
     pub shutdown_timeout: Duration,
+    /// Memory for data, all in all.
+    pub memory_bytes: u64,
 }
 
 impl Config {
+    /// Most bytes of a command that are held at once, its large values not counted where they stay in the spool.
+    pub(crate) fn command_bytes_max(&self) -> usize {
+        self.memory_share(8)
+    }
+
+    /// Most bytes of a transaction, or of a snapshot's item, that are held at once.
+    pub(crate) fn transaction_bytes_max(&self) -> usize {
+        self.memory_share(4)
+    }
+
+    /// Most bytes of keys that are copied anew at once: they are held several times over on the way.
+    pub(crate) fn repair_bytes_max(&self) -> u64 {
+        self.memory_share(16) as u64
+    }
+
+    fn memory_share(&self, of: u64) -> usize {
+        usize::try_from(self.memory_bytes / of)
+            .unwrap_or(usize::MAX)
+            .max(MEMORY_SHARE_MIN)
+    }
+
     /// Reads and checks `file`.
     ///
     /// # Errors
@@ -229,6 +255,7 @@ impl Config {
             repair: doc.text("checkpoint.on_divergence") == "repair",
             ready_lag: Duration::from_millis(doc.int("advanced.ready_lag")),
             shutdown_timeout: Duration::from_millis(doc.int("limits.shutdown_timeout")),
+            memory_bytes: doc.int("limits.memory"),
             source,
             target,
             link_name,

@@ -20,7 +20,8 @@ pub(crate) use clocks::compare_forever;
 pub(crate) use lease::{Leases, end_all, settle_forever};
 pub(crate) use repair::Repairs;
 pub(crate) use snapshot::SnapshotApplier;
-pub(crate) use stream::{StreamApplier, stream_limits};
+pub(crate) use stream::StreamApplier;
+use stream::stream_limits;
 pub(crate) use sweep::{KeySet, remove_unfinished, sweep};
 pub(crate) use tide::{Tide, read_marks_forever};
 

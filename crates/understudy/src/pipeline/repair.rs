@@ -29,6 +29,10 @@ const DOUBTFUL_MAX: usize = 400_000;
 /// Most bytes of their names.
 const DOUBTFUL_BYTES_MAX: usize = 32 << 20;
 
+fn fits(names: &Names) -> bool {
+    names.len() <= KEYS_MAX && names.bytes() <= BYTES_MAX
+}
+
 /// The keys of a link that are under repair, whichever connection is on it.
 #[derive(Debug, Default)]
 pub(crate) struct Repairs {
@@ -37,12 +41,19 @@ pub(crate) struct Repairs {
     doubtful: Cell<usize>,
     /// Bytes of their names, since there were none.
     doubtful_bytes: Cell<usize>,
+    /// The offset up to which this run has looked at the replies: what failed before it is in `open`.
+    seen: Cell<Option<u64>>,
 }
 
 impl Repairs {
     /// All of them.
     pub(super) fn names(&self) -> Names {
         self.open.borrow().clone()
+    }
+
+    /// What a checkpoint says of them.
+    pub(super) fn for_checkpoint(&self) -> Names {
+        self.open.borrow().for_checkpoint()
     }
 
     /// How many they are.
@@ -56,6 +67,13 @@ impl Repairs {
         open.extend(names);
         let doubtful = self.doubtful.get();
         open.len() <= KEYS_MAX + doubtful && (doubtful > 0 || open.bytes() <= BYTES_MAX)
+    }
+
+    /// Whether all of them could be added and be named in the checkpoint.
+    pub(super) fn has_room(&self, names: &Names) -> bool {
+        let mut open = self.names();
+        open.extend(names);
+        fits(&open)
     }
 
     /// Adds some that may differ, all or none of them; false: they are too many.
@@ -83,11 +101,22 @@ impl Repairs {
         }
     }
 
+    /// This run has looked at all replies up to `offset`.
+    pub(super) fn set_seen(&self, offset: u64) {
+        self.seen.set(Some(offset));
+    }
+
+    /// Whether it has looked at those up to `offset`, and at no other since.
+    pub(crate) fn has_seen(&self, offset: u64) -> bool {
+        self.seen.get() == Some(offset)
+    }
+
     /// Forgets all: a new snapshot begins.
     pub(crate) fn clear(&self) {
         *self.open.borrow_mut() = Names::default();
         self.doubtful.set(0);
         self.doubtful_bytes.set(0);
+        self.seen.set(None);
     }
 }
 
@@ -224,23 +253,94 @@ pub(super) struct Copied {
     pub(super) at_ms: i64,
 }
 
-/// Reads keys at the source. `tells_time`: it has PEXPIRETIME (7.0).
+/// A key, and what it takes at the source, if the source tells.
+pub(super) type Sized = (u32, Bytes, Option<u64>);
+
+/// A connection to the source, at which keys can be read.
 ///
 /// # Errors
-/// As the source's client; stop where it does not allow to read keys this way.
+/// As the source's client, but all of them pass.
+pub(super) async fn connect(config: &Config) -> Result<Client, SyncError> {
+    // The link itself has got in: what keeps us out (too many clients, say) passes.
+    let client = Client::connect(&config.source.endpoint, Side::Source).await;
+    client.map_err(|error| SyncError {
+        class: Class::Reconnect,
+        ..error
+    })
+}
+
+/// What keys take in the source's memory, by MEMORY USAGE: a sample of large values, so not to the byte.
+///
+/// # Errors
+/// Those of the connection.
+pub(super) async fn sizes(client: &mut Client, names: &Names) -> Result<Vec<Sized>, SyncError> {
+    let mut sized = Vec::with_capacity(names.len());
+    for (text, db) in dbs_of(names) {
+        let keys: Vec<&Bytes> = names
+            .iter()
+            .filter(|(of, _)| *of == db)
+            .map(|(_, key)| key)
+            .collect();
+        for part in keys.chunks(1000) {
+            let mut commands: Vec<Vec<&[u8]>> = vec![vec![b"SELECT", text.as_bytes()]];
+            commands.extend(
+                part.iter()
+                    .map(|key| vec![&b"MEMORY"[..], b"USAGE", key.as_ref()]),
+            );
+            let replies = client.ask_all(&commands).await?;
+            for (key, reply) in part.iter().zip(replies.iter().skip(1)) {
+                let bytes = match reply {
+                    Value::Int(bytes) => u64::try_from(*bytes).ok(),
+                    Value::Null => Some(0),
+                    _ => None,
+                };
+                sized.push((db, (*key).clone(), bytes));
+            }
+        }
+    }
+    Ok(sized)
+}
+
+/// As many keys as may be read at once; at least one, so an error if that is too large.
+fn portion(config: &Config, sized: &[Sized]) -> Result<Names, SyncError> {
+    let (mut names, mut left) = (Names::default(), config.repair_bytes_max());
+    for (db, key, bytes) in sized {
+        // Where nothing is known, it is one at a time.
+        let bytes = bytes.unwrap_or(left);
+        if bytes > left && names.is_empty() {
+            let what = format!(
+                "key \"{}\" (db {db}) takes {bytes} bytes, and no more than {left} are copied anew at once (a sixteenth of limits.memory)",
+                super::stream::show(key)
+            );
+            return Err(SyncError::stop(
+                Side::Source,
+                &config.source.endpoint.address,
+                what,
+            ));
+        }
+        if bytes > left || (left == 0 && !names.is_empty()) {
+            break;
+        }
+        left -= bytes;
+        names.insert(*db, key.clone());
+    }
+    Ok(names)
+}
+
+/// Reads keys at the source: all of `names`, or as many as fit. `tells_time`: it has PEXPIRETIME (7.0).
+///
+/// # Errors
+/// As the source's client; stop where it does not allow to read keys this way, or where one is too large.
 pub(super) async fn read(
     config: &Config,
     names: Names,
     tells_time: bool,
 ) -> Result<Copies, SyncError> {
     let endpoint = &config.source.endpoint;
-    // The link itself has got in: what keeps us out (too many clients, say) passes.
-    let mut client = Client::connect(endpoint, Side::Source)
-        .await
-        .map_err(|error| SyncError {
-            class: Class::Reconnect,
-            ..error
-        })?;
+    let mut client = connect(config).await?;
+    let sized = sizes(&mut client, &names).await?;
+    let names = portion(config, &sized)?;
+    client.limit_replies(config.repair_bytes_max().saturating_mul(2));
     let dbs: Vec<(String, u32)> = dbs_of(&names);
     let mut commands: Vec<Vec<&[u8]>> = vec![vec![b"MULTI"]];
     for (text, db) in &dbs {
@@ -269,7 +369,7 @@ pub(super) async fn read(
         if let Value::Error(error) = reply {
             let mut error = client.refused(argv, error);
             if error.class == Class::Stop {
-                error.what.push_str("; to repair a key, the user at the source also needs ~* +multi +exec +select +dump +pexpiretime +pttl +time");
+                error.what.push_str("; to repair a key, the user at the source also needs ~* +multi +exec +select +dump +memory|usage +pexpiretime +pttl +time");
             }
             return Err(error);
         }

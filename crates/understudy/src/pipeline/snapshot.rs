@@ -110,7 +110,7 @@ impl<'a> SnapshotApplier<'a> {
             config,
             status,
             feed,
-            decoder: Decoder::new(rdb::Limits::default()),
+            decoder: Decoder::new(rdb_limits(config)),
             rewriter: SnapshotRewriter::new(options),
             ahead: None,
             has_more_to_look_at: false,
@@ -211,7 +211,7 @@ impl<'a> SnapshotApplier<'a> {
                         self.decoder.feed(chunk.bytes);
                         // Memory goes at once; the disk keeps all of it until the end.
                         self.feed
-                            .with_log(|log| log.release(self.read_pos))
+                            .with_log(|log| log.release(self.read_pos, self.read_pos))
                             .map_err(spool_error)?;
                     }
                     None if self.feed.is_complete() => return Err(self.cut_short()),
@@ -251,6 +251,11 @@ impl<'a> SnapshotApplier<'a> {
         }
         if !self.config.source.sync_rdb {
             return Ok(());
+        }
+        match (&event, &mut self.applied.keys) {
+            (Event::Function { code, .. }, Some(keys)) => keys.insert_library(code),
+            (Event::FunctionPreGa { name, .. }, Some(keys)) => keys.insert_library_name(name),
+            _ => {}
         }
         if let (
             Event::ValueStart {
@@ -360,6 +365,15 @@ impl<'a> SnapshotApplier<'a> {
     }
 
     fn corrupt(&self, error: &rdb::Error) -> SyncError {
+        if let rdb::ErrorKind::Limit { got, max, .. } = error.kind
+            && max == self.config.transaction_bytes_max() as u64
+        {
+            return SyncError::local(format!(
+                "the snapshot holds something that does not fit into memory: {error}; a quarter of limits.memory ({} bytes) is for one element; set limits.memory to {} bytes at least and start again",
+                self.config.memory_bytes,
+                got.saturating_mul(4)
+            ));
+        }
         self.corrupt_word(&error.to_string())
     }
 
@@ -551,6 +565,19 @@ fn is_unknown_module(sent: &Sent, error: &resp::ErrorReply) -> bool {
     sent.kind == rdb::Kind::Module
         && sent.method == Method::Restore
         && error.text.ends_with(b"Bad data format")
+}
+
+/// What is held whole of a snapshot (an element, a packed or an undecoded value) has to fit into memory.
+fn rdb_limits(config: &Config) -> rdb::Limits {
+    let (limits, max) = (
+        rdb::Limits::default(),
+        config.transaction_bytes_max() as u64,
+    );
+    rdb::Limits {
+        item_bytes_max: limits.item_bytes_max.min(max),
+        raw_bytes_max: limits.raw_bytes_max.min(max),
+        ..limits
+    }
 }
 
 /// The label of a type in metrics.

@@ -1,22 +1,26 @@
 //! The command stream, applied in units: one in flight, the next one being collected meanwhile.
 
 mod heal;
+mod input;
 mod late;
+mod recall;
 
-use bytes::{Buf, Bytes, BytesMut};
+use bytes::Bytes;
 use replica::ReplOffset;
-use resp::{CommandDecoder, ErrorReply, Limits, ReplyKind, ReplyScanner, Summary};
+use resp::{ErrorReply, Limits, ReplyKind, ReplyScanner, Summary};
 use rewrite::{CommandId, Db, DropReason, Outcome, StreamRewriter};
 use tokio::io::AsyncReadExt;
 use tokio::time::Instant;
 
 use self::heal::{Course, Heal};
+pub(super) use self::input::{Hole, Token};
+use self::input::{Input, InputError};
 use self::late::Late;
 use super::lease::Leases;
 use super::repair::Repairs;
 use super::unit::{End, Sealed, Unit};
 use super::{ALLOW_LOSS, Common};
-use crate::checkpoint::{self, Checkpoint, Names, Phase, Position};
+use crate::checkpoint::{self, Checkpoint, Names, Phase, Position, Unseen};
 use crate::client::{class_of, mend};
 use crate::clock::unix_ms;
 use crate::config::Config;
@@ -60,6 +64,14 @@ pub(crate) struct StreamApplier<'a> {
     repairs: &'a Repairs,
     heal: Heal<'a>,
     late: Late<'a>,
+    /// Up to here the replies were looked at, and the database selected there.
+    seen: (u64, Db),
+    /// Keys under repair that are too many for the checkpoint: it goes on telling of the part that is unseen, which
+    /// begins here.
+    unlisted: Names,
+    recalled_from: Option<(u64, Db)>,
+    /// The checkpoint at the target tells of an unseen part.
+    tells_unseen: bool,
     source_version: Option<rewrite::Version>,
     /// The source has PEXPIRETIME.
     tells_time: bool,
@@ -67,84 +79,6 @@ pub(crate) struct StreamApplier<'a> {
     carriers: Vec<CommandId>,
     /// The snapshot in the spool, until a position in the stream is confirmed.
     snapshot: Option<&'a Feed>,
-}
-
-/// Frames out of the feed.
-struct Input {
-    decoder: CommandDecoder,
-    /// Position of the next byte to read from the feed.
-    read_pos: u64,
-    /// Position of the next frame.
-    frame_pos: u64,
-    /// The frame in progress and what follows it: either a slice of a chunk, or a copy where a frame
-    /// straddles chunks.
-    current: Bytes,
-    carry: BytesMut,
-    at_ms: u64,
-    /// Nothing of the feed is wanted.
-    ends: bool,
-}
-
-impl Input {
-    fn at(pos: u64) -> Self {
-        Self {
-            decoder: CommandDecoder::new(stream_limits()),
-            read_pos: pos,
-            frame_pos: pos,
-            current: Bytes::new(),
-            carry: BytesMut::new(),
-            at_ms: 0,
-            ends: false,
-        }
-    }
-
-    /// Takes the next chunk; false when there is none.
-    fn more(&mut self, feed: &Feed) -> std::io::Result<bool> {
-        if self.ends {
-            return Ok(false);
-        }
-        let Some(chunk) = feed.read(self.read_pos)? else {
-            return Ok(false);
-        };
-        self.read_pos += chunk.bytes.len() as u64;
-        self.at_ms = chunk.at_ms;
-        if self.carry.is_empty() && self.current.is_empty() {
-            self.current = chunk.bytes;
-            return Ok(true);
-        }
-        if !self.current.is_empty() {
-            self.carry.extend_from_slice(&self.current);
-            self.current = Bytes::new();
-        }
-        self.carry.extend_from_slice(&chunk.bytes);
-        Ok(true)
-    }
-
-    fn poll(&mut self) -> Result<Option<resp::Frame>, resp::Error> {
-        let window: &[u8] = if self.carry.is_empty() {
-            &self.current
-        } else {
-            &self.carry
-        };
-        self.decoder.poll(window)
-    }
-
-    fn window(&self) -> &[u8] {
-        if self.carry.is_empty() {
-            &self.current
-        } else {
-            &self.carry
-        }
-    }
-
-    fn advance(&mut self, len: usize) {
-        if self.carry.is_empty() {
-            self.current.advance(len);
-        } else {
-            self.carry.advance(len);
-        }
-        self.frame_pos += len as u64;
-    }
 }
 
 struct Inflight {
@@ -200,7 +134,7 @@ impl<'a> StreamApplier<'a> {
             feed,
             target,
             key,
-            input: Input::at(position.offset.0),
+            input: input_at(config, position.offset.0),
             rewriter,
             scratch: Vec::new(),
             next: Unit::default(),
@@ -212,6 +146,10 @@ impl<'a> StreamApplier<'a> {
             repairs,
             heal: Heal::new(repairs.names()),
             late: Late::new(config, &table, tide),
+            seen: (position.offset.0, Db(position.db)),
+            unlisted: Names::default(),
+            recalled_from: None,
+            tells_unseen: false,
             source_version,
             tells_time: source_version.is_some_and(|version| version >= TELLS_TIME),
             carriers,
@@ -249,6 +187,7 @@ impl<'a> StreamApplier<'a> {
 
     /// Runs until the feed is closed and drained, or an error.
     pub(crate) async fn run(mut self) -> Result<StreamEnd, SyncError> {
+        self.recall().await?;
         loop {
             let starved = self.fill()?;
             self.begin_reading();
@@ -267,6 +206,9 @@ impl<'a> StreamApplier<'a> {
                 && self.inflight.is_none()
                 && !self.waits_for_repairs()
             {
+                if self.tell_seen() {
+                    continue;
+                }
                 return Ok(StreamEnd::Drained);
             }
             tokio::select! {
@@ -299,6 +241,9 @@ impl<'a> StreamApplier<'a> {
             if full && !self.rewriter.in_transaction() {
                 return Ok(false);
             }
+            if let Some(error) = self.too_large_a_transaction() {
+                return Err(error);
+            }
             match self.input.poll() {
                 Ok(Some(frame)) if self.heal.is_active() => match self.course(frame.len) {
                     Course::Apply => self.command(frame.len)?,
@@ -312,7 +257,7 @@ impl<'a> StreamApplier<'a> {
                     }
                     self.choose_lease();
                 }
-                Err(error) => return Err(self.not_a_command(&error)),
+                Err(error) => return Err(self.not_a_command(&self.input, &error)),
             }
         }
     }
@@ -334,20 +279,42 @@ impl<'a> StreamApplier<'a> {
         self.rewriter.set_lease(Some(Leases::rule(is_behind)));
     }
 
-    fn not_a_command(&self, error: &resp::Error) -> SyncError {
-        let start = self.input.window().get(..40).unwrap_or(self.input.window());
-        let what = format!(
-            "the stream is not RESP at offset {}: {error}: \"{}\"",
-            self.input.frame_pos,
-            start.escape_ascii()
-        );
-        SyncError::stop(Side::Source, &self.config.source.endpoint.address, what)
+    fn not_a_command(&self, input: &Input, error: &InputError) -> SyncError {
+        match error {
+            InputError::Resp(error) => {
+                let start = input.window().get(..40).unwrap_or(input.window());
+                let what = format!(
+                    "the stream is not RESP at offset {}: {error}: \"{}\"",
+                    input.frame_pos,
+                    start.escape_ascii()
+                );
+                SyncError::stop(Side::Source, &self.config.source.endpoint.address, what)
+            }
+            InputError::TooLarge(bytes) => SyncError::local(format!(
+                "the command at offset {} ({}) does not fit into memory: it has {bytes} bytes or more, and an eighth of limits.memory ({} bytes) is for one command; set limits.memory to {} bytes at least and start again, nothing is lost",
+                input.frame_pos,
+                input.name(),
+                self.config.memory_bytes,
+                bytes.saturating_mul(8)
+            )),
+        }
+    }
+
+    /// A transaction is held whole, but for its large values.
+    fn too_large_a_transaction(&self) -> Option<SyncError> {
+        let held = self.next.held_bytes();
+        (held > self.config.transaction_bytes_max()).then(|| {
+            SyncError::local(format!(
+                "the transaction before offset {} does not fit into memory: it has {held} bytes so far, and a quarter of limits.memory ({} bytes) is for one; raise limits.memory and start again, nothing is lost",
+                self.input.frame_pos, self.config.memory_bytes
+            ))
+        })
     }
 
     /// Puts the command at the window's start into the unit.
     fn command(&mut self, len: usize) -> Result<(), SyncError> {
         let frame = self.input.window().get(..len).unwrap_or_default();
-        let args = self.input.decoder.args();
+        let args = self.input.args();
         let db = self.rewriter.db();
         if !args.is_empty() {
             self.scratch.clear();
@@ -370,7 +337,12 @@ impl<'a> StreamApplier<'a> {
                     let table = self.rewriter.table();
                     self.late.collect(table, command, db.0, frame, args, end);
                     self.status.commands.hit(usize::from(command.0));
-                    self.next.forward(db, frame);
+                    let holes = self.input.holes();
+                    if holes.is_empty() {
+                        self.next.forward(db, frame);
+                    } else {
+                        self.next.with_holes(db, frame, 1, holes);
+                    }
                 }
                 Outcome::Rewritten { command, commands } => {
                     self.watch_carrier(command);
@@ -378,8 +350,13 @@ impl<'a> StreamApplier<'a> {
                     self.late.collect(table, command, db.0, frame, args, end);
                     self.status.commands.hit(usize::from(command.0));
                     self.status.rewritten.add(1);
-                    self.next.body(db).extend_from_slice(&self.scratch);
-                    self.next.added(commands, db);
+                    let holes = self.input.holes();
+                    if holes.is_empty() {
+                        self.next.body(db).extend_from_slice(&self.scratch);
+                        self.next.added(commands, db);
+                    } else {
+                        self.next.with_holes(db, &self.scratch, commands, holes);
+                    }
                 }
                 Outcome::Dropped(reason) => self.status.dropped.add(reason.label(), 1),
                 Outcome::Select(_) => {}
@@ -434,6 +411,7 @@ impl<'a> StreamApplier<'a> {
             &mut next,
         );
         self.next = next;
+        self.tells_unseen = checkpoint.unseen.is_some();
         let inflight = Inflight {
             sealed,
             end,
@@ -444,9 +422,7 @@ impl<'a> StreamApplier<'a> {
             is_ours: false,
             placed: std::mem::take(&mut self.heal.placed),
         };
-        self.status
-            .inflight_bytes
-            .set(inflight.sealed.out.len() as u64);
+        self.status.inflight_bytes.set(inflight.sealed.bytes());
         self.status
             .inflight_commands
             .set(u64::from(inflight.sealed.commands));
@@ -454,9 +430,40 @@ impl<'a> StreamApplier<'a> {
     }
 
     async fn write(&mut self, inflight: Inflight) -> Result<(), SyncError> {
-        let written = net::send(&mut self.target.pipe.stream, &inflight.sealed.out).await;
-        written.map_err(|error| self.lost(io_word(&error)))?;
+        let mut from = 0;
+        for gap in &inflight.sealed.gaps {
+            let before = inflight.sealed.out.get(from..gap.at);
+            self.write_bytes(before.unwrap_or_default()).await?;
+            self.write_hole(gap.hole).await?;
+            from = gap.end();
+        }
+        let rest = inflight.sealed.out.get(from..);
+        self.write_bytes(rest.unwrap_or_default()).await?;
         self.inflight = Some(inflight);
+        Ok(())
+    }
+
+    async fn write_bytes(&mut self, bytes: &[u8]) -> Result<(), SyncError> {
+        let written = net::send(&mut self.target.pipe.stream, bytes).await;
+        written.map_err(|error| self.lost(io_word(&error)))
+    }
+
+    /// Writes a word that was left in the feed.
+    async fn write_hole(&mut self, hole: Hole) -> Result<(), SyncError> {
+        self.write_bytes(format!("${}\r\n", hole.len).as_bytes())
+            .await?;
+        let (mut at, end) = (hole.at, hole.at + hole.len);
+        while at < end {
+            let chunk = self.feed.read(at).map_err(spool_error)?;
+            let Some(mut chunk) = chunk else {
+                let what = format!("the spool no longer has what was read from it at {at}");
+                return Err(SyncError::local(what));
+            };
+            let left = usize::try_from(end - at).unwrap_or(usize::MAX);
+            chunk.bytes.truncate(left);
+            at += chunk.bytes.len() as u64;
+            self.write_bytes(&chunk.bytes).await?;
+        }
         Ok(())
     }
 
@@ -467,12 +474,28 @@ impl<'a> StreamApplier<'a> {
             offset: ReplOffset(end.offset),
             db: end.db.0,
         };
+        let (seen, db) = self.recalled_from.unwrap_or(self.seen);
+        let unseen = (seen < end.offset).then(|| Unseen {
+            bytes: end.offset - seen,
+            db: db.0,
+        });
         Checkpoint {
             phase: phase(position),
             leased: self.leases.any(),
-            repairs: self.heal.held.for_checkpoint(),
+            // Those whose values are on their way too: they may be refused, as any command.
+            repairs: self.repairs.for_checkpoint(),
+            unseen,
             ..self.target.checkpoint.clone()
         }
+    }
+
+    /// At the end: the checkpoint is to say that nothing is unseen. Whether there is anything to send for that.
+    fn tell_seen(&mut self) -> bool {
+        if self.recalled_from.is_none() && std::mem::take(&mut self.tells_unseen) {
+            let (offset, db) = self.seen;
+            self.next.set_end(offset, db, unix_ms());
+        }
+        self.next.end().is_some()
     }
 
     /// Works off the replies that have come.
@@ -540,10 +563,16 @@ impl<'a> StreamApplier<'a> {
         if let Some(snapshot) = self.snapshot.take() {
             snapshot.with_log(Log::clear).map_err(spool_error)?;
         }
+        // The next run does not know that these replies were looked at, and reads the unit once more.
+        let (began, _) = self.recalled_from.unwrap_or(self.seen);
         self.feed
-            .set_applied(inflight.end.offset)
+            .set_applied(inflight.end.offset, began)
             .map_err(spool_error)?;
         self.status.applied_offset.set(inflight.end.offset);
+        self.seen = (inflight.end.offset, inflight.end.db);
+        if self.recalled_from.is_none() {
+            self.repairs.set_seen(inflight.end.offset);
+        }
         self.placed(&inflight.placed);
         self.status.inflight_bytes.set(0);
         self.status.inflight_commands.set(0);
@@ -592,6 +621,11 @@ impl<'a> StreamApplier<'a> {
     fn refused(&self, what: String) -> SyncError {
         SyncError::stop(Side::Target, &self.config.target.endpoint.address, what)
     }
+}
+
+/// The stream from `pos` on.
+fn input_at(config: &Config, pos: u64) -> Input {
+    Input::at(pos, config.command_bytes_max())
 }
 
 /// What turns the source's commands into the target's, from a place where `db` is selected.

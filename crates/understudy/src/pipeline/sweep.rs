@@ -1,6 +1,6 @@
-//! Removing what is gone at the source, after a snapshot was applied over an older copy.
+//! Removing what is gone at the source, after a snapshot was applied over an older copy: keys, and libraries of functions.
 
-use std::collections::HashSet;
+use std::collections::{BTreeSet, HashSet};
 use std::hash::{BuildHasher, Hasher, RandomState};
 
 use bytes::Bytes;
@@ -20,6 +20,8 @@ const BATCH_KEYS: usize = 100;
 pub(crate) struct KeySet {
     state: RandomState,
     hashes: HashSet<u64>,
+    /// Names of its libraries of functions.
+    libraries: BTreeSet<Vec<u8>>,
 }
 
 impl KeySet {
@@ -31,6 +33,20 @@ impl KeySet {
     pub(crate) fn remove(&mut self, db: u32, key: &[u8]) {
         let hash = self.hash(db, key);
         self.hashes.remove(&hash);
+    }
+
+    /// A library of functions, by its first line: `#!<engine> name=<name>`.
+    pub(crate) fn insert_library(&mut self, code: &[u8]) {
+        let line = code.split(|byte| *byte == b'\n').next().unwrap_or_default();
+        let mut words = line.split(u8::is_ascii_whitespace);
+        if let Some(name) = words.find_map(|word| word.strip_prefix(b"name=")) {
+            self.libraries.insert(name.to_vec());
+        }
+    }
+
+    /// A library whose name is told apart from its code.
+    pub(crate) fn insert_library_name(&mut self, name: &[u8]) {
+        self.libraries.insert(name.to_vec());
     }
 
     fn contains(&self, db: u32, key: &[u8]) -> bool {
@@ -45,8 +61,8 @@ impl KeySet {
     }
 }
 
-/// Removes every key of the target that is not in `keys` (and is neither ours nor filtered away).
-/// Gives the number removed.
+/// Removes every key of the target that is not in `keys` (and is neither ours nor filtered away), and every library of
+/// functions. Gives the number of keys removed.
 ///
 /// # Errors
 /// Stop when the snapshot holds less than `shrunk_percent` of the target's keys: a source that came
@@ -92,22 +108,31 @@ pub(crate) async fn sweep(
     .await?;
     for keys in stale.chunk_by(|(a, _), (b, _)| a == b) {
         for batch in keys.chunks(BATCH_KEYS) {
-            remove(config, &mut client, batch, owner).await?;
+            let db = batch.first().map_or(0, |(db, _)| *db);
+            let mut del: Vec<&[u8]> = vec![b"DEL"];
+            del.extend(batch.iter().map(|(_, key)| key.as_ref()));
+            remove(config, &mut client, db, &del, owner).await?;
         }
+    }
+    let libraries = sweep_libraries(config, &mut client, keys, owner).await?;
+    if !libraries.is_empty() {
+        tracing::info!(
+            ?libraries,
+            "removed libraries of functions that are gone at the source"
+        );
     }
     Ok(stale.len() as u64)
 }
 
-/// Removes keys of one database, if the link is still `owner`'s. No unit is under way that changes the checkpoint.
+/// Removes something by a command in a database, if the link is still `owner`'s. No unit is under way that changes the
+/// checkpoint.
 async fn remove(
     config: &Config,
     client: &mut Client,
-    keys: &[(u32, Bytes)],
+    db: u32,
+    command: &[&[u8]],
     owner: u64,
 ) -> Result<(), SyncError> {
-    let Some((db, _)) = keys.first() else {
-        return Ok(());
-    };
     let lost = || {
         let what = "another understudy has begun here meanwhile: nothing more is removed";
         SyncError::reconnect(Side::Target, &config.target.endpoint.address, what)
@@ -123,12 +148,61 @@ async fn remove(
     client.call(&[b"SELECT", db.to_string().as_bytes()]).await?;
     // Alone: a busy server may refuse it and take what follows, which then would not be guarded.
     client.call(&[b"MULTI"]).await?;
-    let mut del: Vec<&[u8]> = vec![b"DEL"];
-    del.extend(keys.iter().map(|(_, key)| key.as_ref()));
-    client.call(&del).await?;
+    client.call(command).await?;
     match client.call(&[b"EXEC"]).await? {
         Value::Array(_) => Ok(()),
         _ => Err(lost()),
+    }
+}
+
+/// Removes every library of functions at the target that is not in `keys`; gives their names.
+///
+/// # Errors
+/// Those of the connection; a user who may not list functions is no error.
+async fn sweep_libraries(
+    config: &Config,
+    client: &mut Client,
+    keys: &KeySet,
+    owner: u64,
+) -> Result<Vec<String>, SyncError> {
+    let scripting = rewrite::Group::Scripting;
+    if config.filter.command("function|load", scripting).is_err()
+        || config.filter.command("function|delete", scripting).is_err()
+    {
+        return Ok(Vec::new());
+    }
+    let rows = match client.ask(&[b"FUNCTION", b"LIST"]).await? {
+        Value::Array(rows) => rows,
+        // A target before 7.0 has none.
+        Value::Error(error) if error.code == resp::ErrorCode::NoPerm => {
+            tracing::warn!(
+                "the user at the target may not list functions (+function|list): libraries that are gone at the source are left there"
+            );
+            return Ok(Vec::new());
+        }
+        _ => return Ok(Vec::new()),
+    };
+    let mut removed = Vec::new();
+    for row in &rows {
+        let Some(name) = library_name(row).filter(|name| !keys.libraries.contains(&name[..]))
+        else {
+            continue;
+        };
+        remove(config, client, 0, &[b"FUNCTION", b"DELETE", &name], owner).await?;
+        removed.push(name.escape_ascii().to_string());
+    }
+    Ok(removed)
+}
+
+/// The name in a row of FUNCTION LIST, which is a list of names and values, or a map.
+fn library_name(row: &Value) -> Option<Bytes> {
+    let word = |value: &Value| value.as_bytes().cloned();
+    match row {
+        Value::Array(facts) => facts
+            .chunks(2)
+            .find(|pair| pair.first().and_then(word).as_deref() == Some(b"library_name"))
+            .and_then(|pair| word(pair.get(1)?)),
+        _ => None,
     }
 }
 
@@ -251,6 +325,16 @@ mod tests {
         keys.insert(1, b"a");
         assert!(keys.contains(1, b"a"));
         assert!(!keys.contains(0, b"a") && !keys.contains(1, b"b"));
+    }
+
+    #[test]
+    fn libraries_are_known_by_their_first_line() {
+        let mut keys = KeySet::default();
+        keys.insert_library(b"#!lua name=mylib\nname=other");
+        keys.insert_library(b"#!lua  engine=x name=second\r\nreturn 1");
+        keys.insert_library(b"no header");
+        let names: Vec<&[u8]> = keys.libraries.iter().map(Vec::as_slice).collect();
+        assert_eq!(names, [&b"mylib"[..], b"second"]);
     }
 
     #[test]

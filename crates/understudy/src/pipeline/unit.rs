@@ -13,6 +13,7 @@
 use rewrite::Db;
 
 use super::sets::Sets;
+use super::stream::{Hole, Token};
 
 /// Commands collected for the target.
 #[derive(Debug)]
@@ -30,7 +31,31 @@ pub(crate) struct Unit {
     end: Option<End>,
     /// Databases selected in `out`, each once.
     databases: Vec<Db>,
+    /// Words that are left in the feed, in order.
+    gaps: Vec<Gap>,
 }
+
+/// A word that is put into a unit when it is written to the socket.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Gap {
+    /// Where in the unit the word's header stands; what follows is a token in the word's place.
+    pub(crate) at: usize,
+    pub(crate) hole: Hole,
+}
+
+impl Gap {
+    /// What stands in the unit in the place of the word's header and bytes.
+    fn bytes() -> usize {
+        format!("${TOKEN_BYTES}\r\n").len() + TOKEN_BYTES
+    }
+
+    /// Where it ends in the unit.
+    pub(crate) fn end(&self) -> usize {
+        self.at + Self::bytes()
+    }
+}
+
+const TOKEN_BYTES: usize = std::mem::size_of::<Token>();
 
 /// Where whole commands end and an unfinished transaction begins.
 #[derive(Debug, Clone, Copy)]
@@ -70,6 +95,7 @@ impl Unit {
             mark: None,
             end: None,
             databases: Vec::new(),
+            gaps: Vec::new(),
         }
     }
 
@@ -114,6 +140,24 @@ impl Unit {
         self.target_db = db;
     }
 
+    /// `commands` more in `db`, the bytes of which have tokens in the place of `holes`.
+    pub(crate) fn with_holes(&mut self, db: Db, bytes: &[u8], commands: u32, holes: &[Hole]) {
+        let out = self.body(db);
+        let begin = out.len();
+        out.extend_from_slice(bytes);
+        self.added(commands, db);
+        let mut from = 0;
+        // A token may be there more than once, or not at all.
+        while let Some((at, hole)) = first_of(bytes, from, holes) {
+            from = at + TOKEN_BYTES;
+            let header = Gap::bytes() - TOKEN_BYTES;
+            self.gaps.push(Gap {
+                at: begin + at - header,
+                hole,
+            });
+        }
+    }
+
     /// A transaction of the source begins.
     pub(crate) fn begin_transaction(&mut self) {
         self.write_sets();
@@ -143,6 +187,7 @@ impl Unit {
         self.commands = mark.commands;
         self.merged = mark.merged;
         self.target_db = mark.target_db;
+        self.gaps.retain(|gap| gap.at < mark.bytes);
     }
 
     /// Everything up to `offset` is in the unit; inside a transaction this waits for its end.
@@ -178,10 +223,16 @@ impl Unit {
 
     /// Bytes that may be sent now.
     pub(crate) fn bytes(&self) -> usize {
-        match self.mark {
-            Some(mark) => mark.bytes,
-            None => self.out.len() + self.sets.bytes(),
-        }
+        let (end, sets) = match self.mark {
+            Some(mark) => (mark.bytes, 0),
+            None => (self.out.len(), self.sets.bytes()),
+        };
+        end + sets + usize::try_from(left_out(&self.gaps, end)).unwrap_or(usize::MAX)
+    }
+
+    /// Bytes that are held in memory.
+    pub(crate) fn held_bytes(&self) -> usize {
+        self.out.len() + self.sets.bytes()
     }
 
     /// Closes the unit with its checkpoint. What lies behind the mark becomes the beginning of
@@ -191,7 +242,13 @@ impl Unit {
         if let Some(mark) = self.mark.take() {
             next.begin_transaction();
             let rest = next.body(mark.target_db);
+            let begin = rest.len();
             rest.extend_from_slice(self.out.get(mark.bytes..).unwrap_or_default());
+            let behind = self.gaps.iter().filter(|gap| gap.at >= mark.bytes);
+            next.gaps.extend(behind.map(|gap| Gap {
+                at: gap.at - mark.bytes + begin,
+                ..*gap
+            }));
             next.added(self.commands - mark.commands, self.target_db);
             next.merged += self.merged - mark.merged;
             next.databases.extend_from_slice(&self.databases);
@@ -208,8 +265,25 @@ impl Unit {
             commands: self.commands,
             merged: self.merged,
             guard: guard(checkpoint),
+            gaps: self.gaps,
         }
     }
+}
+
+/// The first token of any of `holes` in `bytes` from `from` on.
+fn first_of(bytes: &[u8], from: usize, holes: &[Hole]) -> Option<(usize, Hole)> {
+    // Most bytes of a frame with holes are tokens.
+    let mut places = bytes.windows(TOKEN_BYTES).enumerate().skip(from);
+    places.find_map(|(at, window)| {
+        let hole = holes.iter().find(|hole| hole.token == window)?;
+        Some((at, *hole))
+    })
+}
+
+/// Bytes of all words that are left in the feed and stand before `end`.
+fn left_out(gaps: &[Gap], end: usize) -> u64 {
+    let gaps = gaps.iter().take_while(|gap| gap.at < end);
+    gaps.map(|gap| gap.hole.len).sum()
 }
 
 /// What ends a unit: its checkpoint, EXEC, and the watch over the next unit.
@@ -238,9 +312,16 @@ pub(crate) struct Sealed {
     pub(crate) merged: u32,
     /// What the GET at its end has to answer.
     pub(crate) guard: Vec<u8>,
+    /// What is not in `out` but comes from the feed.
+    pub(crate) gaps: Vec<Gap>,
 }
 
 impl Sealed {
+    /// Bytes that go out.
+    pub(crate) fn bytes(&self) -> u64 {
+        self.out.len() as u64 + left_out(&self.gaps, usize::MAX)
+    }
+
     /// Calls `f` with each command before EXEC, the checkpoint's included: its place, its frame, its words.
     pub(crate) fn each(&self, mut f: impl FnMut(usize, &[u8], &[resp::Arg])) {
         let mut decoder = resp::CommandDecoder::new(super::stream_limits());
@@ -317,6 +398,66 @@ mod tests {
         );
         assert_eq!(sealed.commands, 6);
         assert_eq!(sealed.command(2).unwrap()[1], b"b");
+    }
+
+    #[test]
+    fn words_in_the_feed_keep_their_places() {
+        let hole = |at, len| Hole {
+            token: [b'a' + at as u8; TOKEN_BYTES],
+            at,
+            len,
+        };
+        let (a, b) = (hole(0, 5_000), hole(1, 70));
+        let frame = |words: &[&[u8]]| {
+            let mut frame = Vec::new();
+            resp::encode::command(&mut frame, words);
+            frame
+        };
+        let both = frame(&[b"MSET", b"a", &a.token, b"b", &b.token, b"c", &a.token]);
+        let filled = |sealed: &Sealed| {
+            let (mut out, mut from) = (Vec::new(), 0);
+            for gap in &sealed.gaps {
+                out.extend_from_slice(&sealed.out[from..gap.at]);
+                out.extend_from_slice(format!("<{}>", gap.hole.len).as_bytes());
+                from = gap.end();
+            }
+            out.extend_from_slice(&sealed.out[from..]);
+            String::from_utf8(out).unwrap()
+        };
+        let mut unit = Unit::default();
+        put(&mut unit, 0, &["INCR", "n"]);
+        unit.with_holes(Db(0), &both, 1, &[a, b]);
+        assert_eq!(unit.bytes(), unit.held_bytes() + 10_070);
+        unit.set_end(10, Db(0), 1);
+        unit.begin_transaction();
+        let before = unit.bytes();
+        unit.with_holes(Db(2), &frame(&[b"SET", b"x", &b.token]), 1, &[a, b]);
+        assert_eq!(unit.bytes(), before);
+        let mut next = Unit::default();
+        let sealed = unit.close(b"K", b"v", &mut next);
+        assert_eq!(sealed.bytes(), sealed.out.len() as u64 + 10_070);
+        let text = filled(&sealed);
+        assert!(
+            text.contains(
+                "a\r\n<5000>\r\n$1\r\nb\r\n<70>\r\n$1\r\nc\r\n<5000>\r\n*3\r\n$3\r\nSET\r\n$1\r\nK"
+            ),
+            "{text:?}"
+        );
+        next.end_transaction();
+        next.set_end(20, Db(2), 1);
+        let text = filled(&next.close(b"K", b"v", &mut Unit::default()));
+        assert!(
+            text.starts_with(
+                "*2\r\n$6\r\nSELECT\r\n$1\r\n2\r\n*3\r\n$3\r\nSET\r\n$1\r\nx\r\n<70>\r\n*2"
+            ),
+            "{text:?}"
+        );
+        let mut unit = Unit::default();
+        unit.begin_transaction();
+        unit.with_holes(Db(0), &both, 1, &[a, b]);
+        unit.discard_transaction();
+        unit.set_end(30, Db(0), 1);
+        assert!(unit.close(b"K", b"v", &mut Unit::default()).gaps.is_empty());
     }
 
     fn set(unit: &mut Unit, db: u32, key: &str) {

@@ -5,7 +5,7 @@ use std::rc::Rc;
 
 use bytes::Bytes;
 
-use super::store::Store;
+use super::store::{Content, Store};
 use super::world::{BEGIN_MS, World};
 
 fn words(words: &[&[u8]]) -> Vec<Bytes> {
@@ -90,6 +90,34 @@ fn is_there(world: &World, db: u32, key: &[u8]) -> bool {
     entry.is_some_and(|entry| entry.expires_ms.is_none_or(|at_ms| at_ms > now_ms))
 }
 
+/// Somebody else writes at the target: what the source does with these keys next fails there. Gives them.
+pub(super) fn spoil(world: &World, db: u32, n: u64) -> [(u32, String); 2] {
+    let (counter, list) = (format!("counter:{n}"), format!("list:{n}"));
+    let target = &mut *world.target.borrow_mut();
+    let text = Content::Text(b"spoilt".to_vec());
+    target.write_of_others(world, db, list.as_bytes(), text);
+    let items = Content::List(vec![b"spoilt".to_vec()]);
+    target.write_of_others(world, db, counter.as_bytes(), items);
+    [(db, counter), (db, list)]
+}
+
+/// Writes to keys that were spoilt.
+pub(super) fn write_spoilt(world: &World, spoilt: &[(u32, String)]) {
+    let now_ms = world.unix_ms() as i64;
+    let source = &mut *world.source.borrow_mut();
+    for (db, key) in spoilt {
+        let (db, key) = (*db, key.as_bytes());
+        source.end_expired(db, key, now_ms);
+        let argv = match key.starts_with(b"list") {
+            true => words(&[b"RPUSH", key, b"last"]),
+            false => words(&[b"INCR", key]),
+        };
+        source.store.execute(db, &argv, now_ms);
+        source.store.take_touched();
+        source.propagate(db, &[argv], false);
+    }
+}
+
 fn write(world: &World, keys: u64, expiries: bool) {
     let now_ms = world.unix_ms() as i64;
     let db = [0, 0, 0, 3, 7][world.below(5) as usize];
@@ -137,11 +165,8 @@ fn write(world: &World, keys: u64, expiries: bool) {
         _ => vec![words(&[b"INCRBY", counter, b"1000"])],
     };
     let source = &mut *world.source.borrow_mut();
-    // A master ends a key that has expired before anything else is done to it.
     for key in [counter, list, text, b"renamed", b"left", b"right"] {
-        if source.store.expire(db, key, now_ms) {
-            source.propagate(db, &[words(&[b"DEL", key])], false);
-        }
+        source.end_expired(db, key, now_ms);
     }
     // What has no effect is not passed on.
     let mut effective = Vec::new();

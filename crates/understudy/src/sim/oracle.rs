@@ -1,13 +1,13 @@
 //! What is true: the state of the source at every offset of each of its histories. And who looks whether the target
 //! keeps to it.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use replica::ReplId;
 
 use super::store::{Content, DATABASES, Entry, Keys, Store};
 use super::world::World;
-use crate::checkpoint::{self, Checkpoint, Names, Phase, Position};
+use crate::checkpoint::{self, Checkpoint, Phase, Position};
 
 /// Added to an expiry that is a lease: what `pipeline::lease` says, once more.
 const LEASE_MS: i64 = 7_777_777_777_777;
@@ -62,6 +62,9 @@ impl Truth {
     }
 }
 
+/// Keys that are not compared.
+pub(super) type Spoilt = BTreeSet<(u32, Vec<u8>)>;
+
 /// Looks at the target after everything that changes it.
 #[derive(Debug)]
 pub(super) struct Oracle {
@@ -70,6 +73,8 @@ pub(super) struct Oracle {
     pub(super) looks: u64,
     /// The furthest offset that the target ever had, whatever its history.
     pub(super) furthest: u64,
+    /// Keys that others have written at the target: what it holds of them counts in the end.
+    pub(super) spoilt: Spoilt,
     epoch: u64,
     in_stream: bool,
     /// When the target last fell back, or went from a snapshot to the stream or the other way.
@@ -85,6 +90,7 @@ impl Oracle {
             key: checkpoint::key(link),
             looks: 0,
             furthest: 0,
+            spoilt: Spoilt::new(),
             epoch: 0,
             in_stream: false,
             changed_ms: 0,
@@ -153,8 +159,11 @@ impl Oracle {
                     )),
                     Some(expected) => {
                         let now_ms = world.unix_ms() as i64;
-                        let held = &found.repairs;
-                        if let Some(difference) = difference(expected, store, now_ms, false, held) {
+                        // Keys under repair may be anything, until they are no longer named.
+                        let mut excepted = self.spoilt.clone();
+                        excepted.extend(found.repairs.iter().map(|(db, key)| (db, key.to_vec())));
+                        let difference = difference(expected, store, now_ms, false, &excepted);
+                        if let Some(difference) = difference {
                             world.blame(format!("at offset {}: {difference}", at.offset.0));
                         }
                     }
@@ -172,7 +181,7 @@ pub(super) fn difference(
     target: &Store,
     now_ms: i64,
     exactly: bool,
-    held: &Names,
+    excepted: &Spoilt,
 ) -> Option<String> {
     let none = Keys::new();
     for db in 0..DATABASES {
@@ -181,8 +190,10 @@ pub(super) fn difference(
             target.keys_of(db).unwrap_or(&none),
         );
         let names = ours.keys().chain(theirs.keys());
-        let names = names.filter(|key| !held.contains(db, key));
         for key in names.filter(|key| !key.starts_with(b"understudy:")) {
+            if !excepted.is_empty() && excepted.contains(&(db, key.clone())) {
+                continue;
+            }
             let what = || format!("db{db} \"{}\"", key.escape_ascii());
             let has_expired = |entry: &Entry| entry.expires_ms.is_some_and(|at_ms| at_ms <= now_ms);
             match (ours.get(key), theirs.get(key)) {

@@ -32,6 +32,8 @@ pub(super) enum Fault {
     SourceFails { lost: usize, down_ms: u64 },
     /// The source comes back with another history.
     SourceForgets { down_ms: u64 },
+    /// Somebody else writes a counter and a list at the target.
+    Spoil { db: u32, n: u64 },
     /// The source's backlog begins at its end.
     BacklogShrinks,
     /// A machine's disk is full, or broken, for a while.
@@ -83,7 +85,7 @@ impl Plan {
             .map(|_| (rng.below(span_ms), Self::fault(rng, machines.len() as u64)))
             .collect();
         faults.sort_by_key(|(at_ms, _)| *at_ms);
-        let plan = Self {
+        let mut plan = Self {
             seed,
             weather: Weather {
                 delay_ms: *rng.pick(&[0, 1, 3, 20]),
@@ -113,6 +115,10 @@ impl Plan {
             faults,
             death: None,
         };
+        if rng.one_in(3) {
+            plan.spoil(rng, span_ms);
+            return plan;
+        }
         plan.with_outage(&mut Rng::new(seed ^ 0x0a3a7))
     }
 
@@ -147,6 +153,19 @@ impl Plan {
         self.faults.push((at_ms, fault));
         self.faults.sort_by_key(|(at_ms, _)| *at_ms);
         self
+    }
+
+    /// Others write at the target. Nothing expires then: a key that has ended at the target before its time is found by
+    /// no failing command.
+    fn spoil(&mut self, rng: &mut Rng, span_ms: u64) {
+        self.expiries = false;
+        for _ in 0..rng.within(1..4) {
+            let db = *rng.pick(&[0, 0, 0, 3, 7]);
+            let n = rng.below(self.keys);
+            self.faults
+                .push((rng.below(span_ms), Fault::Spoil { db, n }));
+        }
+        self.faults.sort_by_key(|(at_ms, _)| *at_ms);
     }
 
     fn fault(rng: &mut Rng, machines: u64) -> Fault {
@@ -211,6 +230,7 @@ impl Plan {
                     Fault::Kill { .. }
                     | Fault::PowerLoss { .. }
                     | Fault::Cut(_)
+                    | Fault::Spoil { .. }
                     | Fault::BacklogShrinks => 0,
                 }
         });

@@ -11,14 +11,13 @@ use tokio::task::LocalSet;
 
 use super::disk::Disk;
 use super::load;
-use super::oracle::{Oracle, difference};
+use super::oracle::{Oracle, Spoilt, difference};
 use super::plan::{Fault, Plan};
 use super::process::{Effect, Process};
 use super::source::{FullSyncs, Source, replid};
 use super::target::Target;
 use super::world::{Weather, World};
 use super::{cut, target_falls};
-use crate::checkpoint::Names;
 use crate::config::Config;
 use crate::error::{Side, SyncError};
 use crate::status::{Phase, Status};
@@ -66,6 +65,8 @@ struct Stage {
     config: Config,
     machines: Vec<Machine>,
     stop: Stop,
+    /// Keys that were spoilt, which are written once more when all is calm.
+    spoilt: RefCell<Vec<(u32, String)>>,
     starts: Cell<u64>,
     first_effects: Cell<u64>,
 }
@@ -116,6 +117,7 @@ impl Stage {
             plan,
             machines,
             stop: Stop::default(),
+            spoilt: RefCell::default(),
             starts: Cell::new(0),
             first_effects: Cell::new(0),
         }
@@ -155,13 +157,12 @@ impl Stage {
         world.wrong().map_or(Ok(()), Err)?;
         let (source, target) = (world.source.borrow(), world.target.borrow());
         let now_ms = world.unix_ms() as i64;
-        match difference(
-            &source.store,
-            &target.store,
-            now_ms,
-            true,
-            &Names::default(),
-        ) {
+        if let Some(Ok(left)) = target.oracle.checkpoint(&target.store)
+            && (left.unseen.is_some() || !left.repairs.is_empty())
+        {
+            return Err(format!("after a stop in good order: {left}"));
+        }
+        match difference(&source.store, &target.store, now_ms, true, &Spoilt::new()) {
             Some(difference) => Err(format!("after a stop in good order: {difference}")),
             None => Ok(report),
         }
@@ -184,6 +185,7 @@ impl Stage {
             if now >= calm_from && !is_calm {
                 is_calm = true;
                 world.say(|| "calm from here on".to_owned());
+                load::write_spoilt(world, &self.spoilt.borrow());
                 world.weather.set(Weather::CALM);
                 for machine in &self.machines {
                     machine
@@ -231,15 +233,10 @@ impl Stage {
         let (source, target) = (self.world.source.borrow(), self.world.target.borrow());
         let now_ms = self.world.unix_ms() as i64;
         let position = target.oracle.position(&target.store);
+        let checkpoint = target.oracle.checkpoint(&target.store).and_then(Result::ok);
         position.is_some_and(|at| at.offset.0 == source.offset())
-            && difference(
-                &source.store,
-                &target.store,
-                now_ms,
-                false,
-                &Names::default(),
-            )
-            .is_none()
+            && checkpoint.is_some_and(|found| found.repairs.is_empty())
+            && difference(&source.store, &target.store, now_ms, false, &Spoilt::new()).is_none()
     }
 
     /// A machine starts its daemon, and again when it has ended.
@@ -292,8 +289,8 @@ impl Stage {
     /// Whether a daemon may stop for this: service managers start it again.
     fn is_to_be_expected(&self, error: &SyncError) -> bool {
         if error.what.contains("our checkpoint is gone") {
-            // It may have fallen back to before there was one.
-            return self.has_no_checkpoint();
+            // It may have fallen back to before there was one, and another daemon begun anew since.
+            return self.has_no_checkpoint() || self.machines.len() > 1;
         }
         if error.what.contains("the target holds keys already") {
             // Two daemons may both find nothing.
@@ -372,6 +369,17 @@ impl Stage {
                     _ => {}
                 }
                 world.then(down_ms, |world| world.source.borrow_mut().come_up());
+            }
+            Fault::Spoil { db, n } => {
+                let keys = load::spoil(world, db, n);
+                world.say(|| format!("others write {keys:?}"));
+                if n < self.plan.keys {
+                    // Nobody can overlook it in the end.
+                    self.spoilt.borrow_mut().extend(keys);
+                } else {
+                    // Nobody else writes them: this once a command fails, and never again.
+                    load::write_spoilt(world, &keys);
+                }
             }
             Fault::BacklogShrinks => world.source.borrow_mut().shrink_backlog(),
             Fault::Disk {

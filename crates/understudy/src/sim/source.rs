@@ -10,7 +10,7 @@ use resp::{CommandDecoder, Limits, Value, encode};
 use testkit::rdb_writer::{RdbWriter, payload};
 
 use super::oracle::Truth;
-use super::store::{Content, Entry, Store, error, next_command, ok};
+use super::store::{Content, Store, error, next_command, ok};
 use super::target::time;
 use super::world::World;
 
@@ -255,63 +255,78 @@ impl Source {
         out: &mut Vec<u8>,
     ) {
         let mut say = |value: &Value| encode::value(out, value, encode::Protocol::Resp2);
-        match &*argv[0].to_ascii_lowercase() {
-            b"multi" => {
+        match (&*argv[0].to_ascii_lowercase(), &mut client.queued) {
+            (b"exec", queued @ Some(_)) => {
+                let queued = queued.take().unwrap_or_default();
+                let answers = queued
+                    .iter()
+                    .map(|argv| self.answer(world, &mut client.db, argv))
+                    .collect();
+                say(&Value::Array(answers));
+            }
+            (_, Some(queued)) => {
+                queued.push(argv.to_vec());
+                say(&Value::Simple(Bytes::from_static(b"QUEUED")));
+            }
+            (b"multi", None) => {
                 client.queued = Some(Vec::new());
                 say(&ok());
             }
-            b"exec" => {
-                let queued = client.queued.take().unwrap_or_default();
-                let replies = queued.iter().map(|argv| self.read(world, client, argv));
-                say(&Value::Array(replies.collect()));
-            }
-            _ if client.queued.is_some() => {
-                client
-                    .queued
-                    .iter_mut()
-                    .for_each(|queued| queued.push(argv.to_vec()));
-                say(&Value::Simple(Bytes::from_static(b"QUEUED")));
-            }
-            b"ping" => say(&Value::Simple(Bytes::from_static(b"PONG"))),
-            b"time" | b"info" => say(&self.read(world, client, argv)),
-            b"replconf" if argv[1].eq_ignore_ascii_case(b"ack") => {
+            (b"replconf", None) if argv[1].eq_ignore_ascii_case(b"ack") => {
                 self.acknowledged(world, client, &argv[2], out);
             }
-            b"replconf" => say(&ok()),
-            b"psync" => self.psync(world, conn, client, argv, out),
-            _ => say(&error("ERR not to be asked of a source")),
+            (b"replconf", None) => say(&ok()),
+            (b"psync", None) => self.psync(world, conn, client, argv, out),
+            _ => say(&self.answer(world, &mut client.db, argv)),
         }
     }
 
-    /// What a client may ask that is no replica.
-    fn read(&mut self, world: &World, client: &mut Client, argv: &[Bytes]) -> Value {
+    /// What a client may ask of it.
+    fn answer(&mut self, world: &Rc<World>, db: &mut u32, argv: &[Bytes]) -> Value {
         let now_ms = world.unix_ms() as i64;
         match &*argv[0].to_ascii_lowercase() {
+            b"ping" => Value::Simple(Bytes::from_static(b"PONG")),
             b"time" => time(now_ms),
-            b"info" => Value::Bulk(
-                format!(
+            b"info" => {
+                let text = format!(
                     "redis_version:7.2.5\r\nredis_mode:standalone\r\nrole:master\r\nmaster_replid:{}\r\nmaster_repl_offset:{}\r\n",
                     self.replid,
                     self.offset()
-                )
-                .into(),
-            ),
+                );
+                Value::Bulk(text.into())
+            }
             b"select" => {
-                client.db = String::from_utf8_lossy(&argv[1]).parse().expect("a number");
+                let text = std::str::from_utf8(&argv[1]).unwrap_or_default();
+                *db = text.parse().unwrap_or(*db);
                 ok()
             }
-            name @ (b"dump" | b"pexpiretime" | b"pttl") => {
-                // Who looks at a key that has expired ends it.
-                if self.store.expire(client.db, &argv[1], now_ms) {
-                    self.store.take_touched();
-                    self.propagate(client.db, &[vec![Bytes::from_static(b"DEL"), argv[1].clone()]], false);
-                }
-                match name {
-                    b"dump" => self.store.entry(client.db, &argv[1]).map_or(Value::Null, dump),
-                    _ => self.store.execute(client.db, argv, now_ms),
-                }
+            b"dump" => {
+                self.end_expired(*db, &argv[1], now_ms);
+                let entry = self.store.entry(*db, &argv[1]);
+                entry.map_or(Value::Null, |entry| {
+                    Value::Bulk(dump(&entry.content).into())
+                })
+            }
+            b"memory" => {
+                let entry = self.store.entry(*db, &argv[2]);
+                entry.map_or(Value::Null, |entry| {
+                    Value::Int(dump(&entry.content).len() as i64)
+                })
+            }
+            b"pexpiretime" | b"pttl" => {
+                self.end_expired(*db, &argv[1], now_ms);
+                self.store.execute(*db, argv, now_ms)
             }
             _ => error("ERR not to be asked of a source"),
+        }
+    }
+
+    /// A master ends a key that has expired before anything else is done to it.
+    pub(super) fn end_expired(&mut self, db: u32, key: &[u8], now_ms: i64) {
+        if self.store.expire(db, key, now_ms) {
+            self.store.take_touched();
+            let del = vec![Bytes::from_static(b"DEL"), Bytes::copy_from_slice(key)];
+            self.propagate(db, &[del], false);
         }
     }
 
@@ -430,19 +445,17 @@ impl Source {
     }
 }
 
-/// The reply to DUMP.
-fn dump(entry: &Rc<Entry>) -> Value {
-    let mut value = RdbWriter::body();
-    match &entry.content {
-        Content::Text(text) => value.byte(0).text(text),
+/// What DUMP says.
+fn dump(content: &Content) -> Vec<u8> {
+    let mut body = RdbWriter::body();
+    match content {
+        Content::Text(text) => body.byte(0).text(text),
         Content::List(items) => {
-            value.byte(1).len(items.len() as u64);
-            items
-                .iter()
-                .fold(&mut value, |value, item| value.text(item))
+            body.byte(1).len(items.len() as u64);
+            items.iter().fold(&mut body, |body, item| body.text(item))
         }
     };
-    Value::Bulk(payload(value.as_bytes(), 11).into())
+    payload(body.as_bytes(), 11)
 }
 
 /// All keys as an RDB file.

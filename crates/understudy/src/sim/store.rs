@@ -339,6 +339,9 @@ impl Store {
                     return Err(error("ERR no such key"));
                 };
                 let to = arg(2)?;
+                if to == key {
+                    return Ok(ok());
+                }
                 self.remove(db, key);
                 self.put(db, to, (*old).clone());
                 ok()

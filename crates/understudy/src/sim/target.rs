@@ -9,7 +9,9 @@ use replica::ReplId;
 use resp::{CommandDecoder, Limits, Value, encode};
 
 use super::oracle::Oracle;
-use super::store::{self, COMMANDS, DATABASES, Kind, Store, error, next_command, ok};
+use super::store::{
+    self, COMMANDS, Content, DATABASES, Entry, Kind, Store, error, next_command, ok,
+};
 use super::world::World;
 
 /// So many states are kept to fall back to.
@@ -256,7 +258,10 @@ impl Target {
             }
             _ => match &mut client.queued {
                 Some(queued) => {
-                    queued.push(argv);
+                    // A transaction that will have no effect grows no further: EXEC is then judged by what is in it.
+                    if !client.is_spoilt && !client.is_dirty {
+                        queued.push(argv);
+                    }
                     Value::Simple(Bytes::from_static(b"QUEUED"))
                 }
                 None => {
@@ -332,14 +337,32 @@ impl Target {
         Value::Bulk(text.into())
     }
 
+    /// Somebody who is not the daemon replaces a key, where the daemon has begun to write.
+    pub(super) fn write_of_others(&mut self, world: &World, db: u32, key: &[u8], content: Content) {
+        if !self.is_up || self.oracle.checkpoint(&self.store).is_none() {
+            return;
+        }
+        self.oracle.spoilt.insert((db, key.to_vec()));
+        let entry = Entry {
+            content,
+            expires_ms: None,
+        };
+        self.store.put(db, key, entry);
+        self.tell_others(world, None);
+    }
+
     /// Whatever `client` did is done: others that watch are told, and the oracle looks.
-    fn changed(&mut self, world: &Rc<World>, client: &mut Client) {
+    fn changed(&mut self, world: &World, client: &mut Client) {
+        self.tell_others(world, Some(client));
+    }
+
+    fn tell_others(&mut self, world: &World, client: Option<&mut Client>) {
         let touched = self.store.take_touched();
         if touched.is_empty() {
             return;
         }
         let others = self.clients.values_mut();
-        for other in others.chain([client]) {
+        for other in others.chain(client) {
             other.is_dirty |= other.watched.iter().any(|key| touched.contains(key));
         }
         self.past.push_back(self.store.clone());

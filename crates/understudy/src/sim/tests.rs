@@ -4,7 +4,7 @@ use std::num::NonZero;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use super::plan::Plan;
+use super::plan::{Fault, Plan};
 use super::process::{Blow, Death, Effect};
 use super::run::{Report, run};
 use super::world::{Place, Weather};
@@ -170,6 +170,52 @@ fn broken_off_at_every_single_place() {
         whole.effects,
         good.len()
     );
+    if let Some((index, error)) = failure {
+        panic!("{:?}: {error}", ways[index as usize]);
+    }
+}
+
+/// Commands fail at the target, whose keys others have written, and at every single effect the daemon dies, or loses the
+/// target: also between an EXEC and the look at its replies. The keys have to be repaired all the same, without another
+/// snapshot.
+#[test]
+fn an_error_that_nobody_saw_is_not_forgotten() {
+    let spoil = |at_ms, n| (at_ms, Fault::Spoil { db: 0, n });
+    let plan = Plan {
+        // Keys that are written once, by a command that fails, and never again.
+        faults: vec![spoil(600, 7), spoil(900, 8), spoil(1_200, 9)],
+        expiries: false,
+        ..quiet()
+    };
+    let whole = run(&plan, false).unwrap();
+    assert!(whole.effects > 100, "{whole:?}");
+    let mut ways = Vec::new();
+    for at in 1..=whole.effects {
+        for (effect, blow) in [
+            (Effect::None, Blow::Kill),
+            (Effect::Half, Blow::Kill),
+            (Effect::Whole, Blow::Kill),
+            (Effect::Whole, Blow::Cut(Place::Target)),
+            (Effect::Whole, Blow::TargetFalls(1)),
+        ] {
+            ways.push(Death { at, effect, blow });
+        }
+    }
+    let (good, failure) = first_failure(ways.len() as u64, |index| {
+        let death = Some(ways[index as usize]);
+        let report = run(
+            &Plan {
+                death,
+                ..plan.clone()
+            },
+            false,
+        )?;
+        match report.full_syncs.refused {
+            0 => Ok(report),
+            count => Err(format!("{count} snapshots because the history was lost")),
+        }
+    });
+    println!("{} effects, {} ways", whole.effects, good.len());
     if let Some((index, error)) = failure {
         panic!("{:?}: {error}", ways[index as usize]);
     }

@@ -445,10 +445,11 @@ impl Log {
         }
     }
 
-    /// Everything before `pos` is applied: memory is freed, and disk beyond what is retained.
-    pub(crate) fn release(&mut self, pos: u64) -> io::Result<()> {
+    /// Everything before `pos` is applied: memory is freed, and disk beyond what is retained, but for what begins at
+    /// `kept`.
+    pub(crate) fn release(&mut self, pos: u64, kept: u64) -> io::Result<()> {
         while self.drop_tail_before(pos.min(self.flushed)) {}
-        let keep_from = pos.saturating_sub(self.keep.retain_bytes);
+        let keep_from = pos.saturating_sub(self.keep.retain_bytes).min(kept);
         while self.segments.len() > 1 && self.segments.front().is_some_and(|s| s.end <= keep_from) {
             if let Some(segment) = self.segments.pop_front() {
                 disk::remove(&segment.path)?;
@@ -682,10 +683,10 @@ mod tests {
             log.append(block.clone(), 1).unwrap();
         }
         assert!(log.tail_bytes <= 2 << 20);
-        log.release(150 << 20).unwrap();
+        log.release(150 << 20, u64::MAX).unwrap();
         assert!(log.start() > 0 && log.start() <= 150 << 20);
         assert!(segment_files(dir.path(), "stream").unwrap().len() <= 3);
-        log.release(log.end()).unwrap();
+        log.release(log.end(), u64::MAX).unwrap();
         assert_eq!(log.tail_bytes, 0);
     }
 

@@ -79,11 +79,11 @@ impl Feed {
         self.applied.get()
     }
 
-    /// Everything before `pos` is confirmed by the target.
-    pub(crate) fn set_applied(&self, pos: u64) -> io::Result<()> {
+    /// Everything before `pos` is confirmed by the target. What begins at `kept` may be wanted once more.
+    pub(crate) fn set_applied(&self, pos: u64, kept: u64) -> io::Result<()> {
         self.applied.set(pos);
         self.room.notify_one();
-        self.log.borrow_mut().release(pos)
+        self.log.borrow_mut().release(pos, kept)
     }
 
     /// The target was found at an older position than we had confirmed.

@@ -50,6 +50,7 @@ impl Supervisor<'_> {
                 owned: manner.owned,
                 leased: true,
                 repairs: Names::default(),
+                unseen: None,
             })
         })
         .await?;
@@ -260,6 +261,8 @@ impl Supervisor<'_> {
                         _ => 0,
                     };
                     target.checkpoint.phase = Phase::Snapshot(progress);
+                    target.checkpoint.unseen = None;
+                    target.checkpoint.repairs = Names::default();
                     tracing::info!(
                         applied_bytes = progress.rdb_bytes,
                         "going on with the snapshot"

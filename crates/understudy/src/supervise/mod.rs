@@ -20,7 +20,7 @@ use crate::checkpoint::{Checkpoint, Phase, Position, Progress};
 use crate::client::Client;
 use crate::config::Config;
 use crate::error::{Class, Side, SyncError};
-use crate::pipeline::{Common, Leases, Repairs, Tide, stream_limits};
+use crate::pipeline::{Common, Leases, Repairs, Tide};
 use crate::source::{self, Conn, Opened, Receiver, spool_error};
 use crate::spool::{self, Feed, Keep, Log, Syncer};
 use crate::status::{self, Status};
@@ -171,6 +171,10 @@ impl Supervisor<'_> {
                 Some(opened) => Some(opened),
                 None => contact(self.stop, attempts_max, || self.open(start.clone())).await?,
             };
+            let opened_now = match opened_now {
+                Some(opened) => self.certain(opened, kept.as_ref(), attempts_max).await?,
+                None => None,
+            };
             attempts_max = u32::MAX;
             let session = match opened_now {
                 None => return Ok(()),
@@ -199,6 +203,32 @@ impl Supervisor<'_> {
                 Next::NewHistory(answer) => opened = Some(*answer),
                 Next::Again => tokio::time::sleep(backoff.pause()).await,
             }
+        }
+    }
+
+    /// Where the stream is asked for from before our position on, and comes under a new name, our position may lie behind
+    /// the place where that history left ours: the source is asked whether it knows it.
+    async fn certain(
+        &self,
+        opened: Opened,
+        kept: Option<&Kept>,
+        attempts_max: u32,
+    ) -> Result<Option<Opened>, SyncError> {
+        let position = kept.and_then(|kept| kept.ahead);
+        let (Opened::Continue { replid, .. }, Some((ours, offset))) = (&opened, position) else {
+            return Ok(Some(opened));
+        };
+        if *replid == ours {
+            return Ok(Some(opened));
+        }
+        let start = Start::Resume {
+            replid: ours,
+            received: offset,
+            partial: Bytes::new(),
+        };
+        match contact(self.stop, attempts_max, || self.open(start.clone())).await? {
+            Some(Opened::Continue { .. }) => Ok(Some(opened)),
+            answer => Ok(answer),
         }
     }
 
@@ -239,6 +269,7 @@ impl Supervisor<'_> {
         let Found::Checkpoint(found) = found else {
             return Ok(from_the_start);
         };
+        let unseen_bytes = found.unseen.map_or(0, |unseen| unseen.bytes);
         let (replid, offset, snapshot) = match found.phase {
             _ if found.repairs.are_unnamed() => return Ok(from_the_start),
             Phase::Stream(at) => (at.replid, at.offset, None),
@@ -262,17 +293,30 @@ impl Supervisor<'_> {
                 received: ReplOffset(spooled),
                 partial,
             };
-            return Ok((start, Some(Kept { snapshot, stream })));
+            let ahead = None;
+            let kept = Kept {
+                snapshot,
+                stream,
+                ahead,
+            };
+            return Ok((start, Some(kept)));
         }
         tracing::info!(offset = offset.0, "going on from the target's checkpoint");
-        let stream = Log::create(dir, "stream", replid, offset.0, self.keep());
+        // Whether the commands right before it failed is not known: they are wanted once more.
+        let from = offset.0 - unseen_bytes.min(offset.0);
+        let stream = Log::create(dir, "stream", replid, from, self.keep());
         let stream = stream.map_err(spool_error)?;
         let start = Start::Resume {
             replid,
-            received: offset,
+            received: ReplOffset(from),
             partial: Bytes::new(),
         };
-        Ok((start, Some(Kept { snapshot, stream })))
+        let kept = Kept {
+            snapshot,
+            stream,
+            ahead: (from < offset.0).then_some((replid, offset)),
+        };
+        Ok((start, Some(kept)))
     }
 
     /// The snapshot that is being applied, if all of it is in the spool. An older one of the same history may lie
@@ -294,6 +338,7 @@ impl Supervisor<'_> {
         let Some(Kept {
             snapshot,
             mut stream,
+            ..
         }) = kept
         else {
             let what = "the source continued a history that nobody asked for";
@@ -382,6 +427,8 @@ struct Kept {
     /// The snapshot, where it is not applied to its end.
     snapshot: Option<Log>,
     stream: Log,
+    /// Our position, where the stream is to begin before it.
+    ahead: Option<(ReplId, ReplOffset)>,
 }
 
 /// Who took the target last.
@@ -412,25 +459,15 @@ async fn take(
 
 /// The unfinished command at the log's end, walking from a command boundary.
 fn partial_tail(log: &mut Log, boundary: u64) -> Result<Bytes, SyncError> {
-    let mut decoder = resp::CommandDecoder::new(stream_limits());
+    let mut tail = replica::Tail::default();
     let mut pos = boundary;
-    let mut rest: Vec<u8> = Vec::new();
     while let Some(chunk) = log.read(pos).map_err(spool_error)? {
+        tail.feed(&chunk.bytes).map_err(|error| {
+            SyncError::local(format!(
+                "the spool holds no RESP behind position {pos}: {error}"
+            ))
+        })?;
         pos += chunk.bytes.len() as u64;
-        rest.extend_from_slice(&chunk.bytes);
-        let mut done = 0;
-        while let Some(frame) =
-            decoder
-                .poll(rest.get(done..).unwrap_or_default())
-                .map_err(|error| {
-                    SyncError::local(format!(
-                        "the spool holds no RESP near position {pos}: {error}"
-                    ))
-                })?
-        {
-            done += frame.len;
-        }
-        rest.drain(..done);
     }
-    Ok(Bytes::from(rest))
+    Ok(tail.partial())
 }

@@ -38,7 +38,11 @@ impl Supervisor<'_> {
             }
             Ended::Received(Ok(answer)) => Ok(Next::NewHistory(answer)),
             Ended::Received(Err(error)) if error.class == Class::Resync => {
-                tracing::warn!(%error, "the snapshot broke off; asking for another one");
+                if self.status.phase() == status::Phase::Stream {
+                    tracing::warn!(%error, "asking the source anew");
+                } else {
+                    tracing::warn!(%error, "the snapshot broke off; asking for another one");
+                }
                 self.status.reconnects.add("source", 1);
                 Ok(Next::Again)
             }

@@ -36,7 +36,8 @@ impl Supervisor<'_> {
         // A kill may have come between the first position in the stream and the end of the snapshot's files.
         Log::discard(&self.config.spool.dir, "snapshot").map_err(spool_error)?;
         let feed = Feed::new(log);
-        feed.set_applied(position.offset.0).map_err(spool_error)?;
+        // What is kept behind it may be wanted still: the first unit to be confirmed lets it go.
+        feed.rewind(position.offset.0);
         if !self.config.source.sync_aof {
             tracing::info!("the snapshot is applied already, and sync_aof is false: done");
             feed.close();
@@ -131,7 +132,11 @@ impl Supervisor<'_> {
             }
             let kept = feed.with_log(|log| log.start()..=log.end());
             let is_known = feed.with_log(|log| log.knows(position.replid));
-            if !is_known || !kept.contains(&position.offset.0) {
+            let unseen = target.checkpoint.unseen;
+            let unseen = unseen.filter(|_| !self.repairs.has_seen(position.offset.0));
+            let unseen_bytes = unseen.map_or(0, |unseen| unseen.bytes);
+            let from = position.offset.0.saturating_sub(unseen_bytes);
+            if !is_known || !kept.contains(&position.offset.0) || !kept.contains(&from) {
                 return Err(resync("its checkpoint is outside of what is kept here"));
             }
             tracing::info!(

@@ -8,7 +8,8 @@ use rewrite::Outcome;
 use tokio::io::AsyncReadExt;
 use tokio::time::Instant;
 
-use super::{Inflight, Input, StreamApplier, Unit, describe, show};
+use super::recall::NAMES_BYTES_MAX;
+use super::{Inflight, StreamApplier, Unit, describe, show};
 use crate::checkpoint::{Names, Phase};
 use crate::clock::unix_ms;
 use crate::error::{Class, SyncError};
@@ -17,10 +18,10 @@ use crate::pipeline::repair::{self, Copies, Touched, Whole};
 
 /// Values are not read while the stream is further behind than this: they would be kept in memory until it is there.
 const BEHIND_BYTES: u64 = 16 << 20;
+/// Most keys that are read at once: the source does nothing else meanwhile.
+const KEYS_AT_ONCE: usize = 1024;
 /// Between attempts to read.
 const PAUSE: Duration = Duration::from_millis(500);
-/// So many values are read at once.
-const BATCH_KEYS: usize = 1000;
 /// How long the source may take to answer.
 const TIMEOUT: Duration = Duration::from_secs(60);
 /// Attempts when the stream has ended: what is not repaired then, the next run repairs.
@@ -70,6 +71,11 @@ impl<'a> Heal<'a> {
     /// Whether there is anything to do.
     pub(super) fn is_active(&self) -> bool {
         !self.held.is_empty() || self.failed.is_some()
+    }
+
+    /// The link is to stop for this.
+    pub(super) fn fail(&mut self, what: String) {
+        self.failed.get_or_insert(what);
     }
 
     /// Whether a unit may go: not when the link is to stop.
@@ -126,7 +132,7 @@ impl<'a> StreamApplier<'a> {
         {
             return;
         }
-        heal.batch = heal.held.first(BATCH_KEYS);
+        heal.batch = heal.held.first(KEYS_AT_ONCE);
         let (config, names, tells_time) = (self.config, heal.batch.clone(), self.tells_time);
         heal.reading = Some(Box::pin(async move {
             let read = repair::read(config, names, tells_time);
@@ -169,14 +175,14 @@ impl<'a> StreamApplier<'a> {
     /// What to do with the next command, whose frame has this length.
     pub(super) fn course(&mut self, len: usize) -> Course {
         let frame = self.input.window().get(..len).unwrap_or_default();
-        let args = self.input.decoder.args();
+        let args = self.input.args();
         let db = self.rewriter.db().0;
         let touched = Touched::by(self.rewriter.table(), db, frame, args);
         let heal = &mut self.heal;
         if !touched.hits(&heal.held) {
             return Course::Apply;
         }
-        let end = self.input.frame_pos + len as u64;
+        let end = self.input.frame_end(len);
         match &heal.copies {
             _ if !touched.hits(&heal.batch) => {}
             Some(copies) if end <= copies.offset => {}
@@ -195,8 +201,9 @@ impl<'a> StreamApplier<'a> {
         }
         if heal.held.extend(&more) {
             heal.again();
-            if !self.repairs.add(&more) {
-                heal.failed = Some("it cannot be repaired: too many keys hang on it".to_owned());
+            if !self.hold(&more) {
+                let what = "it cannot be repaired: too many keys hang on it";
+                self.heal.fail(what.to_owned());
             }
             self.show_repairs();
         }
@@ -205,6 +212,16 @@ impl<'a> StreamApplier<'a> {
         } else {
             Course::PassOver
         }
+    }
+
+    /// These are under repair as well; false if they are too many.
+    fn hold(&mut self, more: &Names) -> bool {
+        if self.recalled_from.is_none() {
+            return self.repairs.add(more);
+        }
+        // Whoever begins again at the unseen part comes upon them.
+        self.unlisted.extend(more);
+        self.unlisted.bytes() <= NAMES_BYTES_MAX
     }
 
     /// The next command is not for the target: what it does is in a value that is read at the source.
@@ -240,9 +257,14 @@ impl<'a> StreamApplier<'a> {
         self.say(&[b"SELECT", stream_db.0.to_string().as_bytes()])?;
         self.next
             .set_end(self.input.frame_pos, stream_db, unix_ms());
-        let batch = std::mem::take(&mut self.heal.batch);
-        self.heal.held.remove(&batch);
-        self.heal.placed.extend(&batch);
+        let mut copied_keys = Names::default();
+        for copied in copies.keys {
+            copied_keys.insert(copied.db, copied.key);
+        }
+        // Those of the batch that did not fit are read next.
+        self.heal.batch = Names::default();
+        self.heal.held.remove(&copied_keys);
+        self.heal.placed.extend(&copied_keys);
         Ok(())
     }
 
@@ -342,7 +364,7 @@ impl<'a> StreamApplier<'a> {
             _ => "",
         };
         // What was collected meanwhile was meant for a target without a flaw.
-        let mut input = Input::at(end.offset);
+        let mut input = super::input_at(self.config, end.offset);
         input.ends = self.input.ends;
         input.at_ms = end.received_ms;
         self.input = input;
@@ -352,6 +374,7 @@ impl<'a> StreamApplier<'a> {
         self.next = Unit::default();
         self.next.set_end(end.offset, end.db, end.received_ms);
         self.heal = Heal::new(self.repairs.names());
+        self.heal.held.extend(&self.unlisted);
         if !why.is_empty() {
             self.heal.failed = Some(format!("{what}; {why}"));
         }
@@ -388,7 +411,7 @@ impl<'a> StreamApplier<'a> {
     }
 
     /// A unit that held values is confirmed.
-    pub(super) fn placed(&self, names: &Names) {
+    pub(super) fn placed(&mut self, names: &Names) {
         if names.is_empty() {
             return;
         }
@@ -396,13 +419,30 @@ impl<'a> StreamApplier<'a> {
         let mut done = names.clone();
         done.remove(&self.heal.held);
         self.repairs.remove(&done);
+        self.unlisted.remove(&done);
+        if self.unlisted.is_empty() {
+            self.recalled_from = None;
+        }
+        if self.next.end().is_none() {
+            // The checkpoint still names them.
+            let (offset, db) = self.seen;
+            self.next.set_end(offset, db, unix_ms());
+        }
         self.status.repairs.add(names.len() as u64);
         tracing::info!(keys = names.len(), "repaired: as at the source again");
         self.show_repairs();
     }
 
     pub(super) fn show_repairs(&self) {
-        self.status.repairs_open.set(self.repairs.len() as u64);
+        let open = match self.unlisted.is_empty() {
+            true => self.repairs.len(),
+            false => {
+                let mut open = self.repairs.names();
+                open.extend(&self.unlisted);
+                open.len()
+            }
+        };
+        self.status.repairs_open.set(open as u64);
     }
 
     /// Whether, at the end of the stream, it is worth waiting for repairs.
@@ -434,6 +474,7 @@ impl<'a> StreamApplier<'a> {
             checkpoint.phase = Phase::Diverged(position);
         }
         checkpoint.repairs = Names::default();
+        checkpoint.unseen = None;
         let checkpoint = checkpoint.to_string();
         // The connection is in MULTI, as for the next unit.
         let mut out = Vec::new();

@@ -19,7 +19,7 @@ use resp::{Arg, ErrorCode, Value};
 use rewrite::{CommandId, Table};
 use tokio::time::Instant;
 
-use super::{End, Input, StreamApplier, Unit};
+use super::{End, StreamApplier, Unit};
 use crate::checkpoint::{Names, Phase};
 use crate::client::Client;
 use crate::config::{Config, ExistingKeys};
@@ -452,7 +452,7 @@ impl StreamApplier<'_> {
         }
         self.status.doubtful.add(names.len() as u64);
         // What was collected was meant for a target without a flaw.
-        let mut input = Input::at(position.offset.0);
+        let mut input = super::input_at(self.config, position.offset.0);
         input.ends = self.input.ends;
         input.at_ms = end.received_ms;
         self.input = input;

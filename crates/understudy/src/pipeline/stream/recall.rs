@@ -1,0 +1,349 @@
+//! What an EXEC said when nobody listened.
+//!
+//! A unit's checkpoint is in the target before the unit's replies are here. A kill, or a lost line, in between takes
+//! with it what they said: that a command failed. So a checkpoint tells how many bytes of the stream before its position
+//! are those whose replies were not looked at (`Unseen`). Whoever goes on from it reads these commands once more, out of
+//! the spool or from the source's backlog, and takes every key for damaged on which one of them can have failed.
+//!
+//! The names go into the checkpoint as keys under repair. Where they are too many for that, the checkpoint goes on
+//! telling of the unseen part until the last of them is repaired.
+
+use bytes::Bytes;
+use resp::Value;
+use rewrite::{Group, Table};
+
+use super::{StreamApplier, show};
+use crate::checkpoint::Names;
+use crate::client::Client;
+use crate::config::Config;
+use crate::error::{Side, SyncError};
+use crate::pipeline::repair::{self, Touched};
+use crate::source::spool_error;
+
+/// Most bytes of names that are kept in memory while their keys are repaired.
+pub(super) const NAMES_BYTES_MAX: usize = 16 << 20;
+
+/// Commands that cannot fail for what a key holds: they ask nothing of it.
+const UNCONDITIONAL: &[&str] = &[
+    "del",
+    "discard",
+    "exec",
+    "expire",
+    "expireat",
+    "flushall",
+    "flushdb",
+    "move",
+    "mset",
+    "multi",
+    "persist",
+    "pexpire",
+    "pexpireat",
+    "ping",
+    "psetex",
+    "publish",
+    "replconf",
+    "select",
+    "set",
+    "setex",
+    "spublish",
+    "swapdb",
+    "touch",
+    "unlink",
+];
+
+/// Whether a command can fail at a target that is not what the source was.
+fn can_fail(name: &[u8], frame: &[u8], args: &[resp::Arg]) -> bool {
+    let is_known = UNCONDITIONAL
+        .iter()
+        .any(|known| name.eq_ignore_ascii_case(known.as_bytes()));
+    // SET with GET gives back what was there, which has to be a string.
+    let asks = |arg: &resp::Arg| arg.of(frame).eq_ignore_ascii_case(b"get");
+    !is_known || (name.eq_ignore_ascii_case(b"set") && args.iter().skip(3).any(asks))
+}
+
+/// Keys that may differ at the target.
+#[derive(Debug, Default)]
+struct Suspects {
+    db: u32,
+    names: Names,
+    /// Keys on which one command counts, and what TYPE has to say of them if it did not fail for that.
+    kinds: Vec<(u32, Bytes, &'static str)>,
+    /// Commands that may have failed and name no key.
+    keyless: u64,
+}
+
+impl Suspects {
+    /// The next command of the part that is recalled.
+    fn command(&mut self, table: &Table, frame: &[u8], args: &[resp::Arg]) {
+        let word = |at: usize| args.get(at).map_or(&[][..], |arg| arg.of(frame));
+        let name = word(0);
+        if name.eq_ignore_ascii_case(b"select") {
+            let text = std::str::from_utf8(word(1)).unwrap_or_default();
+            self.db = text.parse().unwrap_or(self.db);
+            return;
+        }
+        let can_fail = !args.is_empty() && can_fail(name, frame, args);
+        if !can_fail && self.names.is_empty() {
+            return;
+        }
+        let touched = Touched::by(table, self.db, frame, args);
+        // A run before this one may have passed over all that touches these keys, whatever it was.
+        if !can_fail && !touched.hits(&self.names) {
+            return;
+        }
+        if touched.names.is_empty() && can_fail {
+            self.keyless += 1;
+        }
+        if let (1, Some(kind)) = (touched.names.len(), kind_of(table, name)) {
+            let key = touched.names.iter().next();
+            self.kinds
+                .extend(key.map(|(db, key)| (db, key.clone(), kind)));
+        }
+        let more = touched.spread(&self.names);
+        self.names.extend(&more);
+    }
+}
+
+/// What TYPE says of the keys that a command of this name works on, where it works on no other.
+fn kind_of(table: &Table, name: &[u8]) -> Option<&'static str> {
+    match table.lookup(&name.to_ascii_lowercase())?.group {
+        Group::String | Group::Bitmap | Group::HyperLogLog => Some("string"),
+        Group::List => Some("list"),
+        Group::Set => Some("set"),
+        Group::SortedSet | Group::Geo => Some("zset"),
+        Group::Hash => Some("hash"),
+        Group::Stream => Some("stream"),
+        _ => None,
+    }
+}
+
+impl StreamApplier<'_> {
+    /// Reads once more what an earlier connection, or an earlier run, has sent without hearing what became of it.
+    pub(super) async fn recall(&mut self) -> Result<(), SyncError> {
+        let Some(unseen) = self.target.checkpoint.unseen else {
+            return Ok(());
+        };
+        let (position, db) = self.seen;
+        if self.repairs.has_seen(position) {
+            // By this run, over an earlier connection; the checkpoint does not say so.
+            self.tells_unseen = true;
+            return Ok(());
+        }
+        let from = position.saturating_sub(unseen.bytes);
+        // Without a spool it comes from the source.
+        while self.feed.end() < position {
+            if self.feed.is_complete() {
+                return Ok(());
+            }
+            self.feed.changed().await;
+        }
+        // Said at the target at once, so that the next kill finds it said.
+        self.next.set_end(position, db, crate::clock::unix_ms());
+        let kept = self.feed.with_log(|log| log.start());
+        if from < kept {
+            self.status.suspects.add("forgotten", 1);
+            tracing::warn!(
+                from,
+                to = position,
+                kept_from = kept,
+                "whether a command of this part of the stream failed at the target is not known, and it is no longer kept: if somebody else writes there, compare the keys"
+            );
+            return Ok(());
+        }
+        let mut suspects = Suspects {
+            db: unseen.db,
+            ..Suspects::default()
+        };
+        let mut input = super::input_at(self.config, from);
+        while input.frame_pos < position {
+            match input.poll() {
+                Ok(Some(frame)) => {
+                    let bytes = input.window().get(..frame.len).unwrap_or_default();
+                    suspects.command(self.rewriter.table(), bytes, input.args());
+                    input.advance(frame.len);
+                }
+                Ok(None) => {
+                    if !input.more(self.feed).map_err(spool_error)? {
+                        break;
+                    }
+                }
+                Err(error) => return Err(self.not_a_command(&input, &error)),
+            }
+        }
+        self.suspect(suspects, (from, rewrite::Db(unseen.db)))
+            .await?;
+        if self.recalled_from.is_none() {
+            self.repairs.set_seen(position);
+        }
+        Ok(())
+    }
+
+    /// Takes keys for damaged; where they cannot be repaired, looks at what can be seen of them.
+    async fn suspect(
+        &mut self,
+        suspects: Suspects,
+        from: (u64, rewrite::Db),
+    ) -> Result<(), SyncError> {
+        if suspects.keyless > 0 {
+            self.status.suspects.add("keyless", suspects.keyless);
+            tracing::warn!(
+                commands = suspects.keyless,
+                "whether commands without keys (FUNCTION, for instance) failed at the target is not known"
+            );
+        }
+        let mut names = Names::default();
+        for (db, key) in suspects.names.iter() {
+            if repair::is_copied(self.config, db, key) {
+                names.insert(db, key.clone());
+            }
+        }
+        if names.is_empty() {
+            return Ok(());
+        }
+        if !self.config.repair {
+            self.status.suspects.add("unchecked", names.len() as u64);
+            if let Some(wrong) = wrong_kind(self.config, &suspects.kinds, &names).await? {
+                self.heal.fail(wrong);
+            }
+            return Ok(());
+        }
+        self.let_go_of_large(&mut names, &suspects.kinds).await?;
+        if names.is_empty() || self.heal.has_failed() {
+            return Ok(());
+        }
+        self.status.suspects.add("repaired", names.len() as u64);
+        tracing::info!(
+            keys = names.len(),
+            "the last answers of the target were not seen: the keys of the commands that can have failed are copied again"
+        );
+        if self.repairs.has_room(&names) {
+            self.repairs.add(&names);
+        } else {
+            self.unlisted = names.clone();
+            self.recalled_from = Some(from);
+            if names.bytes() > NAMES_BYTES_MAX {
+                let what = "whether the commands of the last unit failed is not known, and they name too many keys to copy them one by one";
+                self.heal.fail(what.to_owned());
+            }
+        }
+        self.heal.held.extend(&names);
+        self.show_repairs();
+        Ok(())
+    }
+}
+
+impl StreamApplier<'_> {
+    /// A key that is too large to be copied for a mere suspicion is looked at, at the target, and let go.
+    async fn let_go_of_large(
+        &mut self,
+        names: &mut Names,
+        kinds: &[(u32, Bytes, &'static str)],
+    ) -> Result<(), SyncError> {
+        let sized = match repair::connect(self.config).await {
+            Ok(mut client) => repair::sizes(&mut client, names).await,
+            Err(error) => Err(error),
+        };
+        // A source that cannot be asked now will be, before anything is read of it.
+        let Ok(sized) = sized else {
+            return Ok(());
+        };
+        let mut large = Names::default();
+        for (db, key, bytes) in sized {
+            if bytes.is_some_and(|bytes| bytes > self.config.repair_bytes_max()) {
+                tracing::warn!(
+                    db,
+                    key = show(&key),
+                    bytes,
+                    "whether its last command failed at the target is not known, and it is too large to be copied for that: only its type is compared"
+                );
+                large.insert(db, key);
+            }
+        }
+        if large.is_empty() {
+            return Ok(());
+        }
+        self.status.suspects.add("unchecked", large.len() as u64);
+        if let Some(wrong) = wrong_kind(self.config, kinds, &large).await? {
+            self.heal.fail(wrong);
+        }
+        names.remove(&large);
+        Ok(())
+    }
+}
+
+/// The first of `kinds` at whose key the target holds something else.
+async fn wrong_kind(
+    config: &Config,
+    kinds: &[(u32, Bytes, &'static str)],
+    names: &Names,
+) -> Result<Option<String>, SyncError> {
+    let mut client = Client::connect(&config.target.endpoint, Side::Target).await?;
+    for part in kinds.chunks(1000) {
+        let dbs: Vec<String> = part.iter().map(|(db, ..)| db.to_string()).collect();
+        let mut commands: Vec<Vec<&[u8]>> = Vec::new();
+        for ((_, key, _), db) in part.iter().zip(&dbs) {
+            commands.push(vec![b"SELECT", db.as_bytes()]);
+            commands.push(vec![b"TYPE", key]);
+        }
+        let replies = client.ask_all(&commands).await?;
+        for ((db, key, kind), pair) in part.iter().zip(replies.chunks(2)) {
+            let [_, Value::Simple(found)] = pair else {
+                continue;
+            };
+            if names.contains(*db, key) && found != kind.as_bytes() && found != "none" {
+                return Ok(Some(format!(
+                    "key \"{}\" (db {db}) holds a {} at the target, where the last unit needed a {kind}",
+                    show(key),
+                    show(found)
+                )));
+            }
+        }
+    }
+    Ok(None)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn suspects(commands: &[&str]) -> (String, u64) {
+        let mut suspects = Suspects::default();
+        for words in commands {
+            let argv: Vec<&[u8]> = words.split(' ').map(str::as_bytes).collect();
+            let mut frame = Vec::new();
+            resp::encode::command(&mut frame, &argv);
+            let mut decoder = resp::CommandDecoder::new(resp::Limits::default());
+            decoder.poll(&frame).unwrap().unwrap();
+            suspects.command(&Table::new(), &frame, decoder.args());
+        }
+        let names: Vec<String> = suspects
+            .names
+            .iter()
+            .map(|(db, key)| format!("{db}:{}", key.escape_ascii()))
+            .collect();
+        (names.join(" "), suspects.keyless)
+    }
+
+    #[test]
+    fn only_what_asks_something_of_a_key_can_have_failed() {
+        let of = |commands: &[&str]| suspects(commands).0;
+        assert_eq!(of(&["SET a 1", "MSET b 1 c 2", "DEL d", "FLUSHALL"]), "");
+        assert_eq!(of(&["SET a 1 PXAT 99", "PEXPIREAT b 1", "PERSIST c"]), "");
+        assert_eq!(of(&["set a 1 get", "SELECT 3", "INCR b"]), "0:a 3:b");
+        assert_eq!(of(&["MULTI", "RPUSH a 1", "EXEC", "PING"]), "0:a");
+        assert_eq!(of(&["SELECT 2", "RENAME a b"]), "2:a 2:b");
+    }
+
+    #[test]
+    fn what_comes_after_may_have_been_passed_over() {
+        let of = |commands: &[&str]| suspects(commands).0;
+        assert_eq!(of(&["MSET a 1 b 1", "INCR a", "SET a 5"]), "0:a");
+        assert_eq!(of(&["INCR a", "MSET a 1 b 1", "MOVE b 4"]), "0:a 0:b 4:b");
+        assert_eq!(of(&["INCR a", "SWAPDB 0 1"]), "0:a 1:a");
+    }
+
+    #[test]
+    fn commands_without_keys_are_counted() {
+        assert_eq!(suspects(&["FUNCTION LOAD x", "INCR a"]), ("0:a".into(), 1));
+    }
+}
