@@ -119,16 +119,18 @@ fn value_mib() -> u64 {
     from_env("UNDERSTUDY_VALUE_MIB", 96)
 }
 
-/// A source that does not drop us for the large values that wait for us: they would come in a snapshot.
+/// A source that does not drop us for the large values that wait for us, and still has them if we are killed before they
+/// have come: they would come in a snapshot.
 fn patient_source() -> Server {
     let source = source_of("redis-7.0");
-    let limit = argv![
-        "CONFIG",
-        "SET",
-        "client-output-buffer-limit",
-        "replica 0 0 0"
-    ];
-    source.client().command(&limit);
+    for (name, value) in [
+        ("client-output-buffer-limit", "replica 0 0 0"),
+        ("repl-backlog-size", "2gb"),
+    ] {
+        source
+            .client()
+            .command(&argv!["CONFIG", "SET", name, value]);
+    }
     source
 }
 
