@@ -224,11 +224,15 @@ pub(crate) async fn settle_forever(
 ///
 /// # Errors
 /// As the target's client.
-pub(crate) async fn end_all(config: &Config, leases: &Leases) -> Result<(), SyncError> {
+pub(crate) async fn end_all(config: &Config, leases: &Leases, owner: u64) -> Result<(), SyncError> {
     if !leases.any() {
         return Ok(());
     }
     let mut target = Target::connect(config).await?;
+    if !target.is_owner(owner).await? {
+        // Whoever has taken the link over needs them.
+        return Ok(());
+    }
     if leases.in_work.replace(false) || leases.unknown.get() {
         leases.unknown.set(false);
         let found = target.find(config).await?;
@@ -511,13 +515,18 @@ impl Target {
         }
     }
 
-    /// Makes sure that the link is still ours.
-    async fn check_owner(&mut self, owner: Option<u64>) -> Result<(), SyncError> {
+    /// Whether the link is still this process's.
+    async fn is_owner(&mut self, owner: u64) -> Result<bool, SyncError> {
         self.select(0).await?;
         let value = self.client.call(&[b"GET", self.key.as_bytes()]).await?;
         let found = value.as_bytes().map(|value| Checkpoint::parse(value));
-        match found {
-            Some(Ok(found)) if Some(found.owner) == owner => Ok(()),
+        Ok(matches!(found, Some(Ok(found)) if found.owner == owner))
+    }
+
+    /// Makes sure that the link is still ours.
+    async fn check_owner(&mut self, owner: Option<u64>) -> Result<(), SyncError> {
+        match owner {
+            Some(owner) if self.is_owner(owner).await? => Ok(()),
             _ => Err(SyncError::reconnect(
                 Side::Target,
                 &self.address,

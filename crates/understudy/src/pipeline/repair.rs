@@ -43,6 +43,8 @@ pub(crate) struct Repairs {
     doubtful_bytes: Cell<usize>,
     /// The offset up to which this run has looked at the replies: what failed before it is in `open`.
     seen: Cell<Option<u64>>,
+    /// The offset at which keys were last found to be repaired: a checkpoint that says no more may be from before.
+    mended: Cell<Option<u64>>,
 }
 
 impl Repairs {
@@ -108,7 +110,17 @@ impl Repairs {
 
     /// Whether it has looked at those up to `offset`, and at no other since.
     pub(crate) fn has_seen(&self, offset: u64) -> bool {
-        self.seen.get() == Some(offset)
+        self.seen.get() == Some(offset) && !self.may_be_before_mends(offset)
+    }
+
+    /// Keys were repaired in the unit that ends at `offset`.
+    pub(super) fn set_mended(&self, offset: u64) {
+        self.mended.set(Some(offset));
+    }
+
+    /// Whether a target whose checkpoint says `offset` may have lost repairs.
+    pub(crate) fn may_be_before_mends(&self, offset: u64) -> bool {
+        self.mended.get().is_some_and(|mended| offset <= mended)
     }
 
     /// Forgets all: a new snapshot begins.
@@ -117,6 +129,7 @@ impl Repairs {
         self.doubtful.set(0);
         self.doubtful_bytes.set(0);
         self.seen.set(None);
+        self.mended.set(None);
     }
 }
 

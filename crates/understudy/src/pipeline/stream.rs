@@ -236,6 +236,9 @@ impl<'a> StreamApplier<'a> {
             if self.heal.has_failed() {
                 return Ok(false);
             }
+            if !self.rewriter.in_transaction() && self.late.has_come_again(self.input.frame_pos) {
+                return Ok(false);
+            }
             let full = self.next.commands() as usize >= target.batch_commands
                 || self.next.bytes() >= target.batch_bytes;
             if full && !self.rewriter.in_transaction() {
@@ -573,7 +576,7 @@ impl<'a> StreamApplier<'a> {
         if self.recalled_from.is_none() {
             self.repairs.set_seen(inflight.end.offset);
         }
-        self.placed(&inflight.placed);
+        self.placed(&inflight.placed, inflight.end.offset);
         self.status.inflight_bytes.set(0);
         self.status.inflight_commands.set(0);
         self.target.checkpoint = self.checkpoint_at(inflight.end, Phase::Stream);

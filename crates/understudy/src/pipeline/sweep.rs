@@ -22,6 +22,8 @@ pub(crate) struct KeySet {
     hashes: HashSet<u64>,
     /// Names of its libraries of functions.
     libraries: BTreeSet<Vec<u8>>,
+    /// There are libraries whose names are not known.
+    has_unnamed_library: bool,
 }
 
 impl KeySet {
@@ -39,8 +41,18 @@ impl KeySet {
     pub(crate) fn insert_library(&mut self, code: &[u8]) {
         let line = code.split(|byte| *byte == b'\n').next().unwrap_or_default();
         let mut words = line.split(u8::is_ascii_whitespace);
-        if let Some(name) = words.find_map(|word| word.strip_prefix(b"name=")) {
-            self.libraries.insert(name.to_vec());
+        let name = words.find_map(|word| {
+            let (head, name) = word.split_at_checked(5)?;
+            head.eq_ignore_ascii_case(b"name=").then_some(name)
+        });
+        let is_plain = |name: &&[u8]| {
+            let is_plain = |byte: &u8| byte.is_ascii_alphanumeric() || *byte == b'_';
+            !name.is_empty() && name.iter().all(is_plain)
+        };
+        match name.filter(is_plain) {
+            Some(name) => drop(self.libraries.insert(name.to_vec())),
+            // A name in quotes, for instance.
+            None => self.has_unnamed_library = true,
         }
     }
 
@@ -165,6 +177,12 @@ async fn sweep_libraries(
     keys: &KeySet,
     owner: u64,
 ) -> Result<Vec<String>, SyncError> {
+    if keys.has_unnamed_library {
+        tracing::warn!(
+            "the name of a library of functions at the source is not understood: libraries that are gone there are left at the target"
+        );
+        return Ok(Vec::new());
+    }
     let scripting = rewrite::Group::Scripting;
     if config.filter.command("function|load", scripting).is_err()
         || config.filter.command("function|delete", scripting).is_err()
@@ -332,9 +350,14 @@ mod tests {
         let mut keys = KeySet::default();
         keys.insert_library(b"#!lua name=mylib\nname=other");
         keys.insert_library(b"#!lua  engine=x name=second\r\nreturn 1");
-        keys.insert_library(b"no header");
+        keys.insert_library(b"#!lua NAME=third");
         let names: Vec<&[u8]> = keys.libraries.iter().map(Vec::as_slice).collect();
-        assert_eq!(names, [&b"mylib"[..], b"second"]);
+        assert_eq!(names, [&b"mylib"[..], b"second", b"third"]);
+        for odd in [&b"no header"[..], b"#!lua name=\"quoted\"", b"#!lua name="] {
+            keys.has_unnamed_library = false;
+            keys.insert_library(odd);
+            assert!(keys.has_unnamed_library && keys.libraries.len() == 3);
+        }
     }
 
     #[test]

@@ -76,7 +76,7 @@ impl Supervisor<'_> {
         // The stream has ended in good order: from here on the target ends its keys by itself. Not where the source or the
         // spool has failed: the next run goes on, and what was done at the source meanwhile may count on a key.
         if self.stop.is_requested() || !self.config.source.sync_aof {
-            end_all(self.config, &self.leases).await?;
+            end_all(self.config, &self.leases, self.owner).await?;
         }
         Ok(())
     }
@@ -146,7 +146,9 @@ impl Supervisor<'_> {
             if target.checkpoint.leased {
                 self.leases.suspect();
             }
-            if target.checkpoint.repairs.are_unnamed() && position.offset.0 < feed.applied() {
+            let is_older = position.offset.0 < feed.applied()
+                || self.repairs.may_be_before_mends(position.offset.0);
+            if target.checkpoint.repairs.are_unnamed() && is_older {
                 // Which they were then, nobody knows any more.
                 return Err(resync("it fell back to when many keys were under repair"));
             }

@@ -112,9 +112,10 @@ impl<'a> Heal<'a> {
         let placed = std::mem::take(&mut self.placed);
         self.held.extend(&placed);
         self.held.extend(names);
-        self.again();
-        // There may be more of them soon.
-        self.not_before = Some(Instant::now() + PAUSE);
+        // What was read of others stays right: it belongs to a moment that is still to come. There may be more of them
+        // soon.
+        self.not_before
+            .get_or_insert_with(|| Instant::now() + PAUSE);
     }
 }
 
@@ -149,6 +150,7 @@ impl<'a> StreamApplier<'a> {
 
     /// The values are read, or cannot be.
     pub(super) fn has_read(&mut self, read: Result<Copies, SyncError>) {
+        let was_read = read.is_ok();
         match read {
             // Another history answers: the receiver will hear of it.
             Ok(copies) if copies.replid != Some(self.feed.with_log(|log| log.replid())) => {
@@ -167,7 +169,7 @@ impl<'a> StreamApplier<'a> {
                 self.heal.not_before = Some(Instant::now() + PAUSE);
             }
         }
-        if self.feed.is_complete() {
+        if self.feed.is_complete() && !was_read {
             self.heal.last_attempts += 1;
         }
     }
@@ -219,9 +221,10 @@ impl<'a> StreamApplier<'a> {
         if self.recalled_from.is_none() {
             return self.repairs.add(more);
         }
-        // Whoever begins again at the unseen part comes upon them.
+        // Whoever begins again at the unseen part comes upon those that are made from what is found there; not upon those
+        // that are made from others.
         self.unlisted.extend(more);
-        self.unlisted.bytes() <= NAMES_BYTES_MAX
+        self.unlisted.bytes() <= NAMES_BYTES_MAX && self.repairs.add_doubtful(more)
     }
 
     /// The next command is not for the target: what it does is in a value that is read at the source.
@@ -259,6 +262,7 @@ impl<'a> StreamApplier<'a> {
             .set_end(self.input.frame_pos, stream_db, unix_ms());
         let mut copied_keys = Names::default();
         for copied in copies.keys {
+            self.late.is_copied(copied.db, &copied.key);
             copied_keys.insert(copied.db, copied.key);
         }
         // Those of the batch that did not fit are read next.
@@ -411,10 +415,11 @@ impl<'a> StreamApplier<'a> {
     }
 
     /// A unit that held values is confirmed.
-    pub(super) fn placed(&mut self, names: &Names) {
+    pub(super) fn placed(&mut self, names: &Names, offset: u64) {
         if names.is_empty() {
             return;
         }
+        self.repairs.set_mended(offset);
         // What was put in place may have come to differ again since.
         let mut done = names.clone();
         done.remove(&self.heal.held);

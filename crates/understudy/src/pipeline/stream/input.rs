@@ -130,10 +130,16 @@ impl Input {
         let len = progress.body.unwrap_or(0);
         let held = progress.at.saturating_add(len);
         let name = self.decoder.args().first();
+        // The name of such a message is made from what is in it.
+        let is_hashed = || {
+            let mut words = self.decoder.args().iter().take(16);
+            words.any(|word| word.of(self.window()).eq_ignore_ascii_case(b"idmpauto"))
+        };
         let may_leave_out = len >= LARGE_BYTES
             && name.is_some_and(|name| {
                 is_only_data(name.of(self.window()), self.decoder.args().len())
-            });
+            })
+            && !is_hashed();
         if !may_leave_out {
             if held > self.frame_bytes_max {
                 return Err(InputError::TooLarge(held as u64 + self.left_out));

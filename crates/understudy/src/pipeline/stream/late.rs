@@ -157,6 +157,8 @@ pub(super) struct Late<'a> {
     known: HashMap<u64, Instant>,
     state: RandomState,
     client: Option<Client>,
+    /// Where the unit ended that was thrown away for what was in doubt in it: what is collected anew goes out there.
+    again_until: Option<u64>,
 }
 
 impl<'a> Late<'a> {
@@ -181,7 +183,19 @@ impl<'a> Late<'a> {
             known: HashMap::new(),
             state: RandomState::new(),
             client: None,
+            again_until: None,
         }
+    }
+
+    /// Whether what was thrown away is collected anew, up to here. Once.
+    pub(super) fn has_come_again(&mut self, offset: u64) -> bool {
+        self.again_until.take_if(|until| offset >= *until).is_some()
+    }
+
+    /// The source's value of this key is in the unit: nothing behind it is in doubt for what the target holds now.
+    pub(super) fn is_copied(&mut self, db: u32, key: &[u8]) {
+        let hash = self.hash(db, key, None);
+        self.learn(hash);
     }
 
     /// What is collected from here on begins at this offset; whether it may be behind.
@@ -194,6 +208,7 @@ impl<'a> Late<'a> {
     pub(super) fn forget(&mut self) {
         self.asks.clear();
         self.known.clear();
+        self.again_until = None;
     }
 
     fn hash(&self, db: u32, key: &[u8], field: Option<&[u8]>) -> u64 {
@@ -437,6 +452,7 @@ impl StreamApplier<'_> {
                 names.insert(db, key.clone());
             }
         }
+        self.let_go_of_large_doubts(&mut names).await;
         if names.is_empty() {
             return Ok(false);
         }
@@ -458,6 +474,7 @@ impl StreamApplier<'_> {
         self.input = input;
         self.rewriter = self.rewriter_at(rewrite::Db(position.db));
         self.late.forget();
+        self.late.again_until = Some(end.offset);
         self.choose_lease();
         self.next = Unit::default();
         self.next
@@ -465,6 +482,32 @@ impl StreamApplier<'_> {
         self.heal.hold(&names);
         self.show_repairs();
         Ok(true)
+    }
+
+    /// A key that is too large to be copied for a mere doubt is named, and let go.
+    async fn let_go_of_large_doubts(&self, names: &mut Names) {
+        if names.is_empty() {
+            return;
+        }
+        let sized = match repair::connect(self.config).await {
+            Ok(mut client) => repair::sizes(&mut client, names).await,
+            Err(error) => Err(error),
+        };
+        // A source that cannot be asked now will be, before anything is read of it.
+        let mut large = Names::default();
+        for (db, key, bytes) in sized.unwrap_or_default() {
+            if bytes.is_some_and(|bytes| bytes > self.config.repair_bytes_max()) {
+                tracing::error!(
+                    db,
+                    key = super::show(&key),
+                    bytes,
+                    "the target may have ended this key during an outage, and it is too large to be copied again within limits.memory: compare it with the source"
+                );
+                large.insert(db, key);
+            }
+        }
+        self.status.unchecked.add(large.len() as u64);
+        names.remove(&large);
     }
 
     /// Whether the source lets us read keys. A mere doubt is no reason to end the link where it does not.
