@@ -423,12 +423,10 @@ fn libraries(server: &Server) -> Vec<String> {
     let mut names: Vec<String> = rows
         .into_iter()
         .flat_map(|row| {
-            let facts = items(row);
-            let name = facts
+            items(row)
                 .chunks(2)
                 .find(|pair| text(&pair[0]) == "library_name")
-                .map(|pair| text(&pair[1]));
-            name
+                .map(|pair| text(&pair[1]))
         })
         .collect();
     names.sort();

@@ -89,7 +89,7 @@ impl Held {
         self.proxy.release(Direction::ToClient);
     }
 
-    fn is_repaired(mut self, at_least: usize) {
+    fn check_repaired(mut self, at_least: usize) {
         wait_stream(&mut self.daemon);
         self.daemon.wait_for("the repairs", LIMIT, |daemon| {
             own(daemon, "repairs").is_some_and(|count| count >= at_least as u64)
@@ -122,7 +122,7 @@ fn what_a_kill_kept_from_being_seen_is_repaired() {
     held.daemon.kill();
     held.let_go();
     held.daemon.spawn();
-    held.is_repaired(KEYS.len() + 1);
+    held.check_repaired(KEYS.len() + 1);
 }
 
 #[test]
@@ -132,14 +132,14 @@ fn it_is_asked_of_the_source_where_the_spool_is_gone() {
     held.let_go();
     fs::remove_dir_all(held.daemon.folder().join("data/spool")).expect("a spool");
     held.daemon.spawn();
-    held.is_repaired(KEYS.len() + 1);
+    held.check_repaired(KEYS.len() + 1);
 }
 
 #[test]
 fn what_a_lost_line_kept_from_being_seen_is_repaired() {
     let held = Held::new(|link| link, &failing());
     held.let_go();
-    held.is_repaired(KEYS.len() + 1);
+    held.check_repaired(KEYS.len() + 1);
 }
 
 #[test]
@@ -155,7 +155,7 @@ fn more_keys_than_a_checkpoint_holds_are_repaired_over_kills() {
         own(daemon, "repairs").is_some_and(|count| count > 0)
     });
     held.daemon.restart();
-    held.is_repaired(1);
+    held.check_repaired(1);
 }
 
 #[test]
