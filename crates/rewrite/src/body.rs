@@ -15,8 +15,21 @@ impl<'a> Body<'a> {
             bytes,
             at: 0,
             mark: 0,
-            out: Vec::with_capacity(bytes.len()),
+            out: Vec::new(),
         }
+    }
+
+    /// A body of which most will be kept.
+    pub(crate) fn to_copy(bytes: &'a [u8]) -> Self {
+        Self {
+            out: Vec::with_capacity(bytes.len()),
+            ..Self::new(bytes)
+        }
+    }
+
+    /// The next byte, which is not passed.
+    pub(crate) fn peek(&self) -> Option<u8> {
+        self.bytes.get(self.at).copied()
     }
 
     /// What was kept, if the body ends here.
@@ -68,7 +81,7 @@ impl<'a> Body<'a> {
 
     /// Passes a string, however it is written.
     pub(crate) fn text(&mut self) -> Option<()> {
-        let bytes = match self.bytes.get(self.at)? {
+        let bytes = match self.peek()? {
             0..=0x81 => self.number()?,
             0xc0 => 2,
             0xc1 => 3,

@@ -91,7 +91,7 @@ fn is_before_8_2(target: &Abilities) -> bool {
 
 /// A vector set as Redis 8.0 writes it; `None` if it is not a vector set as we know them.
 fn vectors_of_8_0(body: &[u8]) -> Option<Vec<u8>> {
-    let mut body = Body::new(body);
+    let mut body = Body::to_copy(body);
     body.number()?;
     number(&mut body)?;
     let nodes = number(&mut body)?;

@@ -44,7 +44,7 @@ impl NotOlder {
 
 /// Writes the stream in the layout of an older type. `keep` says that the record of idempotent production matters.
 pub(crate) fn older(body: &[u8], from: u8, to: u8, keep: bool) -> Result<Vec<u8>, NotOlder> {
-    let mut copy = Body::new(body);
+    let mut copy = Body::to_copy(body);
     copy.stream(from, to)?;
     if from >= 26 {
         let used = copy.idempotence().ok_or(NotOlder::Malformed)?;

@@ -40,9 +40,9 @@ pub(crate) enum Phase {
 pub(crate) struct Names(BTreeMap<u32, BTreeSet<Bytes>>);
 
 /// Most keys that a checkpoint names: it is written with every unit.
-const NAMED_MAX: usize = 4096;
+pub(crate) const NAMED_MAX: usize = 4096;
 /// Most bytes of their names; a checkpoint carries them twice over.
-const NAMED_BYTES_MAX: usize = 128 << 10;
+pub(crate) const NAMED_BYTES_MAX: usize = 128 << 10;
 /// What stands for more than that. No database has this number.
 const UNNAMED: (u32, &[u8]) = (u32::MAX, b"");
 
@@ -56,9 +56,14 @@ impl Names {
         self.contains(UNNAMED.0, UNNAMED.1)
     }
 
+    /// Whether a checkpoint has room for all of them.
+    pub(crate) fn can_be_named(&self) -> bool {
+        self.len() <= NAMED_MAX && self.bytes() <= NAMED_BYTES_MAX
+    }
+
     /// As a checkpoint has them: all, or none by name.
     pub(crate) fn for_checkpoint(&self) -> Self {
-        if self.len() <= NAMED_MAX && self.bytes() <= NAMED_BYTES_MAX {
+        if self.can_be_named() {
             return self.clone();
         }
         let mut unnamed = Self::default();

@@ -74,8 +74,7 @@ pub(crate) const WIDE: usize = 32;
 
 /// Fills `output` exactly from `input`.
 pub(crate) fn decompress(input: &[u8], output: &mut [u8]) -> Result<(), ErrorKind> {
-    let (packed, len) = (input.len(), output.len());
-    run(input, packed, output, len)
+    decompress_within(input, output.len(), output)
 }
 
 /// Fills the first `len` bytes of `output`; quickest if there are [`WIDE`] more, which may be overwritten.

@@ -9,6 +9,8 @@ use bytes::Bytes;
 use memchr::memmem;
 use rdb::{Event, Limits, Poll, Want, dump};
 
+use crate::body::Body;
+
 /// Strings whose entries have those sizes: five bytes less, the head of a long string.
 const LENGTHS: [usize; 3] = [16_378, 2_097_146, 268_435_450];
 /// No smaller listpack has such an entry.
@@ -61,19 +63,19 @@ pub(super) fn decode(type_id: u8, body: &[u8]) -> Option<Vec<Event>> {
 
 /// Whether a listpack of the body may have such an entry; `None` if the body ends too early.
 fn suspicious(type_id: u8, body: &[u8]) -> Option<bool> {
-    let mut walk = Walk { rest: body };
+    let mut walk = Body::new(body);
     match type_id {
         // A listpack on its own, or behind the smallest expiry.
-        16 | 17 | 20 | 23 => walk.listpack(),
+        16 | 17 | 20 | 23 => listpack(&mut walk),
         25 => {
             walk.bytes(8)?;
-            walk.listpack()
+            listpack(&mut walk)
         }
         // A quicklist: containers with listpacks, and plain elements.
         18 => {
             for _ in 0..walk.number()? {
                 let packed = walk.number()? == 2;
-                if walk.listpack()? && packed {
+                if listpack(&mut walk)? && packed {
                     return Some(true);
                 }
             }
@@ -82,8 +84,8 @@ fn suspicious(type_id: u8, body: &[u8]) -> Option<bool> {
         // A stream's nodes.
         15 | 19 | 21 | 26 | 27 => {
             for _ in 0..walk.number()? {
-                walk.listpack()?;
-                if walk.listpack()? {
+                listpack(&mut walk)?;
+                if listpack(&mut walk)? {
                     return Some(true);
                 }
             }
@@ -93,47 +95,23 @@ fn suspicious(type_id: u8, body: &[u8]) -> Option<bool> {
     }
 }
 
-struct Walk<'a> {
-    rest: &'a [u8],
-}
-
-impl<'a> Walk<'a> {
-    /// Passes a string. Compressed bytes do not show what is in them, so their length alone decides.
-    fn listpack(&mut self) -> Option<bool> {
-        match *self.rest.first()? {
-            0xc0 => self.bytes(2).map(|_| false),
-            0xc1 => self.bytes(3).map(|_| false),
-            0xc2 => self.bytes(5).map(|_| false),
-            0xc3 => {
-                self.bytes(1)?;
-                let compressed = self.number()?;
-                let length = self.number()?;
-                self.bytes(compressed)?;
-                Some(length >= LISTPACK_BYTES_MIN)
-            }
-            _ => {
-                let length = self.number()?;
-                let bytes = self.bytes(length)?;
-                Some(length >= LISTPACK_BYTES_MIN && has_long_entry(bytes))
-            }
+/// Passes a string; whether such an entry may be in it. Compressed bytes do not show what is in them, so their length
+/// alone decides.
+fn listpack(walk: &mut Body<'_>) -> Option<bool> {
+    match walk.peek()? {
+        0xc0..=0xc2 => walk.text().map(|()| false),
+        0xc3 => {
+            walk.bytes(1)?;
+            let compressed = walk.number()?;
+            let length = walk.number()?;
+            walk.bytes(usize::try_from(compressed).ok()?)?;
+            Some(length >= LISTPACK_BYTES_MIN)
         }
-    }
-
-    fn number(&mut self) -> Option<u64> {
-        let first = *self.bytes(1)?.first()?;
-        Some(match first {
-            0..=0x3f => u64::from(first),
-            0x40..=0x7f => u64::from(first & 0x3f) << 8 | u64::from(*self.bytes(1)?.first()?),
-            0x80 => u64::from(u32::from_be_bytes(*self.bytes(4)?.first_chunk()?)),
-            0x81 => u64::from_be_bytes(*self.bytes(8)?.first_chunk()?),
-            _ => return None,
-        })
-    }
-
-    fn bytes(&mut self, count: u64) -> Option<&'a [u8]> {
-        let (bytes, rest) = self.rest.split_at_checked(usize::try_from(count).ok()?)?;
-        self.rest = rest;
-        Some(bytes)
+        _ => {
+            let length = walk.number()?;
+            let bytes = walk.bytes(usize::try_from(length).ok()?)?;
+            Some(length >= LISTPACK_BYTES_MIN && has_long_entry(bytes))
+        }
     }
 }
 

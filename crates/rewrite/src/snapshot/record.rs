@@ -45,10 +45,7 @@ impl SnapshotRewriter {
         if record.freq.is_some() || record.idle_seconds.is_some() {
             self.count_loss(Loss::UsageHint);
         }
-        encode::bulk(out, record.key);
-        encode::bulk_header(out, len);
-        record.value.append_to(out);
-        out.extend_from_slice(b"\r\n");
+        write_pair(record, len, out);
         PlainSet::Appended
     }
 
@@ -66,8 +63,8 @@ impl SnapshotRewriter {
         }
         self.current = None;
         self.abandoned = false;
-        let (db, key) = (record.db, record.key);
-        if self.is_left_out(db, key, Kind::String, record.expire_at_ms) {
+        let db = record.db;
+        if self.is_left_out(db, record.key, Kind::String, record.expire_at_ms) {
             return true;
         }
         if record.freq.is_some() || record.idle_seconds.is_some() {
@@ -81,14 +78,20 @@ impl SnapshotRewriter {
             None => b"*3\r\n$3\r\nSET\r\n",
             Some(_) => b"*5\r\n$3\r\nSET\r\n",
         });
-        encode::bulk(out, key);
-        encode::bulk_header(out, record.value.len());
-        record.value.append_to(out);
-        out.extend_from_slice(b"\r\n");
+        write_pair(record, record.value.len(), out);
         if let Some(at_ms) = record.expire_at_ms {
             out.extend_from_slice(b"$4\r\nPXAT\r\n");
             encode::bulk(out, Decimal::new(at_ms).text());
         }
         true
     }
+}
+
+/// Key and value, which has `len` bytes, as they stand in a command.
+#[inline]
+fn write_pair(record: &Record<'_>, len: usize, out: &mut Vec<u8>) {
+    encode::bulk(out, record.key);
+    encode::bulk_header(out, len);
+    record.value.append_to(out);
+    out.extend_from_slice(b"\r\n");
 }

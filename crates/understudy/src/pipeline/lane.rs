@@ -293,11 +293,18 @@ impl Lane {
         if !self.sets.is_empty() {
             return &mut self.scratch;
         }
-        if self.is_empty() && self.db != Db(0) {
-            self.open.select(self.db);
+        if self.is_empty() {
+            self.begin();
         }
         self.body_at = self.open.out.len();
         &mut self.open.out
+    }
+
+    /// A unit begins in database 0, the rewriter's commands in its own.
+    fn begin(&mut self) {
+        if self.db != Db(0) {
+            self.open.select(self.db);
+        }
     }
 
     /// These commands were written to the body. A plain SET joins those before it.
@@ -337,16 +344,26 @@ impl Lane {
         }
     }
 
-    /// A plain SET, of which this is the key and the value as they stand in a command, joins those before it. The
-    /// rewriter is in its database.
-    pub(crate) fn add_pair(&mut self, pair: &[u8], db: Db, key: &[u8]) {
-        if !self.sets.has_room(pair) {
+    /// A plain SET of `key` joins those before it, if `write` appends its key and value, of about so many bytes, as they
+    /// stand in a command; `write` says whether it did. The rewriter is in its database.
+    pub(crate) fn add_pair(
+        &mut self,
+        db: Db,
+        key: &[u8],
+        bytes: usize,
+        write: impl FnOnce(&mut Vec<u8>) -> bool,
+    ) {
+        if !self.sets.has_room_for(bytes) {
             self.write_sets();
         }
-        if self.sets.is_empty() {
-            if self.is_empty() && self.db != Db(0) {
-                self.open.select(self.db);
-            }
+        let is_first_of_unit = self.is_empty();
+        if !self.sets.push_by(write) {
+            return;
+        }
+        if is_first_of_unit {
+            self.begin();
+        }
+        if self.first.is_none() {
             self.first = Some(Sent {
                 key: Bytes::copy_from_slice(key),
                 db,
@@ -356,7 +373,6 @@ impl Lane {
                 last_of_key: true,
             });
         }
-        self.sets.push(pair);
     }
 
     /// Writes the SETs that wait.
@@ -572,15 +588,23 @@ mod tests {
     #[test]
     fn pairs_join_the_sets_before_them() {
         let mut lane = lane();
-        let pair = |key: &str| format!("$1\r\n{key}\r\n$1\r\n1\r\n").into_bytes();
+        let add = |lane: &mut Lane, key: &str| {
+            let pair = format!("$1\r\n{key}\r\n$1\r\n1\r\n");
+            lane.add_pair(Db(3), key.as_bytes(), pair.len(), |out| {
+                out.extend_from_slice(pair.as_bytes());
+                true
+            });
+            // One that does not pass leaves no trace.
+            lane.add_pair(Db(3), b"none", pair.len(), |_| false);
+        };
         put(&mut lane, &["SELECT", "3"]);
         put(&mut lane, &["SET", "a", "1"]);
-        lane.add_pair(&pair("b"), Db(3), b"b");
+        add(&mut lane, "b");
         put(&mut lane, &["INCR", "n"]);
-        lane.add_pair(&pair("c"), Db(3), b"c");
+        add(&mut lane, "c");
         lane.seal("v", 10);
         // The next unit is in the rewriter's database, too.
-        lane.add_pair(&pair("d"), Db(3), b"d");
+        add(&mut lane, "d");
         assert_eq!(
             text(lane.to_write()),
             "SELECT 3 ; MSET a 1 b 1 ; INCR n ; SET c 1 ; SELECT 0 ; SET K v ; EXEC ; WATCH K ; GET K ; MULTI"
@@ -605,7 +629,7 @@ mod tests {
             ]
         );
         for _ in 0..64 {
-            lane.add_pair(&pair("e"), Db(3), b"e");
+            add(&mut lane, "e");
         }
         lane.seal("w", 20);
         let sent = text(lane.to_write());

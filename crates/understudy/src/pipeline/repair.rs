@@ -15,23 +15,15 @@ use rewrite::{Db, Table};
 
 use super::sweep::is_own;
 use super::unit::Sealed;
-use crate::checkpoint::Names;
+use crate::checkpoint::{NAMED_BYTES_MAX, NAMED_MAX, Names};
 use crate::client::{Client, Info};
 use crate::config::Config;
 use crate::error::{Class, Side, SyncError};
 
-/// Most keys that are repaired at once; beyond that a new snapshot is cheaper.
-const KEYS_MAX: usize = 4096;
-/// Most bytes of their names.
-const BYTES_MAX: usize = 128 << 10;
 /// Most keys in doubt after an outage, with those; some may be copied in vain.
 const DOUBTFUL_MAX: usize = 400_000;
 /// Most bytes of their names.
 const DOUBTFUL_BYTES_MAX: usize = 32 << 20;
-
-fn fits(names: &Names) -> bool {
-    names.len() <= KEYS_MAX && names.bytes() <= BYTES_MAX
-}
 
 /// The keys of a link that are under repair, whichever connection is on it.
 #[derive(Debug, Default)]
@@ -67,15 +59,16 @@ impl Repairs {
     pub(super) fn add(&self, names: &Names) -> bool {
         let mut open = self.open.borrow_mut();
         open.extend(names);
+        // Beyond that a new snapshot is cheaper, but for keys in doubt, which have a limit of their own.
         let doubtful = self.doubtful.get();
-        open.len() <= KEYS_MAX + doubtful && (doubtful > 0 || open.bytes() <= BYTES_MAX)
+        open.len() <= NAMED_MAX + doubtful && (doubtful > 0 || open.bytes() <= NAMED_BYTES_MAX)
     }
 
     /// Whether all of them could be added and be named in the checkpoint.
     pub(super) fn has_room(&self, names: &Names) -> bool {
         let mut open = self.names();
         open.extend(names);
-        fits(&open)
+        open.can_be_named()
     }
 
     /// Adds some that may differ, all or none of them; false: they are too many.
@@ -268,6 +261,24 @@ pub(super) struct Copied {
 
 /// A key, and what it takes at the source, if the source tells.
 pub(super) type Sized = (u32, Bytes, Option<u64>);
+
+/// Those of `names` that are too large to be copied, as far as the source tells now: before anything is read of a key, it
+/// is asked again.
+pub(super) async fn too_large(config: &Config, names: &Names) -> Vec<(u32, Bytes, u64)> {
+    let sized = match connect(config).await {
+        Ok(mut client) => sizes(&mut client, names).await,
+        Err(error) => Err(error),
+    };
+    let large = |(db, key, bytes): Sized| {
+        let bytes = bytes.filter(|bytes| *bytes > config.repair_bytes_max())?;
+        Some((db, key, bytes))
+    };
+    sized
+        .unwrap_or_default()
+        .into_iter()
+        .filter_map(large)
+        .collect()
+}
 
 /// A connection to the source, at which keys can be read.
 ///

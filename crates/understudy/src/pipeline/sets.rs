@@ -46,13 +46,25 @@ impl Sets {
 
     /// Whether one more may join.
     pub(crate) fn has_room(&self, pair: &[u8]) -> bool {
-        self.count < PAIRS_MAX && self.pairs.len() + pair.len() <= BYTES_MAX
+        self.has_room_for(pair.len())
+    }
+
+    /// Whether one more of so many bytes may join.
+    pub(crate) fn has_room_for(&self, bytes: usize) -> bool {
+        self.count < PAIRS_MAX && self.pairs.len() + bytes <= BYTES_MAX
     }
 
     /// One more joins.
     pub(crate) fn push(&mut self, pair: &[u8]) {
         self.pairs.extend_from_slice(pair);
         self.count += 1;
+    }
+
+    /// One more joins, if `write` appends one: it says so.
+    pub(crate) fn push_by(&mut self, write: impl FnOnce(&mut Vec<u8>) -> bool) -> bool {
+        let joins = write(&mut self.pairs);
+        self.count += u32::from(joins);
+        joins
     }
 
     /// Writes the run as one command, and begins a new one. An empty run writes nothing.

@@ -70,8 +70,6 @@ pub(crate) struct SnapshotApplier<'a> {
     databases: &'a Databases,
     /// A database that was selected and is to be looked at before any of its keys.
     unchecked: Option<Db>,
-    /// Key and value of a plain SET on their way from the decoder to the lane.
-    pair: Vec<u8>,
 }
 
 impl<'a> SnapshotApplier<'a> {
@@ -135,7 +133,6 @@ impl<'a> SnapshotApplier<'a> {
             leases,
             databases,
             unchecked: None,
-            pair: Vec::new(),
         }
     }
 

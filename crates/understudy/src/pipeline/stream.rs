@@ -13,7 +13,9 @@ use tokio::io::AsyncReadExt;
 use tokio::time::Instant;
 
 use self::heal::{Course, Heal};
-pub(super) use self::input::{Hole, Token};
+#[cfg(test)]
+pub(super) use self::input::token;
+pub(super) use self::input::{Hole, TOKEN_MARK, Token};
 use self::input::{Input, InputError};
 use self::late::Late;
 use super::lease::Leases;

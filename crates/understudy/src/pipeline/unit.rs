@@ -13,7 +13,7 @@
 use rewrite::Db;
 
 use super::sets::Sets;
-use super::stream::{Hole, Token};
+use super::stream::{Hole, TOKEN_MARK, Token};
 
 /// Commands collected for the target.
 #[derive(Debug)]
@@ -272,9 +272,11 @@ impl Unit {
 
 /// The first token of any of `holes` in `bytes` from `from` on.
 fn first_of(bytes: &[u8], from: usize, holes: &[Hole]) -> Option<(usize, Hole)> {
-    // Most bytes of a frame with holes are tokens.
     let mut places = bytes.windows(TOKEN_BYTES).enumerate().skip(from);
     places.find_map(|(at, window)| {
+        if !window.starts_with(TOKEN_MARK) {
+            return None;
+        }
         let hole = holes.iter().find(|hole| hole.token == window)?;
         Some((at, *hole))
     })
@@ -403,7 +405,7 @@ mod tests {
     #[test]
     fn words_in_the_feed_keep_their_places() {
         let hole = |at, len| Hole {
-            token: [b'a' + at as u8; TOKEN_BYTES],
+            token: super::super::stream::token(at),
             at,
             len,
         };

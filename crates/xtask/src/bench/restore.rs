@@ -25,7 +25,8 @@ const KEYS_MAX: u64 = 100_000;
 /// Commands of one pipeline when a server is filled.
 const PIPELINE: usize = 1_000;
 
-/// A kind of values and how many elements (of a string: bytes) they have.
+/// A kind of values and how many elements (of a string: bytes) they have: some of just about the MiB up to which the daemon
+/// restores.
 struct Case {
     kind: &'static str,
     sizes: &'static [u64],
@@ -38,7 +39,7 @@ const CASES: [Case; 7] = [
     },
     Case {
         kind: "list",
-        sizes: &[5, 50, 1_000, 10_000, 100_000, 1_000_000],
+        sizes: &[5, 50, 1_000, 10_000, 60_000, 100_000, 1_000_000],
     },
     Case {
         kind: "set of numbers",
@@ -50,11 +51,11 @@ const CASES: [Case; 7] = [
     },
     Case {
         kind: "hash",
-        sizes: &[5, 50, 1_000, 10_000, 100_000, 1_000_000],
+        sizes: &[5, 50, 1_000, 10_000, 30_000, 100_000, 1_000_000],
     },
     Case {
         kind: "zset",
-        sizes: &[5, 50, 1_000, 10_000, 100_000, 1_000_000],
+        sizes: &[5, 50, 1_000, 10_000, 32_000, 100_000, 1_000_000],
     },
     Case {
         kind: "stream",

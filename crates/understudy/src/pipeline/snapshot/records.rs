@@ -6,6 +6,9 @@ use rewrite::PlainSet;
 use super::SnapshotApplier;
 use crate::error::SyncError;
 
+/// What stands around a key and a value of some digits' length.
+const FRAME_BYTES: usize = 32;
+
 impl SnapshotApplier<'_> {
     /// Takes as many of them as follow one another and have room.
     pub(super) fn records(&mut self) -> Result<(), SyncError> {
@@ -16,32 +19,28 @@ impl SnapshotApplier<'_> {
             let Some(record) = self.decoder.record() else {
                 break;
             };
-            let is_new = record.at >= self.progress.rdb_bytes;
-            let pair = match record.expire_at_ms {
-                None if is_new => self.rewriter.plain_set(&record, &mut self.pair),
-                // Written and confirmed by an earlier connection, or an earlier run.
-                None => PlainSet::LeftOut,
-                Some(_) => PlainSet::Other,
+            // Written and confirmed by an earlier connection, or an earlier run.
+            let is_behind = record.at < self.progress.rdb_bytes;
+            let mut fate = match record.expire_at_ms {
+                None if is_behind => PlainSet::LeftOut,
+                _ => PlainSet::Other,
             };
-            if pair != PlainSet::Other
-                && let Some(keys) = &mut self.applied.keys
-            {
-                keys.insert(record.db.0, record.key);
+            if record.expire_at_ms.is_none() && !is_behind {
+                let bytes = record.key.len() + record.value.len() + FRAME_BYTES;
+                self.lane.add_pair(record.db, record.key, bytes, |out| {
+                    fate = self.rewriter.plain_set(&record, out);
+                    fate == PlainSet::Appended
+                });
             }
-            match pair {
-                PlainSet::LeftOut => {}
-                PlainSet::Appended => {
-                    self.lane.add_pair(&self.pair, record.db, record.key);
-                    self.pair.clear();
+            if fate == PlainSet::Other {
+                let (head, value) = (record.head(), record.value.to_vec());
+                self.key(&head)?;
+                // What is passed over has been read.
+                if self.in_key.is_some() {
+                    self.rewrite(rdb::Event::String(value.into()))?;
                 }
-                PlainSet::Other => {
-                    let (head, value) = (record.head(), record.value.to_vec());
-                    self.key(&head)?;
-                    // What is passed over has been read.
-                    if self.in_key.is_some() {
-                        self.rewrite(rdb::Event::String(value.into()))?;
-                    }
-                }
+            } else if let Some(keys) = &mut self.applied.keys {
+                keys.insert(record.db.0, record.key);
             }
         }
         Ok(())

@@ -12,6 +12,9 @@ use resp::CommandDecoder;
 use super::stream_limits;
 use crate::spool::Feed;
 
+/// What every token begins with.
+pub(crate) const TOKEN_MARK: &[u8; 28] = b"understudy:left-in-the-spool";
+
 /// A word from this length on stays in the feed.
 const LARGE_BYTES: usize = 1 << 20;
 
@@ -225,8 +228,11 @@ impl fmt::Display for InputError {
 }
 
 /// Another one for each place; no value of anybody's holds it by chance.
-fn token(at: u64) -> Token {
-    let mut token = *b"understudy:left-in-the-spool00000000000000000000";
+pub(crate) fn token(at: u64) -> Token {
+    let mut token = [0; size_of::<Token>()];
+    if let Some(start) = token.first_chunk_mut() {
+        *start = *TOKEN_MARK;
+    }
     let digits = format!("{at:020}");
     if let Some(end) = token.last_chunk_mut::<20>() {
         for (place, digit) in end.iter_mut().zip(digits.bytes()) {

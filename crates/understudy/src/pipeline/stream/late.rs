@@ -489,22 +489,15 @@ impl StreamApplier<'_> {
         if names.is_empty() {
             return;
         }
-        let sized = match repair::connect(self.config).await {
-            Ok(mut client) => repair::sizes(&mut client, names).await,
-            Err(error) => Err(error),
-        };
-        // A source that cannot be asked now will be, before anything is read of it.
         let mut large = Names::default();
-        for (db, key, bytes) in sized.unwrap_or_default() {
-            if bytes.is_some_and(|bytes| bytes > self.config.repair_bytes_max()) {
-                tracing::error!(
-                    db,
-                    key = super::show(&key),
-                    bytes,
-                    "the target may have ended this key during an outage, and it is too large to be copied again within limits.memory: compare it with the source"
-                );
-                large.insert(db, key);
-            }
+        for (db, key, bytes) in repair::too_large(self.config, names).await {
+            tracing::error!(
+                db,
+                key = super::show(&key),
+                bytes,
+                "the target may have ended this key during an outage, and it is too large to be copied again within limits.memory: compare it with the source"
+            );
+            large.insert(db, key);
         }
         self.status.unchecked.add(large.len() as u64);
         names.remove(&large);

@@ -239,25 +239,15 @@ impl StreamApplier<'_> {
         names: &mut Names,
         kinds: &[(u32, Bytes, &'static str)],
     ) -> Result<(), SyncError> {
-        let sized = match repair::connect(self.config).await {
-            Ok(mut client) => repair::sizes(&mut client, names).await,
-            Err(error) => Err(error),
-        };
-        // A source that cannot be asked now will be, before anything is read of it.
-        let Ok(sized) = sized else {
-            return Ok(());
-        };
         let mut large = Names::default();
-        for (db, key, bytes) in sized {
-            if bytes.is_some_and(|bytes| bytes > self.config.repair_bytes_max()) {
-                tracing::warn!(
-                    db,
-                    key = show(&key),
-                    bytes,
-                    "whether its last command failed at the target is not known, and it is too large to be copied for that: only its type is compared"
-                );
-                large.insert(db, key);
-            }
+        for (db, key, bytes) in repair::too_large(self.config, names).await {
+            tracing::warn!(
+                db,
+                key = show(&key),
+                bytes,
+                "whether its last command failed at the target is not known, and it is too large to be copied for that: only its type is compared"
+            );
+            large.insert(db, key);
         }
         if large.is_empty() {
             return Ok(());
