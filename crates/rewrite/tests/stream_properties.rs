@@ -37,7 +37,6 @@ const VERBATIM: &[&str] = &[
     "hmset",
     "hincrby",
     "hdel",
-    "xadd",
     "xclaim",
     "xgroup",
     "xack",

