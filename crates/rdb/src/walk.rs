@@ -255,9 +255,10 @@ impl Walk {
                 return Ok(Then::Skip(packed as u64));
             }
             StringHead::Lzf { packed, len } => {
-                let stored = reader.take(packed)?;
+                let input = reader.rest();
+                reader.take(packed)?;
                 let mut members = std::mem::take(&mut self.members);
-                self.unpacked(stored, len, |text| {
+                self.unpacked(input, packed, len, |text| {
                     members.text(text);
                     Ok(())
                 })?;
@@ -292,9 +293,10 @@ impl Walk {
                 },
                 Care::Unpacked,
             ) => {
-                let stored = reader.take(stored)?;
+                let input = reader.rest();
+                reader.take(stored)?;
                 let (mut back, mut members) = (self.back, std::mem::take(&mut self.members));
-                let count = self.unpacked(stored, len, |blob| {
+                let count = self.unpacked(input, stored, len, |blob| {
                     look_into(packed, blob, &mut back, &mut members)
                 })?;
                 (self.back, self.members) = (back, members);
@@ -309,10 +311,11 @@ impl Walk {
         self.back
     }
 
-    /// Decompresses into space that is used again.
+    /// Decompresses the first `packed` bytes into space that is used again.
     fn unpacked<T>(
         &mut self,
-        stored: &[u8],
+        input: &[u8],
+        packed: usize,
         len: usize,
         then: impl FnOnce(&[u8]) -> Result<T, ErrorKind>,
     ) -> Result<T, Stop> {
@@ -320,7 +323,7 @@ impl Walk {
         if self.scratch.len() < len + lzf::WIDE {
             self.scratch.resize(len + lzf::WIDE, 0);
         }
-        lzf::decompress_within(stored, len, &mut self.scratch)?;
+        lzf::decompress_within(input, packed, len, &mut self.scratch)?;
         let blob = self.scratch.get(..len).unwrap_or_default();
         let result = then(blob)?;
         if len > SCRATCH_KEPT {

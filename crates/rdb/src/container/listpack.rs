@@ -211,13 +211,16 @@ pub(crate) fn entry(blob: &[u8], at: usize) -> Result<Option<(Entry, usize)>, Er
         0xf5..=0xfe => return Err(ErrorKind::Corrupt("a listpack entry of an unknown form")),
     };
     let behind = rest.get(size..).ok_or(RUNS_OUT)?;
-    let back = if size <= 127 {
-        if behind.first().copied().map(usize::from) != Some(size) {
-            return Err(BACK);
+    let back = match (size, behind) {
+        (..0x80, [only, ..]) if usize::from(*only) == size => 1,
+        (..0x80, _) => return Err(BACK),
+        // Most of the others have two bytes; nothing here takes another form.
+        (0x80..0x3fff, [high, low, ..])
+            if usize::from(*high) << 7 | usize::from(*low & 0x7f) == size && *low >= 0x80 =>
+        {
+            2
         }
-        1
-    } else {
-        back_length(behind, size)?
+        _ => back_length(behind, size)?,
     };
     Ok(Some((entry, at + size + back)))
 }

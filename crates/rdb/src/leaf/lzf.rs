@@ -74,19 +74,21 @@ pub(crate) const WIDE: usize = 32;
 
 /// Fills `output` exactly from `input`.
 pub(crate) fn decompress(input: &[u8], output: &mut [u8]) -> Result<(), ErrorKind> {
-    decompress_within(input, output.len(), output)
+    decompress_within(input, input.len(), output.len(), output)
 }
 
-/// Fills the first `len` bytes of `output`; quickest if there are [`WIDE`] more, which may be overwritten.
+/// Fills the first `len` bytes of `output` from the first `packed` of `input`; quickest if there are [`WIDE`] more of
+/// both, of which those of `output` may be overwritten.
 pub(crate) fn decompress_within(
     input: &[u8],
+    packed: usize,
     len: usize,
     output: &mut [u8],
 ) -> Result<(), ErrorKind> {
     if output.len() < len {
         return Err(LENGTH);
     }
-    run(input, input.len(), output, len)
+    run(input, packed, output, len)
 }
 
 /// Appends what the first `packed` bytes of `input` decompress to, which was [`check`]ed to be `len` bytes. The more
@@ -125,9 +127,7 @@ fn run(input: &[u8], packed: usize, output: &mut [u8], len: usize) -> Result<(),
             {
                 *place = *wide;
             } else {
-                let literal = body.get(..count).ok_or(SHORT)?;
-                let place = room.get_mut(..count).ok_or(LENGTH)?;
-                place.copy_from_slice(literal);
+                copy_exactly(body, room, count)?;
             }
             at += count;
             continue;
@@ -147,17 +147,44 @@ fn run(input: &[u8], packed: usize, output: &mut [u8], len: usize) -> Result<(),
     if at == len { Ok(()) } else { Err(LENGTH) }
 }
 
-/// Repeats what stands from `from` on at `at`, where `from < at` and all is within `output`.
+/// Apart from the wide move, lest the compiler make one call of both.
+#[cold]
+#[inline(never)]
+fn copy_exactly(body: &[u8], room: &mut [u8], count: usize) -> Result<(), ErrorKind> {
+    let literal = body.get(..count).ok_or(SHORT)?;
+    let place = room.get_mut(..count).ok_or(LENGTH)?;
+    place.copy_from_slice(literal);
+    Ok(())
+}
+
+/// Repeats what stands from `from` on at `at`, where `from < at` and all is within `output`; what stands behind may be
+/// overwritten.
 #[inline]
-fn copy_within(output: &mut [u8], from: usize, mut at: usize, mut len: usize) {
+fn copy_within(output: &mut [u8], from: usize, at: usize, len: usize) {
     // Most copies are short and do not overlap.
-    if len <= 16 && at - from >= 16 {
-        let (before, behind) = output.split_at_mut(at);
-        let source = before.get(from..).and_then(<[u8]>::first_chunk::<16>);
-        if let (Some(source), Some(place)) = (source, behind.first_chunk_mut::<16>()) {
-            *place = *source;
-            return;
-        }
+    if len <= 16 && at - from >= 16 && copy_sixteen(output, from, at) {
+        return;
+    }
+    copy_longer(output, from, at, len);
+}
+
+#[inline]
+fn copy_sixteen(output: &mut [u8], from: usize, at: usize) -> bool {
+    let (before, behind) = output.split_at_mut(at);
+    let source = before.get(from..).and_then(<[u8]>::first_chunk::<16>);
+    let (Some(source), Some(place)) = (source, behind.first_chunk_mut::<16>()) else {
+        return false;
+    };
+    *place = *source;
+    true
+}
+
+#[inline(never)]
+fn copy_longer(output: &mut [u8], mut from: usize, mut at: usize, mut len: usize) {
+    let apart = at - from;
+    while apart >= 16 && len > 0 && copy_sixteen(output, from, at) {
+        let step = len.min(16);
+        (from, at, len) = (from + step, at + step, len - step);
     }
     // What is written lengthens what can be copied next, so an overlap takes few rounds.
     while len > 0 {

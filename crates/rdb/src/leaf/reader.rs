@@ -102,6 +102,12 @@ impl<'a> Reader<'a> {
         self.at
     }
 
+    /// What was not read yet.
+    #[inline]
+    pub(crate) fn rest(&self) -> &'a [u8] {
+        self.bytes.get(self.at..).unwrap_or_default()
+    }
+
     #[inline]
     pub(crate) fn take(&mut self, n: usize) -> Result<&'a [u8], Stop> {
         let end = self.at.saturating_add(n);
@@ -158,14 +164,16 @@ impl<'a> Reader<'a> {
     /// What stands before a string; the string may be up to `max` bytes long when decoded.
     #[inline]
     pub(crate) fn string_head(&mut self, max: u64) -> Result<StringHead, Stop> {
-        // Most lengths have six bits.
-        if let Some(&first @ ..0x40) = self.bytes.get(self.at) {
-            self.at += 1;
-            return Ok(StringHead::Plain {
-                len: bounded(u64::from(first), max)?,
-            });
-        }
-        self.other_head(max)
+        // Most lengths have six bits, or fourteen.
+        let rest = self.rest();
+        let (len, taken) = match *rest {
+            [first @ ..0x40, ..] => (u64::from(first), 1),
+            [first @ 0x40..0x80, low, ..] => (u64::from(first & 0x3f) << 8 | u64::from(low), 2),
+            _ => return self.other_head(max),
+        };
+        self.at += taken;
+        let len = bounded(len, max)?;
+        Ok(StringHead::Plain { len })
     }
 
     fn other_head(&mut self, max: u64) -> Result<StringHead, Stop> {
