@@ -2,6 +2,7 @@
 
 mod heal;
 mod input;
+mod known;
 mod late;
 mod recall;
 
@@ -231,6 +232,7 @@ impl<'a> StreamApplier<'a> {
     /// Collects commands into the next unit; true when the feed has no more.
     fn fill(&mut self) -> Result<bool, SyncError> {
         let target = &self.config.target;
+        self.late.tick();
         loop {
             if self.heal.is_active() {
                 self.place()?;

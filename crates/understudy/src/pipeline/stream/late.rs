@@ -10,15 +10,11 @@
 //!
 //! A key that is not saved needs nothing: whatever is left of it ends with the DEL that follows.
 
-use std::collections::HashMap;
-use std::hash::{BuildHasher, Hasher, RandomState};
-use std::time::Duration;
-
 use bytes::Bytes;
 use resp::{Arg, ErrorCode, Value};
 use rewrite::{CommandId, Table};
-use tokio::time::Instant;
 
+use super::known::Known;
 use super::{End, StreamApplier, Unit};
 use crate::checkpoint::{Names, Phase};
 use crate::client::Client;
@@ -32,10 +28,6 @@ use crate::status::Number;
 const MARGIN_MS: i64 = 2_000;
 /// What has no more than this left, and gets no other life, may end while the answer is taken to hold.
 const MARGIN_READ_MS: i64 = 12_000;
-/// For so long an answer holds: no expiry is written without a lease that is nearer than this.
-const KNOWN: Duration = Duration::from_secs(10);
-/// So many answers are remembered; whoever is forgotten is asked about again.
-const KNOWN_MAX: usize = 200_000;
 
 /// What a command does to the life of keys.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -153,9 +145,10 @@ pub(super) struct Late<'a> {
     /// What is collected now is late.
     is_late: bool,
     asks: Vec<Ask>,
-    /// Hashes of keys and fields that are as at the source, until then.
-    known: HashMap<u64, Instant>,
-    state: RandomState,
+    /// Keys and fields that are as at the source.
+    known: Known,
+    /// For the places of a command's keys.
+    places: Vec<usize>,
     client: Option<Client>,
     /// Where the unit ended that was thrown away for what was in doubt in it: what is collected anew goes out there.
     again_until: Option<u64>,
@@ -180,8 +173,8 @@ impl<'a> Late<'a> {
             roles,
             is_late: true,
             asks: Vec::new(),
-            known: HashMap::new(),
-            state: RandomState::new(),
+            known: Known::new(),
+            places: Vec::new(),
             client: None,
             again_until: None,
         }
@@ -194,7 +187,7 @@ impl<'a> Late<'a> {
 
     /// The source's value of this key is in the unit: nothing behind it is in doubt for what the target holds now.
     pub(super) fn is_copied(&mut self, db: u32, key: &[u8]) {
-        let hash = self.hash(db, key, None);
+        let hash = self.known.hash(db, key, None);
         self.learn(hash);
     }
 
@@ -211,35 +204,14 @@ impl<'a> Late<'a> {
         self.again_until = None;
     }
 
-    fn hash(&self, db: u32, key: &[u8], field: Option<&[u8]>) -> u64 {
-        let mut hasher = self.state.build_hasher();
-        hasher.write_u32(db);
-        hasher.write_usize(key.len());
-        hasher.write(key);
-        if let Some(field) = field {
-            hasher.write_u8(1);
-            hasher.write(field);
-        }
-        hasher.finish()
+    /// Looks at the clock: after each wait, before more is collected.
+    pub(super) fn tick(&mut self) {
+        self.known.tick();
     }
 
-    /// Remembers it; whether it was known.
+    /// Remembers it, where that is of use; whether it was known.
     fn learn(&mut self, hash: u64) -> bool {
-        if !self.is_late {
-            return false;
-        }
-        if self.known.len() >= KNOWN_MAX {
-            self.known.clear();
-        }
-        let now = Instant::now();
-        let until = self.known.insert(hash, now + KNOWN);
-        until.is_some_and(|until| until > now)
-    }
-
-    fn knows(&self, hash: u64) -> bool {
-        self.known
-            .get(&hash)
-            .is_some_and(|until| *until > Instant::now())
+        self.is_late && self.known.learn(hash)
     }
 
     /// Looks at a command that was put into the unit, and ends there in the stream.
@@ -256,25 +228,27 @@ impl<'a> Late<'a> {
         let role = role.unwrap_or(Role::Plain);
         let word = |at: usize| args.get(at).map_or(&[][..], |arg| arg.of(frame));
         let keeps = || (3..args.len()).any(|at| word(at).eq_ignore_ascii_case(b"keepttl"));
-        let places = || {
-            let mut places = Vec::new();
+        let find = |places: &mut Vec<usize>| {
+            places.clear();
             if let Some(command) = table.command(id) {
-                rewrite::keys_of(command, frame, args, &mut places);
+                rewrite::keys_of(command, frame, args, places);
             }
-            places
         };
         match role {
             Role::Plain => {}
             Role::Overwrites if !self.is_late || keeps() => {}
             Role::Overwrites => {
-                for place in places() {
-                    let hash = self.hash(db, word(place), None);
+                let mut places = std::mem::take(&mut self.places);
+                find(&mut places);
+                for place in &places {
+                    let hash = self.known.hash(db, word(*place), None);
                     self.learn(hash);
                 }
+                self.places = places;
             }
             Role::OverwritesFields(from, step) if self.is_late => {
                 for at in (from..args.len()).step_by(step) {
-                    let hash = self.hash(db, word(1), Some(word(at)));
+                    let hash = self.known.hash(db, word(1), Some(word(at)));
                     self.learn(hash);
                 }
             }
@@ -285,7 +259,8 @@ impl<'a> Late<'a> {
                 names
             }),
             Role::ReadsFirst | Role::ReadsRest | Role::ReadsAll => {
-                let places = places();
+                let mut places = Vec::new();
+                find(&mut places);
                 // SORT and the like may only read.
                 if role == Role::ReadsAll && places.len() < 2 {
                     return;
@@ -304,12 +279,12 @@ impl<'a> Late<'a> {
             Role::SavesFields => {
                 let at = (2..args.len()).find(|at| word(*at).eq_ignore_ascii_case(b"fields"));
                 let key = word(1);
-                if self.knows(self.hash(db, key, None)) {
+                if self.known.knows(self.known.hash(db, key, None)) {
                     return;
                 }
                 let mut fields = Vec::new();
                 for at in at.map_or(args.len(), |at| at + 2)..args.len() {
-                    let hash = self.hash(db, key, Some(word(at)));
+                    let hash = self.known.hash(db, key, Some(word(at)));
                     if !self.learn(hash) {
                         fields.push(Bytes::copy_from_slice(word(at)));
                     }
@@ -331,7 +306,7 @@ impl<'a> Late<'a> {
     }
 
     fn ask_of(&mut self, db: u32, key: &[u8], end: u64, names: impl FnOnce() -> Names) {
-        let hash = self.hash(db, key, None);
+        let hash = self.known.hash(db, key, None);
         if !self.learn(hash) {
             self.asks.push(Ask {
                 end,
@@ -352,7 +327,7 @@ impl<'a> Late<'a> {
         if asks.is_empty() || self.tide.is_late(begin) {
             return asks;
         }
-        self.known = HashMap::new();
+        self.known.clear();
         Vec::new()
     }
 
