@@ -34,6 +34,7 @@ impl Supervisor<'_> {
             rdb_bytes: 0,
         };
         let seen = taken_by(&visit.found);
+        self.note_taken(seen);
         let target = take(visit, |found| {
             let epoch = match found {
                 Found::Nothing => 0,
