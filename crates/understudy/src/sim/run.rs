@@ -101,6 +101,7 @@ impl Stage {
         );
         let target = Target::new(replid(u64::MAX), Oracle::new(LINK));
         let world = World::new(rng, plan.weather, source, target, is_loud);
+        world.named_max.set(plan.named_max);
         let machines = plan
             .machines
             .iter()
@@ -443,6 +444,7 @@ fn config(plan: &Plan) -> Config {
     config.spool.dir = PathBuf::from("/spool");
     config.spool.tail_bytes = plan.tail_bytes;
     config.spool.retain_bytes = plan.retain_bytes;
+    config.spool.unseen_bytes_max = plan.unseen_bytes_max;
     config.source.diskless = true;
     config
 }

@@ -354,9 +354,17 @@ impl Supervisor<'_> {
             Phase::Diverged(_) => return Ok(from_the_start),
         };
         let dir = &self.config.spool.dir;
+        let from = offset.0 - unseen_bytes.min(offset.0);
+        // Keys that differ may be known by that part alone: then it has to be there, or come from the source.
+        let needed = if found.repairs.are_unread() {
+            from
+        } else {
+            offset.0
+        };
         let stream = Log::recover(dir, "stream", self.keep()).map_err(spool_error)?;
         if let Some(mut stream) = stream
             && stream.knows(replid)
+            && stream.start() <= needed
             && (stream.start()..=stream.end()).contains(&offset.0)
         {
             let partial = partial_tail(&mut stream, offset.0)?;
@@ -377,7 +385,6 @@ impl Supervisor<'_> {
         }
         tracing::info!(offset = offset.0, "going on from the target's checkpoint");
         // Whether the commands right before it failed is not known: they are wanted once more.
-        let from = offset.0 - unseen_bytes.min(offset.0);
         let stream = Log::create(dir, "stream", replid, from, self.keep());
         let stream = stream.map_err(spool_error)?;
         let start = Start::Resume {
