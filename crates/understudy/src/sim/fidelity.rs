@@ -189,11 +189,7 @@ fn command(rng: &mut Rng) -> Vec<Vec<u8>> {
 
 #[test]
 fn the_simulated_target_answers_as_a_real_server_does() {
-    // The same commands each time, but for whoever asks for others: rare orders of WATCH and refusals still differ.
-    let seed = std::env::var("UNDERSTUDY_SEED").map_or(Ok(2), |text| text.parse());
-    let seed = seed.expect("UNDERSTUDY_SEED is a number");
-    println!("seed: UNDERSTUDY_SEED={seed}");
-    let rng = &mut Rng::new(seed);
+    let rng = &mut Rng::new(Rng::seed_from_env());
     let (mut real, simulated) = (Real::start("redis-7.0"), Simulated::start());
     let (mut aborted, mut trail) = (0, VecDeque::new());
     for round in 0..12 {

@@ -167,10 +167,8 @@ impl Plan {
         self
     }
 
-    /// Others write at the target. Nothing expires then: a key that has ended at the target before its time is found by
-    /// no failing command.
+    /// Others write at the target.
     fn spoil(&mut self, rng: &mut Rng, span_ms: u64) {
-        self.expiries = false;
         for _ in 0..rng.within(1..4) {
             let db = *rng.pick(&[0, 0, 0, 3, 7]);
             let n = rng.below(self.keys);
