@@ -6,7 +6,7 @@
 //! the spool or from the source's backlog, and takes every key for damaged on which one of them can have failed.
 //!
 //! The names go into the checkpoint as keys under repair. Where they are too many for that, the checkpoint goes on
-//! telling of the unseen part until the last of them is repaired.
+//! telling of the unseen part until the last of them is repaired, or until that part is too long to be kept.
 
 use std::collections::BTreeSet;
 
