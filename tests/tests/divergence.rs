@@ -478,3 +478,35 @@ fn a_command_without_keys_that_fails_means_a_snapshot() {
         daemon.output()
     );
 }
+
+/// MEMORY USAGE takes samples, and may tell of far less than there is: then fewer keys are read at once.
+#[test]
+fn keys_that_are_larger_than_the_source_tells_are_read_in_smaller_portions() {
+    let (source, target) = (source_of("redis-7.0"), Server::of("redis-7.0"));
+    let (rng, mut client) = (&mut rng(), source.client());
+    let keys: Vec<String> = (0..8).map(|n| format!("k:{n}")).collect();
+    for key in &keys {
+        // Each has a node of its own, and the first five are looked at.
+        for _ in 0..5 {
+            client.command(&argv!["RPUSH", key, rng.bytes(5_000)]);
+        }
+        client.command(&argv!["RPUSH", key, rng.bytes(400 << 10)]);
+    }
+    let link = Link::new(&source, &target).with("limits", "memory = \"8mb\"");
+    let mut daemon = link.start();
+    wait_stream(&mut daemon);
+    catch_up(&mut daemon, &source);
+    let all = |command: &dyn Fn(&String) -> Argv| {
+        let commands = keys.iter().map(command);
+        let ends = (vec![argv!["MULTI"]], vec![argv!["EXEC"]]);
+        ends.0.into_iter().chain(commands).chain(ends.1).collect()
+    };
+    let wrong: Vec<Argv> = all(&|key| argv!["SET", key, "wrong"]);
+    target.client().commands(&wrong);
+    let more: Vec<Argv> = all(&|key| argv!["RPUSH", key, "more"]);
+    client.commands(&more);
+    wait_repaired(&mut daemon, 8);
+    catch_up(&mut daemon, &source);
+    oracle::assert_equal(&source.address(), &target.address());
+    assert_eq!(full_syncs(&source), 1);
+}

@@ -405,6 +405,9 @@ fn libraries_that_are_gone_at_the_source_are_removed_by_a_new_snapshot() {
     client.command(&argv!["FUNCTION", "DELETE", "gone"]);
     let code = library("changed").replace("return 1", "return 2");
     client.command(&argv!["FUNCTION", "LOAD", "REPLACE", code]);
+    // A new library has a function of the one that is gone.
+    let code = library("gone").replace("name=gone", "name=again");
+    client.command(&argv!["FUNCTION", "LOAD", code]);
     for _ in 0..400 {
         client.command(&argv!["SET", "filler", "x".repeat(200)]);
     }
@@ -412,7 +415,7 @@ fn libraries_that_are_gone_at_the_source_are_removed_by_a_new_snapshot() {
     wait_stream(&mut daemon);
     equal(&mut daemon, &source, &target);
     assert_eq!(full_syncs(&source), 2);
-    assert_eq!(libraries(&target), ["changed", "kept"]);
+    assert_eq!(libraries(&target), ["again", "changed", "kept"]);
     let answer = target.client().command(&argv!["FCALL", "changed_f", 0]);
     assert_eq!(number(&answer), Some(2));
 }

@@ -716,6 +716,16 @@ fn functions_and_scripts() {
     };
     expect![[r#"FUNCTION LOAD REPLACE #!lua name=l\x0acode [Bulk]"#]]
         .assert_eq(&run(redis("7.0.15"), function()));
+    let mirror = SnapshotOptions {
+        flush_functions: true,
+        ..redis("7.0.15")
+    };
+    let mut rewriter = SnapshotRewriter::new(mirror);
+    let (mut out, mut sent) = (Vec::new(), Vec::new());
+    for _ in 0..2 {
+        rewriter.event(function(), &mut out, &mut sent).unwrap();
+    }
+    expect![[r#"FUNCTION FLUSH ; FUNCTION LOAD REPLACE #!lua name=l\x0acode ; FUNCTION LOAD REPLACE #!lua name=l\x0acode"#]].assert_eq(&common::text(&out));
     expect![[r#"FUNCTION LOAD #!lua name=l\x0acode [BulkOrExists]"#]]
         .assert_eq(&run(skip(redis("7.0.15")), function()));
     expect!["! needs functions (Redis 7.0), which the target does not have: allow the loss, or filter it out"].assert_eq(&run(redis("6.2.14"), function()));

@@ -16,7 +16,7 @@
 //! at when this was written, and which database was selected where they begin: whoever goes on from here does not know
 //! whether a command among them failed (see `pipeline::stream::recall`). `repairs` is there while keys are under repair
 //! (see `pipeline::repair`): `db:key` in hex, with commas between them, or the one entry `4294967295:` when they are too
-//! many to be named. Of these keys the target holds what it may; all others are as `phase` says.
+//! many to be named; `4294967294:` among them says that there are others, which the unseen part tells of. Of these keys the target holds what it may; all others are as `phase` says.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
@@ -41,10 +41,22 @@ pub(crate) struct Names(BTreeMap<u32, BTreeSet<Bytes>>);
 
 /// Most keys that a checkpoint names: it is written with every unit.
 pub(crate) const NAMED_MAX: usize = 4096;
+
+/// The same, but in a simulation with another mind.
+fn named_max() -> usize {
+    #[cfg(test)]
+    if let Some(count) = crate::sim::named_max() {
+        return count;
+    }
+    NAMED_MAX
+}
+
 /// Most bytes of their names; a checkpoint carries them twice over.
 pub(crate) const NAMED_BYTES_MAX: usize = 128 << 10;
 /// What stands for more than that. No database has this number.
 const UNNAMED: (u32, &[u8]) = (u32::MAX, b"");
+/// What stands for those that the unseen part of the stream tells of; nor this one.
+const UNREAD: (u32, &[u8]) = (u32::MAX - 1, b"");
 
 impl Names {
     pub(crate) fn is_empty(&self) -> bool {
@@ -56,9 +68,27 @@ impl Names {
         self.contains(UNNAMED.0, UNNAMED.1)
     }
 
+    /// Others are found by reading the unseen part: whoever cannot, needs a new snapshot.
+    pub(crate) fn are_unread(&self) -> bool {
+        self.contains(UNREAD.0, UNREAD.1)
+    }
+
+    /// Says that others are found by reading the unseen part.
+    pub(crate) fn set_unread(&mut self) {
+        self.insert(UNREAD.0, Bytes::from_static(UNREAD.1));
+    }
+
+    /// Those that are keys.
+    pub(crate) fn keys(&self) -> Self {
+        let mut keys = self.clone();
+        keys.0.remove(&UNNAMED.0);
+        keys.0.remove(&UNREAD.0);
+        keys
+    }
+
     /// Whether a checkpoint has room for all of them.
     pub(crate) fn can_be_named(&self) -> bool {
-        self.len() <= NAMED_MAX && self.bytes() <= NAMED_BYTES_MAX
+        self.len() <= named_max() && self.bytes() <= NAMED_BYTES_MAX
     }
 
     /// As a checkpoint has them: all, or none by name.
@@ -377,6 +407,11 @@ mod tests {
         let unnamed = names.for_checkpoint();
         assert!(unnamed.are_unnamed() && !names.are_unnamed() && !unnamed.is_empty());
         assert_eq!(Names::parse(&unnamed.to_string()), Some(unnamed));
+        let mut unread = names.first(2);
+        unread.set_unread();
+        assert!(unread.are_unread() && !names.are_unread());
+        assert_eq!(Names::parse(&unread.to_string()), Some(unread.clone()));
+        assert_eq!(unread.keys(), names.first(2));
         let mut long = Names::default();
         long.insert(0, Bytes::from(vec![b'x'; NAMED_BYTES_MAX + 1]));
         assert!(long.for_checkpoint().are_unnamed());

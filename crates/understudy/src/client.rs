@@ -20,6 +20,8 @@ pub(crate) struct Client {
     decoder: ValueDecoder,
     side: Side,
     address: String,
+    /// An answer was longer than it may be.
+    overran: bool,
 }
 
 impl Client {
@@ -52,6 +54,7 @@ impl Client {
             decoder: ValueDecoder::new(Limits::default()),
             side,
             address: endpoint.address.clone(),
+            overran: false,
         };
         if let Some(password) = &endpoint.password {
             let mut argv: Vec<&[u8]> = vec![b"AUTH"];
@@ -70,6 +73,11 @@ impl Client {
             frame_bytes_max: bytes_max,
             ..Limits::default()
         });
+    }
+
+    /// Whether an answer was longer than it may be. It is not read: the connection is of no use any more.
+    pub(crate) fn has_overrun(&self) -> bool {
+        self.overran
     }
 
     /// Sends one command and waits for its reply; an error reply is an `Err`.
@@ -117,6 +125,7 @@ impl Client {
                 Err(error) => {
                     let start: Vec<u8> = self.buf.iter().take(40).copied().collect();
                     let what = if let resp::ErrorKind::Limit { got, max, .. } = error.kind {
+                        self.overran = true;
                         format!(
                             "the answer has {got} bytes or more, and {max} is what may be read at once"
                         )

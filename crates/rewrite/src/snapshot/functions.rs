@@ -42,6 +42,9 @@ impl SnapshotRewriter {
             self.count_loss(Loss::Function);
             return Ok(());
         }
+        if std::mem::take(&mut self.options.flush_functions) {
+            write::flush_functions(out, sent);
+        }
         write::function(code, self.options.existing, out, sent);
         Ok(())
     }

@@ -73,6 +73,9 @@ pub struct SnapshotOptions {
     pub losses: Losses,
     /// Keys with this in their names are ours; those of the source are left out.
     pub own_key_mark: Bytes,
+    /// The target's libraries of functions go before the snapshot's first one comes: one that is gone at the source may
+    /// have a function of the same name, for which the new one would be refused.
+    pub flush_functions: bool,
     /// The time, in Unix milliseconds: [`SnapshotRewriter::tick`] moves it on.
     pub now_ms: u64,
 }
@@ -90,6 +93,7 @@ impl SnapshotOptions {
             chunk_bytes: 64 << 10,
             losses: Losses::Refuse,
             own_key_mark: Bytes::from_static(crate::OWN_KEY_MARK),
+            flush_functions: false,
             now_ms,
         }
     }

@@ -103,6 +103,11 @@ pub(super) fn script(code: &[u8], out: &mut Vec<u8>, sent: &mut Vec<Sent>) {
     sent.push(Sent::without_key(Db(0), Method::Script, Expect::Bulk));
 }
 
+pub(super) fn flush_functions(out: &mut Vec<u8>, sent: &mut Vec<Sent>) {
+    encode::command(out, &[b"FUNCTION", b"FLUSH"]);
+    sent.push(Sent::without_key(Db(0), Method::Function, Expect::Ok));
+}
+
 pub(super) fn function(code: &[u8], existing: Existing, out: &mut Vec<u8>, sent: &mut Vec<Sent>) {
     let expect = match existing {
         Existing::Replace => {

@@ -127,6 +127,8 @@ pub struct SpoolConfig {
     pub max_bytes: u64,
     /// Applied bytes kept.
     pub retain_bytes: u64,
+    /// Most bytes from a part on of which the answers were not seen.
+    pub unseen_bytes_max: u64,
     /// Bytes kept in memory for a reader that follows closely.
     pub tail_bytes: usize,
 }
@@ -454,6 +456,7 @@ fn spool(doc: &Document, dir: &Path, link_name: &str) -> SpoolConfig {
         dir: root.join(own),
         max_bytes: doc.int("spool.max_bytes"),
         retain_bytes: doc.int("spool.retain_bytes"),
+        unseen_bytes_max: doc.int("spool.max_bytes"),
         tail_bytes: usize::try_from(doc.int("limits.memory") / 8)
             .unwrap_or(usize::MAX)
             .clamp(1 << 20, 64 << 20),

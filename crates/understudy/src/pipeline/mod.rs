@@ -22,7 +22,7 @@ pub(crate) use repair::Repairs;
 pub(crate) use snapshot::SnapshotApplier;
 pub(crate) use stream::StreamApplier;
 use stream::stream_limits;
-pub(crate) use sweep::{KeySet, remove_unfinished, sweep};
+pub(crate) use sweep::{KeySet, has_old_libraries, remove_unfinished, sweep};
 pub(crate) use tide::{Tide, read_marks_forever};
 
 /// What both appliers of a link work with.

@@ -360,12 +360,32 @@ pub(super) async fn read(
     names: Names,
     tells_time: bool,
 ) -> Result<Copies, SyncError> {
-    let endpoint = &config.source.endpoint;
     let mut client = connect(config).await?;
     let sized = sizes(&mut client, &names).await?;
-    let names = portion(config, &sized)?;
+    let mut names = portion(config, &sized)?;
     client.limit_replies(config.repair_bytes_max().saturating_mul(2));
-    let dbs: Vec<(String, u32)> = dbs_of(&names);
+    loop {
+        match read_portion(config, &mut client, &names, tells_time).await {
+            // What they take was told by samples: fewer are asked for.
+            Err(_) if client.has_overrun() && names.len() > 1 => {
+                names = names.first(names.len() / 2);
+                client = connect(config).await?;
+                client.limit_replies(config.repair_bytes_max().saturating_mul(2));
+            }
+            read => return read,
+        }
+    }
+}
+
+/// Reads these keys, and no fewer.
+async fn read_portion(
+    config: &Config,
+    client: &mut Client,
+    names: &Names,
+    tells_time: bool,
+) -> Result<Copies, SyncError> {
+    let endpoint = &config.source.endpoint;
+    let dbs: Vec<(String, u32)> = dbs_of(names);
     let mut commands: Vec<Vec<&[u8]>> = vec![vec![b"MULTI"]];
     for (text, db) in &dbs {
         commands.push(vec![b"SELECT", text.as_bytes()]);
@@ -402,7 +422,7 @@ pub(super) async fn read(
         let what = "the answers to MULTI, DUMP, INFO, EXEC are not what a Redis would say";
         SyncError::stop(Side::Source, &endpoint.address, what)
     };
-    parse(&names, &dbs, answers, tells_time).ok_or_else(strange)
+    parse(names, &dbs, answers, tells_time).ok_or_else(strange)
 }
 
 fn dbs_of(names: &Names) -> Vec<(String, u32)> {

@@ -74,7 +74,7 @@ pub(crate) struct SnapshotApplier<'a> {
 
 impl<'a> SnapshotApplier<'a> {
     /// An applier that goes on at `progress`. `existing` is what is to be done with keys that are there; `collect` asks
-    /// for the set of keys.
+    /// for the set of keys; `flush_functions` for the target's libraries to go before the first one comes.
     pub(crate) fn new(
         common: Common<'a>,
         feed: &'a Feed,
@@ -82,6 +82,7 @@ impl<'a> SnapshotApplier<'a> {
         progress: Progress,
         existing: ExistingKeys,
         collect: bool,
+        flush_functions: bool,
     ) -> Self {
         let Common {
             config,
@@ -102,6 +103,7 @@ impl<'a> SnapshotApplier<'a> {
             },
             restore_bytes_max: RESTORE_BYTES_MAX,
             losses: config.target.losses,
+            flush_functions,
             ..rewrite::SnapshotOptions::new(target.abilities.clone(), unix_ms())
         };
         Self {

@@ -128,7 +128,7 @@ impl<'a> StreamApplier<'a> {
             .collect();
         // Those that are not named there, this run knows.
         if !target.checkpoint.repairs.are_unnamed() {
-            repairs.add(&target.checkpoint.repairs);
+            repairs.add(&target.checkpoint.repairs.keys());
         }
         let rewriter = rewriter(config, &target, &key, source_version, Db(position.db));
         let applier = Self {
@@ -486,11 +486,15 @@ impl<'a> StreamApplier<'a> {
             bytes: end.offset - seen,
             db: db.0,
         });
+        // Those whose values are on their way too: they may be refused, as any command.
+        let mut repairs = self.repairs.for_checkpoint();
+        if self.recalled_from.is_some() {
+            repairs.set_unread();
+        }
         Checkpoint {
             phase: phase(position),
             leased: self.leases.any(),
-            // Those whose values are on their way too: they may be refused, as any command.
-            repairs: self.repairs.for_checkpoint(),
+            repairs,
             unseen,
             ..self.target.checkpoint.clone()
         }
@@ -570,6 +574,7 @@ impl<'a> StreamApplier<'a> {
         if let Some(snapshot) = self.snapshot.take() {
             snapshot.with_log(Log::clear).map_err(spool_error)?;
         }
+        self.bound_unseen();
         // The next run does not know that these replies were looked at, and reads the unit once more.
         let (began, _) = self.recalled_from.unwrap_or(self.seen);
         self.feed
@@ -584,6 +589,8 @@ impl<'a> StreamApplier<'a> {
         self.status.inflight_bytes.set(0);
         self.status.inflight_commands.set(0);
         self.target.checkpoint = self.checkpoint_at(inflight.end, Phase::Stream);
+        self.late
+            .took(inflight.sent.elapsed(), inflight.sealed.bytes());
         let age_ms = unix_ms().saturating_sub(inflight.end.received_ms);
         #[expect(clippy::cast_precision_loss, reason = "a latency for a histogram")]
         let age = age_ms as f64 / 1e3;

@@ -167,6 +167,14 @@ async fn remove(
     }
 }
 
+/// Whether the filter lets libraries of functions be loaded, and be removed.
+fn may_remove_libraries(config: &Config) -> bool {
+    ["function|load", "function|delete"].iter().all(|name| {
+        let scripting = rewrite::Group::Scripting;
+        config.filter.command(name, scripting).is_ok()
+    })
+}
+
 /// Removes every library of functions at the target that is not in `keys`; gives their names.
 ///
 /// # Errors
@@ -183,10 +191,7 @@ async fn sweep_libraries(
         );
         return Ok(Vec::new());
     }
-    let scripting = rewrite::Group::Scripting;
-    if config.filter.command("function|load", scripting).is_err()
-        || config.filter.command("function|delete", scripting).is_err()
-    {
+    if !may_remove_libraries(config) {
         return Ok(Vec::new());
     }
     let rows = match client.ask(&[b"FUNCTION", b"LIST"]).await? {
@@ -247,6 +252,21 @@ pub(crate) async fn remove_unfinished(config: &Config) -> Result<u64, SyncError>
         removed += unfinished.len() as u64;
     }
     Ok(removed)
+}
+
+/// Whether the target has libraries of functions that a new snapshot may replace as a whole: nobody else keeps a checkpoint
+/// there. No, where that cannot be seen now.
+pub(crate) async fn has_old_libraries(config: &Config) -> bool {
+    let found = async {
+        let mut client = Client::connect(&config.target.endpoint, Side::Target).await?;
+        match client.ask(&[b"FUNCTION", b"LIST"]).await? {
+            Value::Array(rows) if !rows.is_empty() => {
+                Ok::<_, SyncError>(!other_links(config, &mut client).await?)
+            }
+            _ => Ok(false),
+        }
+    };
+    may_remove_libraries(config) && found.await.unwrap_or(false)
 }
 
 /// Whether another link keeps its checkpoint in the target: then not every key there is ours.

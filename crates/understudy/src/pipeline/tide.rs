@@ -39,6 +39,44 @@ pub(crate) struct Tide {
     pub(super) has_told: Cell<bool>,
     /// Keys could be read at the source once.
     pub(super) can_read: Cell<bool>,
+    pub(super) pace: RefCell<Pace>,
+}
+
+/// How slow the target was with the last units.
+#[derive(Debug, Default)]
+pub(super) struct Pace(VecDeque<(Duration, u64)>);
+
+impl Pace {
+    /// So many units are remembered.
+    const UNITS: usize = 16;
+    /// A unit of at least so many bytes shows how many the target takes in a second;
+    const TELLING_BYTES: u64 = 64 << 10;
+    /// until one has, it is this.
+    const BYTES_PER_SECOND: u64 = 4 << 20;
+    /// What has no more than this left may end before any unit arrives.
+    const MARGIN: Duration = Duration::from_secs(2);
+
+    /// A unit of so many bytes was answered after so long.
+    pub(super) fn note(&mut self, took: Duration, bytes: u64) {
+        if self.0.len() >= Self::UNITS {
+            self.0.pop_front();
+        }
+        self.0.push_back((took, bytes));
+    }
+
+    /// What has no more than this left may end before a unit of so many bytes is carried out: twice what the slowest of the
+    /// last ones lets expect.
+    pub(super) fn margin(&self, bytes: u64) -> Duration {
+        let slowest = self.0.iter().map(|(took, _)| *took).max();
+        let speeds = self.0.iter().filter_map(|(took, bytes)| {
+            let took_ms = u64::try_from(took.as_millis()).ok().filter(|ms| *ms > 0)?;
+            (*bytes >= Self::TELLING_BYTES).then(|| bytes.saturating_mul(1000) / took_ms)
+        });
+        let speed = speeds.min().unwrap_or(u64::MAX);
+        let speed = speed.clamp(1, Self::BYTES_PER_SECOND);
+        let by_size = Duration::from_millis(bytes.saturating_mul(1000) / speed);
+        Self::MARGIN + (slowest.unwrap_or_default() + by_size) * 2
+    }
 }
 
 impl Tide {
@@ -128,6 +166,23 @@ async fn read_marks(config: &Config, feed: &Feed, tide: &Tide) -> Result<(), Syn
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_margin_grows_with_the_unit_and_with_what_the_last_ones_took() {
+        let seconds = Duration::from_secs;
+        let mut pace = Pace::default();
+        assert_eq!(pace.margin(0), seconds(2));
+        assert_eq!(pace.margin(40 << 20), seconds(22));
+        pace.note(seconds(3), 10);
+        assert_eq!(pace.margin(0), seconds(8));
+        pace.note(seconds(4), 4 << 20);
+        assert_eq!(pace.margin(2 << 20), seconds(2 + 8 + 4));
+        for _ in 0..Pace::UNITS {
+            pace.note(Duration::ZERO, 1 << 20);
+        }
+        assert_eq!(pace.margin(4 << 20), seconds(4));
+        assert!(pace.margin(u64::MAX) > seconds(1 << 30));
+    }
 
     #[tokio::test(start_paused = true)]
     async fn late_is_what_no_fresh_mark_lies_before() {

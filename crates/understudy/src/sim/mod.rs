@@ -35,6 +35,11 @@ pub(crate) fn random() -> Option<u64> {
     process::current().map(|process| process.world.below(u64::MAX))
 }
 
+/// How many keys a checkpoint names, where the seed has a say in it.
+pub(crate) fn named_max() -> Option<usize> {
+    process::current()?.world.named_max.get()
+}
+
 /// All connections to a server break.
 fn cut(world: &Rc<World>, place: Place) {
     let conns: Vec<_> = world.conns.borrow().values().cloned().collect();

@@ -162,7 +162,23 @@ impl Oracle {
                         // Keys under repair may be anything, until they are no longer named.
                         let mut excepted = self.spoilt.clone();
                         excepted.extend(found.repairs.iter().map(|(db, key)| (db, key.to_vec())));
+                        // What is under repair and has no room there is told of by the unseen part.
+                        if let Some(unseen) = found.unseen
+                            && world.named_max.get().is_some()
+                        {
+                            let source = world.source.borrow();
+                            match source.words_in(
+                                at.offset.0 - unseen.bytes,
+                                at.offset.0,
+                                unseen.db,
+                            ) {
+                                Some(words) => excepted.extend(words),
+                                None => return,
+                            }
+                        }
                         let difference = difference(expected, store, now_ms, false, &excepted);
+                        // Where the checkpoint cannot name them, nobody knows which: at the end there are none.
+                        let difference = difference.filter(|_| !found.repairs.are_unnamed());
                         if let Some(difference) = difference {
                             world.blame(format!("at offset {}: {difference}", at.offset.0));
                         }

@@ -59,6 +59,10 @@ pub(super) struct Plan {
     pub(super) tail_bytes: usize,
     pub(super) retain_bytes: u64,
     pub(super) inflight_bytes: usize,
+    /// How many keys under repair a checkpoint names, where it is not the usual number.
+    pub(super) named_max: Option<usize>,
+    /// How long the part may become that is kept for what is unseen.
+    pub(super) unseen_bytes_max: u64,
     /// Values of a snapshot go as RESTORE.
     pub(super) restore: bool,
     /// When each machine's daemon is started.
@@ -111,10 +115,18 @@ impl Plan {
             retain_bytes: *rng.pick(&[0, 2_000, 1 << 20]),
             inflight_bytes: *rng.pick(&[64, 1_000, 1 << 20]),
             restore: rng.one_in(2),
+            named_max: None,
+            unseen_bytes_max: u64::MAX,
             machines,
             faults,
             death: None,
         };
+        // Drawn apart, so that the seeds that do not have this stay as they are.
+        let other = &mut Rng::new(seed ^ 0x4a3e5);
+        if other.one_in(3) {
+            plan.named_max = Some(other.below(3) as usize);
+            plan.unseen_bytes_max = *other.pick(&[0, 500, u64::MAX, u64::MAX]);
+        }
         if rng.one_in(3) {
             plan.spoil(rng, span_ms);
             return plan;
@@ -155,10 +167,8 @@ impl Plan {
         self
     }
 
-    /// Others write at the target. Nothing expires then: a key that has ended at the target before its time is found by
-    /// no failing command.
+    /// Others write at the target.
     fn spoil(&mut self, rng: &mut Rng, span_ms: u64) {
-        self.expiries = false;
         for _ in 0..rng.within(1..4) {
             let db = *rng.pick(&[0, 0, 0, 3, 7]);
             let n = rng.below(self.keys);

@@ -9,7 +9,7 @@ use replica::ReplId;
 use resp::{CommandDecoder, Limits, Value, encode};
 use testkit::rdb_writer::{RdbWriter, payload};
 
-use super::oracle::Truth;
+use super::oracle::{Spoilt, Truth};
 use super::store::{Content, Store, error, next_command, ok};
 use super::target::time;
 use super::world::World;
@@ -200,6 +200,22 @@ impl Source {
             encode::command(&mut out, &[b"EXEC"]);
         }
         self.emit(&out, &self.store.clone());
+    }
+
+    /// All words of the commands in a part of the stream, each with its database: the keys that they touch are among them.
+    /// `None` where it is no longer the stream, or the part does not begin with a command.
+    pub(super) fn words_in(&self, from: u64, to: u64, mut db: u32) -> Option<Spoilt> {
+        let at = |offset: u64| usize::try_from(offset.checked_sub(self.base)?).ok();
+        let mut part = BytesMut::from(self.stream.get(at(from)?..at(to)?)?);
+        let mut decoder = CommandDecoder::new(Limits::default());
+        let mut words = Spoilt::new();
+        while let Some(argv) = next_command(&mut decoder, &mut part).ok()? {
+            if argv[0] == "SELECT" {
+                db = std::str::from_utf8(&argv[1]).ok()?.parse().ok()?;
+            }
+            words.extend(argv.iter().map(|word| (db, word.to_vec())));
+        }
+        Some(words)
     }
 
     /// PING, or a question for an ACK.
@@ -400,6 +416,12 @@ impl Source {
         let target = world.target.borrow();
         // A target that has just fallen back, or was taken over, may have been looked at before.
         if !target.is_up() {
+            return;
+        }
+        let checkpoint = target.oracle.checkpoint(&target.store);
+        if let Some(Ok(found)) = checkpoint
+            && found.repairs.are_unnamed()
+        {
             return;
         }
         if let Some(position) = target.oracle.position(&target.store)

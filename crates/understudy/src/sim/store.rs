@@ -30,7 +30,18 @@ pub(super) type Keys = BTreeMap<Vec<u8>, Rc<Entry>>;
 pub(super) struct Store {
     dbs: BTreeMap<u32, Rc<Keys>>,
     /// Keys that were changed since this was last emptied.
-    touched: Vec<(u32, Vec<u8>)>,
+    touched: Vec<Touch>,
+    /// It is a replica's: keys that should have ended are not there for whoever asks, but go with their master's DEL.
+    pub(super) is_replica: bool,
+}
+
+/// A change of a key, as who watches it is told of it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Touch {
+    pub(super) db: u32,
+    pub(super) key: Vec<u8>,
+    /// It is there afterwards.
+    pub(super) is_there: bool,
 }
 
 /// Databases that a server has.
@@ -156,8 +167,15 @@ impl Store {
         self.dbs.get(&db)?.get(key)
     }
 
+    /// Whether there is such a key that should have ended by now.
+    pub(super) fn has_expired(&self, db: u32, key: &[u8], now_ms: i64) -> bool {
+        self.entry(db, key)
+            .and_then(|entry| entry.expires_ms)
+            .is_some_and(|at_ms| at_ms <= now_ms)
+    }
+
     /// Keys changed since the last call.
-    pub(super) fn take_touched(&mut self) -> Vec<(u32, Vec<u8>)> {
+    pub(super) fn take_touched(&mut self) -> Vec<Touch> {
         std::mem::take(&mut self.touched)
     }
 
@@ -166,25 +184,29 @@ impl Store {
     }
 
     pub(super) fn put(&mut self, db: u32, key: &[u8], entry: Entry) {
-        self.touched.push((db, key.to_vec()));
+        self.touch(db, key, true);
         self.keys(db).insert(key.to_vec(), Rc::new(entry));
     }
 
     pub(super) fn remove(&mut self, db: u32, key: &[u8]) -> bool {
         let was_there = self.keys(db).remove(key).is_some();
         if was_there {
-            self.touched.push((db, key.to_vec()));
+            self.touch(db, key, false);
         }
         was_there
     }
 
+    fn touch(&mut self, db: u32, key: &[u8], is_there: bool) {
+        self.touched.push(Touch {
+            db,
+            key: key.to_vec(),
+            is_there,
+        });
+    }
+
     /// Removes a key that has expired; whether there was one.
     pub(super) fn expire(&mut self, db: u32, key: &[u8], now_ms: i64) -> bool {
-        let has_expired = self
-            .entry(db, key)
-            .and_then(|entry| entry.expires_ms)
-            .is_some_and(|at_ms| at_ms <= now_ms);
-        has_expired && self.remove(db, key)
+        self.has_expired(db, key, now_ms) && (self.is_replica || self.remove(db, key))
     }
 
     fn write(&mut self, db: u32, key: &[u8], content: Content, expires_ms: Option<i64>) {
@@ -232,6 +254,7 @@ impl Store {
                     let value = pair
                         .get(1)
                         .ok_or_else(|| error("ERR wrong number of arguments for 'mset' command"))?;
+                    self.expire(db, &pair[0], now_ms);
                     self.write(db, &pair[0], Content::Text(value.to_vec()), None);
                 }
                 return Ok(ok());
@@ -247,8 +270,14 @@ impl Store {
             _ => {}
         }
         let key = arg(1)?;
-        self.expire(db, key, now_ms);
-        let old = self.entry(db, key).cloned();
+        let is_replaced = &*name == b"restore"
+            && argv
+                .iter()
+                .skip(4)
+                .any(|word| word.eq_ignore_ascii_case(b"replace"));
+        // What is replaced is not looked at.
+        let has_ended = !is_replaced && self.expire(db, key, now_ms);
+        let old = self.entry(db, key).filter(|_| !has_ended).cloned();
         let expires_ms = old.as_ref().and_then(|old| old.expires_ms);
         let text = || match old.as_ref().map(|old| &old.content) {
             None => Ok(None),
@@ -275,8 +304,8 @@ impl Store {
                     }
                     word += 1;
                 }
+                // One that has passed ends the key when it is next looked at.
                 self.write(db, key, Content::Text(arg(2)?.to_vec()), at_ms);
-                self.expire(db, key, now_ms);
                 ok()
             }
             b"psetex" => {
@@ -342,6 +371,7 @@ impl Store {
                 if to == key {
                     return Ok(ok());
                 }
+                self.expire(db, to, now_ms);
                 self.remove(db, key);
                 self.put(db, to, (*old).clone());
                 ok()

@@ -10,7 +10,7 @@ use resp::{CommandDecoder, Limits, Value, encode};
 
 use super::oracle::Oracle;
 use super::store::{
-    self, COMMANDS, Content, DATABASES, Entry, Kind, Store, error, next_command, ok,
+    self, COMMANDS, Content, DATABASES, Entry, Kind, Store, Touch, error, next_command, ok,
 };
 use super::world::World;
 
@@ -65,6 +65,16 @@ impl Trouble {
     }
 }
 
+/// A key that a client watches.
+struct Watched {
+    db: u32,
+    key: Bytes,
+    /// It should have ended already when the watch began, and is still there: nothing is changed when it goes.
+    has_expired: bool,
+    /// Its place among all watches.
+    number: u64,
+}
+
 struct Client {
     decoder: CommandDecoder,
     buf: BytesMut,
@@ -72,7 +82,7 @@ struct Client {
     queued: Option<Vec<Vec<Bytes>>>,
     /// A command was not queued.
     is_spoilt: bool,
-    watched: Vec<(u32, Vec<u8>)>,
+    watched: Vec<Watched>,
     /// A watched key was changed.
     is_dirty: bool,
 }
@@ -111,6 +121,7 @@ pub(super) struct Target {
     replid: ReplId,
     is_up: bool,
     trouble: Option<Trouble>,
+    watches: u64,
     pub(super) oracle: Oracle,
     said: Vec<(u64, Vec<u8>)>,
     hung_up: Vec<u64>,
@@ -125,6 +136,7 @@ impl Target {
             replid,
             is_up: true,
             trouble: None,
+            watches: 0,
             oracle,
             said: Vec::new(),
             hung_up: Vec::new(),
@@ -137,6 +149,7 @@ impl Target {
 
     pub(super) fn set_trouble(&mut self, trouble: Option<Trouble>) {
         self.trouble = trouble;
+        self.store.is_replica = trouble == Some(Trouble::ReadOnly);
     }
 
     /// It goes down, and with it the last `lost` changes: a replica that had not got them takes its place, or it
@@ -147,6 +160,7 @@ impl Target {
         if let Some(store) = self.past.back() {
             self.store = store.clone();
         }
+        self.set_trouble(self.trouble);
         self.hung_up.extend(self.clients.keys().copied());
         self.clients.clear();
         self.is_up = false;
@@ -248,8 +262,7 @@ impl Target {
             }
             b"watch" if client.queued.is_some() => error("ERR WATCH inside MULTI is not allowed"),
             b"watch" => {
-                let keys = argv[1..].iter().map(|key| (client.db, key.to_vec()));
-                client.watched.extend(keys);
+                self.watch(client, &argv[1..], world.unix_ms() as i64);
                 ok()
             }
             b"unwatch" if client.queued.is_none() => {
@@ -273,11 +286,33 @@ impl Target {
         }
     }
 
+    fn watch(&mut self, client: &mut Client, keys: &[Bytes], now_ms: i64) {
+        let db = client.db;
+        for key in keys.iter().filter(|_| !client.is_dirty) {
+            let is_watched = |watched: &Watched| watched.db == db && watched.key == *key;
+            if client.watched.iter().any(is_watched) {
+                continue;
+            }
+            self.watches += 1;
+            client.watched.push(Watched {
+                db,
+                key: key.clone(),
+                has_expired: self.store.has_expired(db, key, now_ms),
+                number: self.watches,
+            });
+        }
+    }
+
     fn exec(&mut self, world: &Rc<World>, client: &mut Client) -> Value {
         let Some(queued) = client.queued.take() else {
             return error("ERR EXEC without MULTI");
         };
-        let (is_spoilt, is_dirty) = (client.is_spoilt, client.is_dirty);
+        let now_ms = world.unix_ms() as i64;
+        let mut watched = client.watched.iter();
+        let has_ended = watched.any(|watched| {
+            !watched.has_expired && self.store.has_expired(watched.db, &watched.key, now_ms)
+        });
+        let (is_spoilt, is_dirty) = (client.is_spoilt, client.is_dirty || has_ended);
         client.end_transaction();
         if is_spoilt {
             return error("EXECABORT Transaction discarded because of previous errors.");
@@ -351,6 +386,13 @@ impl Target {
         self.tell_others(world, None);
     }
 
+    /// The operator empties it, with the checkpoint.
+    pub(super) fn be_emptied(&mut self, world: &World) {
+        self.store.execute(0, &[Bytes::from_static(b"FLUSHALL")], 0);
+        self.oracle.fell_back(&self.store, world);
+        self.tell_others(world, None);
+    }
+
     /// Whatever `client` did is done: others that watch are told, and the oracle looks.
     fn changed(&mut self, world: &World, client: &mut Client) {
         self.tell_others(world, Some(client));
@@ -361,9 +403,9 @@ impl Target {
         if touched.is_empty() {
             return;
         }
-        let others = self.clients.values_mut();
-        for other in others.chain(client) {
-            other.is_dirty |= other.watched.iter().any(|key| touched.contains(key));
+        let mut clients: Vec<&mut Client> = self.clients.values_mut().chain(client).collect();
+        for touch in &touched {
+            tell_watchers(&mut clients, touch);
         }
         self.past.push_back(self.store.clone());
         if self.past.len() > PAST_MAX {
@@ -371,6 +413,29 @@ impl Target {
         }
         let source = world.source.borrow();
         self.oracle.look(world, &self.store, &source.truth);
+    }
+}
+
+/// Who watches a key is told of a change, in the order in which they began to.
+fn tell_watchers(clients: &mut [&mut Client], touch: &Touch) {
+    let mut watchers = Vec::new();
+    for (at, client) in clients.iter().enumerate() {
+        let is_it = |watched: &Watched| watched.db == touch.db && watched.key == touch.key;
+        let place = client.watched.iter().position(is_it);
+        watchers.extend(place.map(|place| (client.watched[place].number, at, place)));
+    }
+    watchers.sort_unstable();
+    for (_, at, place) in watchers {
+        let client = &mut clients[at];
+        match &mut client.watched[place].has_expired {
+            has_expired @ true if !touch.is_there => *has_expired = false,
+            // As Redis has it: what takes the place of a key that should have ended tells nobody else.
+            true => break,
+            false => {
+                client.is_dirty = true;
+                client.watched.clear();
+            }
+        }
     }
 }
 

@@ -83,6 +83,8 @@ pub(super) struct World {
     pub(super) conns: RefCell<BTreeMap<u64, Rc<Conn>>>,
     pub(super) source: RefCell<Source>,
     pub(super) target: RefCell<Target>,
+    /// How many keys a checkpoint names, where it is not the usual number.
+    pub(super) named_max: Cell<Option<usize>>,
     /// What was found wrong.
     wrong: RefCell<Option<String>>,
     digest: Cell<u64>,
@@ -114,6 +116,7 @@ impl World {
             conns: RefCell::default(),
             source: RefCell::new(source),
             target: RefCell::new(target),
+            named_max: Cell::new(None),
             wrong: RefCell::default(),
             digest: Cell::new(0),
             is_loud,

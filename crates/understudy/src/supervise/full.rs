@@ -8,7 +8,7 @@ use super::{Next, Supervisor, take, taken_by};
 use crate::checkpoint::{Checkpoint, Names, Phase, Position, Progress};
 use crate::config::ExistingKeys;
 use crate::error::{Class, Side, SyncError};
-use crate::pipeline::{KeySet, SnapshotApplier, remove_unfinished, sweep};
+use crate::pipeline::{KeySet, SnapshotApplier, has_old_libraries, remove_unfinished, sweep};
 use crate::source::{Conn, spool_error};
 use crate::spool::{Feed, Log};
 use crate::status;
@@ -34,6 +34,7 @@ impl Supervisor<'_> {
             rdb_bytes: 0,
         };
         let seen = taken_by(&visit.found);
+        self.note_taken(seen);
         let target = take(visit, |found| {
             let epoch = match found {
                 Found::Nothing => 0,
@@ -224,6 +225,8 @@ impl Supervisor<'_> {
     ) -> Result<(Target, Position), SyncError> {
         let mut existing = manner.existing;
         let mut losses = Losses::default();
+        // Keys that are gone at the source can wait for the end; a library's functions may be in the way of others.
+        let flush_functions = manner.sweep && has_old_libraries(self.config).await;
         let applied = loop {
             self.leases.clear();
             self.repairs.clear();
@@ -238,6 +241,7 @@ impl Supervisor<'_> {
                 progress,
                 existing,
                 manner.sweep,
+                flush_functions,
             );
             match applier.run(&mut target).await {
                 Ok(applied) => break applied,

@@ -13,6 +13,7 @@ use std::cell::Cell;
 
 use bytes::Bytes;
 use replica::{ReplId, ReplOffset, Start};
+use tokio::time::Instant;
 
 use crate::backoff::Backoff;
 use crate::chance;
@@ -50,6 +51,8 @@ pub(crate) async fn run(config: &Config, status: &Status, stop: &Stop) -> Result
         databases: Databases::default(),
         tide: Tide::default(),
         owner: chance::number(),
+        taken_from: Cell::new(None),
+        stopping_since: Cell::new(None),
     };
     let result = supervisor.sessions().await;
     status.set_phase(status::Phase::Stopped);
@@ -150,10 +153,36 @@ struct Supervisor<'a> {
     tide: Tide,
     /// Names this process in checkpoints.
     owner: u64,
+    /// Whose checkpoint this run found when it first took the target; 0 if there was none.
+    taken_from: Cell<Option<u64>>,
+    /// A session has noticed that a stop was asked for.
+    stopping_since: Cell<Option<Instant>>,
 }
 
 impl Supervisor<'_> {
+    /// Session after session. A stop between two of them, or in one whose target had fallen back, still has to leave the
+    /// target in good order.
     async fn sessions(&self) -> Result<(), SyncError> {
+        if self.sessions_until_asked().await? || self.taken_from.get().is_none() {
+            return Ok(());
+        }
+        let since = self.stopping_since.get().unwrap_or_else(Instant::now);
+        let left = self.config.shutdown_timeout.saturating_sub(since.elapsed());
+        let why = match tokio::time::timeout(left, Box::pin(self.settle_up())).await {
+            Ok(Ok(true)) => return Ok(()),
+            Ok(Ok(false)) => "the target is not as this run left it".to_owned(),
+            Ok(Err(error)) => error.to_string(),
+            Err(_) => "there was no time left".to_owned(),
+        };
+        tracing::warn!(
+            why,
+            "stopping without the rest, which is in the spool, and without giving every key its own expiry: the next run does both"
+        );
+        Ok(())
+    }
+
+    /// Whether the last session ended in good order; not when the stop came between two of them.
+    async fn sessions_until_asked(&self) -> Result<bool, SyncError> {
         let mut opened: Option<Opened> = None;
         let mut backoff = Backoff::default();
         // Who has been in touch with both ends waits for them as long as it takes.
@@ -164,7 +193,7 @@ impl Supervisor<'_> {
                 target::visit(&self.config.target, &self.config.link_name)
             });
             let Some(visit) = visit.await? else {
-                return Ok(());
+                return Ok(false);
             };
             let (start, kept) = self.choose(&visit.found)?;
             let opened_now = match opened.take() {
@@ -172,12 +201,15 @@ impl Supervisor<'_> {
                 None => contact(self.stop, attempts_max, || self.open(start.clone())).await?,
             };
             let opened_now = match opened_now {
-                Some(opened) => self.certain(opened, kept.as_ref(), attempts_max).await?,
+                Some(opened) => {
+                    self.certain(self.stop, opened, kept.as_ref(), attempts_max)
+                        .await?
+                }
                 None => None,
             };
             attempts_max = u32::MAX;
             let session = match opened_now {
-                None => return Ok(()),
+                None => return Ok(false),
                 Some(Opened::Continue { conn, replid }) => {
                     Box::pin(self.go_on(visit, conn, replid, kept)).await
                 }
@@ -199,17 +231,59 @@ impl Supervisor<'_> {
                 session => session?,
             };
             match next {
-                Next::Done => return Ok(()),
+                Next::Done => return Ok(true),
                 Next::NewHistory(answer) => opened = Some(*answer),
                 Next::Again => tokio::time::sleep(backoff.pause()).await,
             }
         }
     }
 
+    /// A stop was asked for while there was no session, or none that had the target: what is in the spool is applied, and
+    /// every key gets its own expiry, in a session that is asked to stop from the beginning. False where the target is not
+    /// as this run, or the one before it, left it: somebody who is there now may need its leases; or where the source
+    /// begins anew.
+    async fn settle_up(&self) -> Result<bool, SyncError> {
+        let not_asked = Stop::default();
+        let visit = contact(&not_asked, u32::MAX, || {
+            target::visit(&self.config.target, &self.config.link_name)
+        });
+        let Some(visit) = visit.await? else {
+            return Ok(false);
+        };
+        match &visit.found {
+            Found::Checkpoint(found)
+                if found.owner == self.owner || Some(found.owner) == self.taken_from.get() =>
+            {
+                if matches!(found.phase, Phase::Snapshot(_)) {
+                    // As with any stop in the midst of one.
+                    return Ok(true);
+                }
+            }
+            _ => return Ok(false),
+        }
+        let (start, Some(kept)) = self.choose(&visit.found)? else {
+            return Ok(false);
+        };
+        let opened = contact(&not_asked, u32::MAX, || self.open(start.clone())).await?;
+        let opened = match opened {
+            Some(opened) => {
+                self.certain(&not_asked, opened, Some(&kept), u32::MAX)
+                    .await?
+            }
+            None => None,
+        };
+        let Some(Opened::Continue { conn, replid }) = opened else {
+            return Ok(false);
+        };
+        let next = Box::pin(self.go_on(visit, conn, replid, Some(kept))).await?;
+        Ok(matches!(next, Next::Done))
+    }
+
     /// Where the stream is asked for from before our position on, and comes under a new name, our position may lie behind
     /// the place where that history left ours: the source is asked whether it knows it.
     async fn certain(
         &self,
+        stop: &Stop,
         opened: Opened,
         kept: Option<&Kept>,
         attempts_max: u32,
@@ -226,7 +300,7 @@ impl Supervisor<'_> {
             received: offset,
             partial: Bytes::new(),
         };
-        match contact(self.stop, attempts_max, || self.open(start.clone())).await? {
+        match contact(stop, attempts_max, || self.open(start.clone())).await? {
             Some(Opened::Continue { .. }) => Ok(Some(opened)),
             answer => Ok(answer),
         }
@@ -280,9 +354,17 @@ impl Supervisor<'_> {
             Phase::Diverged(_) => return Ok(from_the_start),
         };
         let dir = &self.config.spool.dir;
+        let from = offset.0 - unseen_bytes.min(offset.0);
+        // Keys that differ may be known by that part alone: then it has to be there, or come from the source.
+        let needed = if found.repairs.are_unread() {
+            from
+        } else {
+            offset.0
+        };
         let stream = Log::recover(dir, "stream", self.keep()).map_err(spool_error)?;
         if let Some(mut stream) = stream
             && stream.knows(replid)
+            && stream.start() <= needed
             && (stream.start()..=stream.end()).contains(&offset.0)
         {
             let partial = partial_tail(&mut stream, offset.0)?;
@@ -303,7 +385,6 @@ impl Supervisor<'_> {
         }
         tracing::info!(offset = offset.0, "going on from the target's checkpoint");
         // Whether the commands right before it failed is not known: they are wanted once more.
-        let from = offset.0 - unseen_bytes.min(offset.0);
         let stream = Log::create(dir, "stream", replid, from, self.keep());
         let stream = stream.map_err(spool_error)?;
         let start = Start::Resume {
@@ -360,6 +441,7 @@ impl Supervisor<'_> {
     /// Takes the target, whose checkpoint stays what it is but for its owner.
     async fn take_as_found(&self, visit: Visit<'_>) -> Result<Target, SyncError> {
         let seen = taken_by(&visit.found);
+        self.note_taken(seen);
         take(visit, |found| match found {
             // What is kept here was chosen by what was there before.
             found if taken_by(found) != seen => Err(self.outrun()),
@@ -370,6 +452,12 @@ impl Supervisor<'_> {
             Found::Nothing => Err(target::fenced(&self.config.target.endpoint.address)),
         })
         .await
+    }
+
+    /// The target is about to be taken from somebody.
+    fn note_taken(&self, found: Option<(u64, u64)>) {
+        let owner = found.map_or(0, |(owner, _)| owner);
+        self.taken_from.set(self.taken_from.get().or(Some(owner)));
     }
 
     /// The word when another daemon has taken the target between our look and our write.

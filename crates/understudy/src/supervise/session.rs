@@ -1,5 +1,7 @@
 //! Both halves of a session, receiver and applier, until one of them ends.
 
+use tokio::time::Instant;
+
 use super::{Next, Supervisor};
 use crate::error::{Class, SyncError};
 use crate::source::{Opened, spool_error};
@@ -27,11 +29,12 @@ impl Supervisor<'_> {
         let result = match ended {
             Ended::Asked => {
                 tracing::info!("asked to stop: applying what is in flight");
+                self.stopping_since.set(Some(Instant::now()));
                 match self.drain(applier, feed).await {
-                    // The next run looks at the target anew.
+                    // The target has fallen back: it is looked at once more, without a session.
                     Err(error) if error.class == Class::Resync => {
-                        tracing::warn!(%error, "stopping without the rest; it is in the spool");
-                        Ok(Next::Done)
+                        tracing::warn!(%error, "asked to stop while the target was looked for");
+                        Ok(Next::Again)
                     }
                     drained => drained.map(|()| Next::Done),
                 }

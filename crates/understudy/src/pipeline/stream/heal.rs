@@ -150,10 +150,11 @@ impl<'a> StreamApplier<'a> {
 
     /// The values are read, or cannot be.
     pub(super) fn has_read(&mut self, read: Result<Copies, SyncError>) {
-        let was_read = read.is_ok();
+        let mut was_read = read.is_ok();
         match read {
             // Another history answers: the receiver will hear of it.
             Ok(copies) if copies.replid != Some(self.feed.with_log(|log| log.replid())) => {
+                was_read = false;
                 self.heal.not_before = Some(Instant::now() + PAUSE);
             }
             Ok(copies) => self.heal.copies = Some(copies),

@@ -9,7 +9,7 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 /// For so long an answer holds: no expiry is written without a lease that is nearer than this.
-const KNOWN: Duration = Duration::from_secs(10);
+pub(super) const KNOWN: Duration = Duration::from_secs(10);
 /// A power of two. Half of them can be in use before much is forgotten.
 const SLOTS: usize = 1 << 16;
 /// Slots that a hash may be in.

@@ -10,11 +10,13 @@
 //!
 //! A key that is not saved needs nothing: whatever is left of it ends with the DEL that follows.
 
+use std::time::Duration;
+
 use bytes::Bytes;
 use resp::{Arg, ErrorCode, Value};
 use rewrite::{CommandId, Table};
 
-use super::known::Known;
+use super::known::{KNOWN, Known};
 use super::{End, StreamApplier, Unit};
 use crate::checkpoint::{Names, Phase};
 use crate::client::Client;
@@ -23,11 +25,6 @@ use crate::error::{Class, Side, SyncError};
 use crate::pipeline::repair::{self, Touched};
 use crate::pipeline::tide::Tide;
 use crate::status::Number;
-
-/// What has no more than this left may end before the unit arrives.
-const MARGIN_MS: i64 = 2_000;
-/// What has no more than this left, and gets no other life, may end while the answer is taken to hold.
-const MARGIN_READ_MS: i64 = 12_000;
 
 /// What a command does to the life of keys.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -197,6 +194,11 @@ impl<'a> Late<'a> {
         self.is_late || self.tide.has_grace()
     }
 
+    /// A unit of so many bytes was answered after so long.
+    pub(super) fn took(&self, took: Duration, bytes: u64) {
+        self.tide.pace.borrow_mut().note(took, bytes);
+    }
+
     /// What was collected is thrown away.
     pub(super) fn forget(&mut self) {
         self.asks.clear();
@@ -336,6 +338,7 @@ impl<'a> Late<'a> {
         &mut self,
         config: &Config,
         asks: &[Ask],
+        margin: Duration,
         unchecked: &Number,
     ) -> Result<Names, SyncError> {
         let mut client = match self.client.take() {
@@ -379,6 +382,8 @@ impl<'a> Late<'a> {
                 _ => {}
             }
         }
+        // What gets no other life has to live on for as long as the answer is taken to hold.
+        let (margin, margin_read) = (margin_ms(margin), margin_ms(KNOWN + margin));
         let mut names = Names::default();
         for (ask, place) in asks.iter().zip(places) {
             let is_well = match replies.get(place) {
@@ -386,12 +391,12 @@ impl<'a> Late<'a> {
                     unchecked.add(ask.names.len() as u64);
                     true
                 }
-                Some(Value::Array(fields)) => fields.iter().all(|left| lives_on(left, MARGIN_MS)),
+                Some(Value::Array(fields)) => fields.iter().all(|left| lives_on(left, margin)),
                 // That what others are made from has no expiry is nothing strange.
                 Some(left) if ask.is_read() => {
-                    *left == Value::Int(-1) || lives_on(left, MARGIN_READ_MS)
+                    *left == Value::Int(-1) || lives_on(left, margin_read)
                 }
-                Some(left) => lives_on(left, MARGIN_MS),
+                Some(left) => lives_on(left, margin),
                 None => false,
             };
             if !is_well {
@@ -401,6 +406,10 @@ impl<'a> Late<'a> {
         self.client = Some(client);
         Ok(names)
     }
+}
+
+fn margin_ms(margin: Duration) -> i64 {
+    i64::try_from(margin.as_millis()).unwrap_or(i64::MAX)
 }
 
 /// Whether it has an expiry, which is not too near.
@@ -421,7 +430,13 @@ impl StreamApplier<'_> {
         }
         let mut names = Names::default();
         let unchecked = &self.status.unchecked;
-        let asked = self.late.ask(self.config, &asks, unchecked).await?;
+        let margin = self
+            .late
+            .tide
+            .pace
+            .borrow()
+            .margin(self.next.bytes() as u64);
+        let asked = self.late.ask(self.config, &asks, margin, unchecked).await?;
         for (db, key) in asked.iter() {
             if repair::is_copied(self.config, db, key) {
                 names.insert(db, key.clone());

@@ -6,7 +6,9 @@
 //! the spool or from the source's backlog, and takes every key for damaged on which one of them can have failed.
 //!
 //! The names go into the checkpoint as keys under repair. Where they are too many for that, the checkpoint goes on
-//! telling of the unseen part until the last of them is repaired.
+//! telling of the unseen part until the last of them is repaired, or until that part is too long to be kept.
+
+use std::collections::BTreeSet;
 
 use bytes::Bytes;
 use resp::Value;
@@ -61,13 +63,16 @@ fn can_fail(name: &[u8], frame: &[u8], args: &[resp::Arg]) -> bool {
     !is_known || (name.eq_ignore_ascii_case(b"set") && args.iter().skip(3).any(asks))
 }
 
+/// Keys with what TYPE has to say of them, each once.
+type Kinds = BTreeSet<(u32, Bytes, &'static str)>;
+
 /// Keys that may differ at the target.
 #[derive(Debug, Default)]
 struct Suspects {
     db: u32,
     names: Names,
     /// Keys on which one command counts, and what TYPE has to say of them if it did not fail for that.
-    kinds: Vec<(u32, Bytes, &'static str)>,
+    kinds: Kinds,
     /// Commands that may have failed and name no key.
     keyless: u64,
 }
@@ -140,6 +145,12 @@ impl StreamApplier<'_> {
         // Said at the target at once, so that the next kill finds it said.
         self.next.set_end(position, db, crate::clock::unix_ms());
         let kept = self.feed.with_log(|log| log.start());
+        if from < kept && self.target.checkpoint.repairs.are_unread() {
+            let what =
+                "keys that differ are to be found in a part of the stream that is no longer kept";
+            self.heal.fail(what.to_owned());
+            return Ok(());
+        }
         if from < kept {
             self.status.suspects.add("forgotten", 1);
             tracing::warn!(
@@ -166,6 +177,8 @@ impl StreamApplier<'_> {
                     if !input.more(self.feed).map_err(spool_error)? {
                         break;
                     }
+                    // It may be long: the source is heard meanwhile.
+                    tokio::task::yield_now().await;
                 }
                 Err(error) => return Err(self.not_a_command(&input, &error)),
             }
@@ -233,12 +246,28 @@ impl StreamApplier<'_> {
 }
 
 impl StreamApplier<'_> {
+    /// What the spool keeps of the unseen part, and all that came after it, is bounded: beyond that the checkpoint says no
+    /// longer where the part is, but that keys are under repair which it does not name.
+    pub(super) fn bound_unseen(&mut self) {
+        let bytes_max = self.config.spool.unseen_bytes_max;
+        let is_long = |(from, _)| self.feed.end().saturating_sub(from) > bytes_max;
+        if !self.recalled_from.is_some_and(is_long) {
+            return;
+        }
+        self.recalled_from = None;
+        let names = std::mem::take(&mut self.unlisted);
+        tracing::info!(
+            keys = names.len(),
+            "the spool no longer keeps the commands whose answers were not seen: killed before their keys are copied again, this link takes a new snapshot"
+        );
+        if !self.repairs.add_doubtful(&names) {
+            let what = "too many keys hang on those of which it is not known whether they differ";
+            self.heal.fail(what.to_owned());
+        }
+    }
+
     /// A key that is too large to be copied for a mere suspicion is looked at, at the target, and let go.
-    async fn let_go_of_large(
-        &mut self,
-        names: &mut Names,
-        kinds: &[(u32, Bytes, &'static str)],
-    ) -> Result<(), SyncError> {
+    async fn let_go_of_large(&mut self, names: &mut Names, kinds: &Kinds) -> Result<(), SyncError> {
         let mut large = Names::default();
         for (db, key, bytes) in repair::too_large(self.config, names).await {
             tracing::warn!(
@@ -264,10 +293,12 @@ impl StreamApplier<'_> {
 /// The first of `kinds` at whose key the target holds something else.
 async fn wrong_kind(
     config: &Config,
-    kinds: &[(u32, Bytes, &'static str)],
+    kinds: &Kinds,
     names: &Names,
 ) -> Result<Option<String>, SyncError> {
     let mut client = Client::connect(&config.target.endpoint, Side::Target).await?;
+    let kinds = kinds.iter().filter(|(db, key, _)| names.contains(*db, key));
+    let kinds: Vec<_> = kinds.collect();
     for part in kinds.chunks(1000) {
         let dbs: Vec<String> = part.iter().map(|(db, ..)| db.to_string()).collect();
         let mut commands: Vec<Vec<&[u8]>> = Vec::new();
@@ -280,7 +311,7 @@ async fn wrong_kind(
             let [_, Value::Simple(found)] = pair else {
                 continue;
             };
-            if names.contains(*db, key) && found != kind.as_bytes() && found != "none" {
+            if found != kind.as_bytes() && found != "none" {
                 return Ok(Some(format!(
                     "key \"{}\" (db {db}) holds a {} at the target, where the last unit needed a {kind}",
                     show(key),
