@@ -92,7 +92,7 @@ fn whatever_goes_wrong_nothing_is_lost_and_nothing_doubled() {
 }
 
 /// Seeds that have shown a fault. What their worlds bring changes with the program; they are kept for what they are rich in.
-const MENDED: [(u64, &str); 13] = [
+const MENDED: [(u64, &str); 20] = [
     (957, "a source that tells no version, and repairs"),
     (1060, "a lease written by a daemon that had lost the link"),
     (1141, "a target that fell back to another form of a lease"),
