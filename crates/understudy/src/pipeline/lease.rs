@@ -239,7 +239,11 @@ pub(crate) async fn end_all(config: &Config, leases: &Leases, owner: u64) -> Res
         leases.open.borrow_mut().extend(found);
     }
     while leases.any() {
-        target.round(leases, None, |_| Step::End).await?;
+        let ended = target.round(leases, owner, |_| Step::End).await;
+        if ended.is_err() && !target.is_owner(owner).await? {
+            return Ok(());
+        }
+        ended?;
     }
     Ok(())
 }
@@ -284,7 +288,7 @@ async fn settle(
         let is_idle = since.elapsed() >= IDLE && target.tells_time;
         let applied = feed.applied();
         target
-            .round(leases, Some(owner), |lease| match lease.from <= applied {
+            .round(leases, owner, |lease| match lease.from <= applied {
                 true => mark.step(lease, is_idle),
                 // The target does not have it yet.
                 false => Step::Keep,
@@ -390,12 +394,12 @@ impl Target {
         })
     }
 
-    /// Does for every lease what is due. Only who has the link, its `owner`, writes new ones: whoever has taken it over
-    /// would not know of them.
+    /// Does for every lease what is due. Only who has the link, its `owner`, may: whoever has taken it over does not know
+    /// of new ones, and may have begun again before the place at which one could end.
     async fn round(
         &mut self,
         leases: &Leases,
-        owner: Option<u64>,
+        owner: u64,
         step: impl Fn(&Lease) -> Step,
     ) -> Result<(), SyncError> {
         leases.in_work.set(true);
@@ -409,15 +413,6 @@ impl Target {
             }
         }
         due.sort_by_key(|(lease, _)| lease.db);
-        if due
-            .iter()
-            .any(|(_, step)| *step == Step::Write(Form::Leased))
-            && let Err(error) = self.check_owner(owner).await
-        {
-            let due = due.into_iter().map(|(lease, _)| lease);
-            leases.open.borrow_mut().extend(due);
-            return Err(error);
-        }
         let mut rest = due.as_slice();
         while let Some((first, _)) = rest.first() {
             let same_db = rest
@@ -425,7 +420,7 @@ impl Target {
                 .take_while(|(lease, _)| lease.db == first.db)
                 .count();
             let (batch, after) = rest.split_at(same_db.min(BATCH_KEYS));
-            match self.write(batch).await {
+            match self.write(batch, owner).await {
                 Ok(kept) => leases.open.borrow_mut().extend(kept),
                 Err(error) => {
                     leases
@@ -443,15 +438,19 @@ impl Target {
 
     /// Changes the expiries of a batch of one database, each only if nobody has changed it. Gives the leases
     /// that go on. WATCH makes the look and the change one; a batch that was disturbed is taken key by key.
-    async fn write(&mut self, batch: &[(Lease, Step)]) -> Result<Vec<Lease>, SyncError> {
+    async fn write(
+        &mut self,
+        batch: &[(Lease, Step)],
+        owner: u64,
+    ) -> Result<Vec<Lease>, SyncError> {
         let db = batch.first().map_or(0, |(lease, _)| lease.db);
         self.select(db).await?;
-        if let Some(kept) = self.write_once(batch).await? {
+        if let Some(kept) = self.write_once(batch, owner).await? {
             return Ok(kept);
         }
         let mut kept = Vec::new();
         for one in batch.chunks(1) {
-            match self.write_once(one).await? {
+            match self.write_once(one, owner).await? {
                 Some(written) => kept.extend(written),
                 // A key that changes under our eyes: the next round looks again.
                 None => kept.extend(one.iter().map(|(lease, _)| lease.clone())),
@@ -464,6 +463,7 @@ impl Target {
     async fn write_once(
         &mut self,
         batch: &[(Lease, Step)],
+        owner: u64,
     ) -> Result<Option<Vec<Lease>>, SyncError> {
         let mut watch: Vec<&[u8]> = vec![b"WATCH"];
         watch.extend(batch.iter().map(|(lease, _)| lease.key.as_ref()));
@@ -495,6 +495,10 @@ impl Target {
             self.client.call(&[b"UNWATCH"]).await?;
             return Ok(Some(kept));
         }
+        // While the keys are watched: what another daemon writes from here on is not changed.
+        let db = self.db;
+        self.check_owner(owner).await?;
+        self.select(db).await?;
         // Alone: a busy server may refuse it and take what follows, which then would not be guarded.
         self.client.call(&[b"MULTI"]).await?;
         let mut commands: Vec<Vec<&[u8]>> = texts
@@ -524,15 +528,12 @@ impl Target {
     }
 
     /// Makes sure that the link is still ours.
-    async fn check_owner(&mut self, owner: Option<u64>) -> Result<(), SyncError> {
-        match owner {
-            Some(owner) if self.is_owner(owner).await? => Ok(()),
-            _ => Err(SyncError::reconnect(
-                Side::Target,
-                &self.address,
-                "the checkpoint names another owner",
-            )),
+    async fn check_owner(&mut self, owner: u64) -> Result<(), SyncError> {
+        if self.is_owner(owner).await? {
+            return Ok(());
         }
+        let what = "the checkpoint names another owner";
+        Err(SyncError::reconnect(Side::Target, &self.address, what))
     }
 
     async fn select(&mut self, db: u32) -> Result<(), SyncError> {

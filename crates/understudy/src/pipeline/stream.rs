@@ -148,7 +148,7 @@ impl<'a> StreamApplier<'a> {
             databases,
             repairs,
             heal: Heal::new(repairs.names()),
-            late: Late::new(config, &table, tide),
+            late: Late::new(config, &table, tide, feed.end()),
             seen: (position.offset.0, Db(position.db)),
             unlisted: Names::default(),
             recalled_from: None,

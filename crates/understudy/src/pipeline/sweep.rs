@@ -96,6 +96,8 @@ pub(crate) async fn sweep(
         .sum();
     let offered = keys.hashes.len() as u64;
     if offered.saturating_mul(100) < held.saturating_sub(1).saturating_mul(shrunk_percent) {
+        // What is there may be what another daemon has written since.
+        watch_owned(config, &mut client, owner).await?;
         let what = format!(
             "its new snapshot holds {offered} keys, but the target {held}: has the source lost its data? No key was removed at the target; to accept the smaller source, empty the target, delete its checkpoint, and start again"
         );
@@ -145,26 +147,32 @@ async fn remove(
     command: &[&[u8]],
     owner: u64,
 ) -> Result<(), SyncError> {
-    let lost = || {
-        let what = "another understudy has begun here meanwhile: nothing more is removed";
-        SyncError::reconnect(Side::Target, &config.target.endpoint.address, what)
-    };
-    let own = checkpoint::key(&config.link_name);
-    client.call(&[b"SELECT", b"0"]).await?;
-    client.call(&[b"WATCH", own.as_bytes()]).await?;
-    let value = client.call(&[b"GET", own.as_bytes()]).await?;
-    match value.as_bytes().map(|value| Checkpoint::parse(value)) {
-        Some(Ok(found)) if found.owner == owner => {}
-        _ => return Err(lost()),
-    }
+    watch_owned(config, client, owner).await?;
     client.call(&[b"SELECT", db.to_string().as_bytes()]).await?;
     // Alone: a busy server may refuse it and take what follows, which then would not be guarded.
     client.call(&[b"MULTI"]).await?;
     client.call(command).await?;
     match client.call(&[b"EXEC"]).await? {
         Value::Array(_) => Ok(()),
-        _ => Err(lost()),
+        _ => Err(lost(config)),
     }
+}
+
+/// Watches the checkpoint, in which the link is `owner`'s.
+async fn watch_owned(config: &Config, client: &mut Client, owner: u64) -> Result<(), SyncError> {
+    let own = checkpoint::key(&config.link_name);
+    client.call(&[b"SELECT", b"0"]).await?;
+    client.call(&[b"WATCH", own.as_bytes()]).await?;
+    let value = client.call(&[b"GET", own.as_bytes()]).await?;
+    match value.as_bytes().map(|value| Checkpoint::parse(value)) {
+        Some(Ok(found)) if found.owner == owner => Ok(()),
+        _ => Err(lost(config)),
+    }
+}
+
+fn lost(config: &Config) -> SyncError {
+    let what = "another understudy has begun here meanwhile: nothing more is removed";
+    SyncError::reconnect(Side::Target, &config.target.endpoint.address, what)
 }
 
 /// Whether the filter lets libraries of functions be loaded, and be removed.

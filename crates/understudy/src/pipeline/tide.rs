@@ -102,11 +102,13 @@ impl Tide {
             self.has_told.set(false);
             return false;
         }
-        let has_grace = self
-            .grace_until
-            .get()
-            .is_some_and(|until| Instant::now() < until);
-        !has_grace
+        !self.is_in_grace()
+    }
+
+    /// Whether nothing with an expiry of its own has ended since the snapshot.
+    pub(super) fn is_in_grace(&self) -> bool {
+        let until = self.grace_until.get();
+        until.is_some_and(|until| Instant::now() < until)
     }
 
     /// Whether the stream behind a snapshot has not caught up yet.

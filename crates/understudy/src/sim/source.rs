@@ -210,8 +210,8 @@ impl Source {
         let mut decoder = CommandDecoder::new(Limits::default());
         let mut words = Spoilt::new();
         while let Some(argv) = next_command(&mut decoder, &mut part).ok()? {
-            if argv[0] == "SELECT" {
-                db = std::str::from_utf8(&argv[1]).ok()?.parse().ok()?;
+            if argv.first()? == "SELECT" {
+                db = std::str::from_utf8(argv.get(1)?).ok()?.parse().ok()?;
             }
             words.extend(argv.iter().map(|word| (db, word.to_vec())));
         }

@@ -92,7 +92,7 @@ fn whatever_goes_wrong_nothing_is_lost_and_nothing_doubled() {
 }
 
 /// Seeds that have shown a fault. What their worlds bring changes with the program; they are kept for what they are rich in.
-const MENDED: [(u64, &str); 13] = [
+const MENDED: [(u64, &str); 20] = [
     (957, "a source that tells no version, and repairs"),
     (1060, "a lease written by a daemon that had lost the link"),
     (1141, "a target that fell back to another form of a lease"),
@@ -120,6 +120,19 @@ const MENDED: [(u64, &str); 13] = [
     (
         24944,
         "a source that had lost its keys, rightly asked about",
+    ),
+    (
+        1244,
+        "keys known by an unseen part alone, which the spool had lost",
+    ),
+    (27315, "a lease ended by a daemon that had lost the link"),
+    (32389, "a lease renewed by a daemon that had lost the link"),
+    (58564, "a key ended while the target was lost for a second"),
+    (66328, "a checkpoint that moved on before it was taken"),
+    (82194, "a key ended while the target was out of memory"),
+    (
+        85888,
+        "a source taken for a smaller one, by what another daemon had written",
     ),
 ];
 

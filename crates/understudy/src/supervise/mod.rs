@@ -442,8 +442,11 @@ impl Supervisor<'_> {
     async fn take_as_found(&self, visit: Visit<'_>) -> Result<Target, SyncError> {
         let seen = taken_by(&visit.found);
         self.note_taken(seen);
-        take(visit, |found| match found {
-            // What is kept here was chosen by what was there before.
+        let chosen_by = match &visit.found {
+            Found::Checkpoint(found) => Some(found.clone()),
+            Found::Nothing => None,
+        };
+        let target = take(visit, |found| match found {
             found if taken_by(found) != seen => Err(self.outrun()),
             Found::Checkpoint(found) => Ok(Checkpoint {
                 owner: self.owner,
@@ -451,7 +454,22 @@ impl Supervisor<'_> {
             }),
             Found::Nothing => Err(target::fenced(&self.config.target.endpoint.address)),
         })
-        .await
+        .await?;
+        let (epoch, owner) = (target.checkpoint.epoch, target.checkpoint.owner);
+        let chosen_by = chosen_by.map(|found| Checkpoint {
+            epoch,
+            owner,
+            ..found
+        });
+        // What is kept here, and what the source was asked for, was chosen by what was there before. Whoever had the target
+        // has gone on since, perhaps to where the history goes on that the source has told us of under another name, and
+        // perhaps not. Now that it is ours it stays as it is, and is looked at again.
+        if chosen_by.as_ref() != Some(&target.checkpoint) {
+            let what = "its checkpoint has moved on before it was taken; looking again";
+            let address = &self.config.target.endpoint.address;
+            return Err(SyncError::reconnect(Side::Target, address, what));
+        }
+        Ok(target)
     }
 
     /// The target is about to be taken from somebody.

@@ -2,7 +2,8 @@
 //!
 //! The target ends keys by its own clock. Where we were away (killed, stopped, cut off), or it was, it may have ended a
 //! key that the source has given another life meanwhile: PERSIST or a later PEXPIREAT then find nothing, or what
-//! commands before them made anew in part. So before a unit of late commands goes out (see [`Tide`]), the target is
+//! commands before them made anew in part. So before a unit of late commands goes out (see [`Tide`]; what was received
+//! before a connection to the target began counts as late), the target is
 //! asked about the keys that are saved in it, and about those that others are made from. Who is missing, or has no expiry
 //! that could be changed, is in doubt and is repaired (see [`super::super::repair`]) as a key that differs. A key that was
 //! rightly made anew looks the same; it is copied in vain, which does no harm. What is overwritten or removed as a whole in
@@ -139,6 +140,8 @@ pub(super) struct Late<'a> {
     tide: &'a Tide,
     /// By id; empty where keys that differ are not to be repaired, or where the copy is not one of all keys.
     roles: Vec<Role>,
+    /// What lies before this in the stream has waited for the target, and may be late however recent it is.
+    waited_until: u64,
     /// What is collected now is late.
     is_late: bool,
     asks: Vec<Ask>,
@@ -152,7 +155,8 @@ pub(super) struct Late<'a> {
 }
 
 impl<'a> Late<'a> {
-    pub(super) fn new(config: &Config, table: &Table, tide: &'a Tide) -> Self {
+    /// Over a connection that begins with the stream at hand up to `waited_until`.
+    pub(super) fn new(config: &Config, table: &Table, tide: &'a Tide, waited_until: u64) -> Self {
         let is_whole = config.source.sync_rdb && config.target.existing != ExistingKeys::Skip;
         let mut roles = Vec::new();
         if is_whole && config.repair {
@@ -168,6 +172,7 @@ impl<'a> Late<'a> {
         Self {
             tide,
             roles,
+            waited_until,
             is_late: true,
             asks: Vec::new(),
             known: Known::new(),
@@ -188,9 +193,14 @@ impl<'a> Late<'a> {
         self.learn(hash);
     }
 
+    /// Whether what begins at this offset may have been done at the source long ago, or before the target was lost.
+    fn is_late_at(&self, offset: u64) -> bool {
+        self.tide.is_late(offset) || (offset < self.waited_until && !self.tide.is_in_grace())
+    }
+
     /// What is collected from here on begins at this offset; whether it may be behind.
     pub(super) fn begin(&mut self, offset: u64) -> bool {
-        self.is_late = self.tide.is_late(offset);
+        self.is_late = self.is_late_at(offset);
         self.is_late || self.tide.has_grace()
     }
 
@@ -326,7 +336,7 @@ impl<'a> Late<'a> {
         let later = self.asks.iter().position(|ask| ask.end > end);
         let rest = self.asks.split_off(later.unwrap_or(self.asks.len()));
         let asks = std::mem::replace(&mut self.asks, rest);
-        if asks.is_empty() || self.tide.is_late(begin) {
+        if asks.is_empty() || self.is_late_at(begin) {
             return asks;
         }
         self.known.clear();
@@ -527,7 +537,7 @@ mod tests {
     /// The questions about late commands, each behind its database.
     fn asks(commands: &[(u32, &str)]) -> Vec<String> {
         let (table, tide) = (Table::new(), Tide::default());
-        let mut late = Late::new(&config(), &table, &tide);
+        let mut late = Late::new(&config(), &table, &tide, 0);
         late.begin(0);
         for (db, words) in commands {
             let argv: Vec<&[u8]> = words.split(' ').map(str::as_bytes).collect();
@@ -626,9 +636,9 @@ mod tests {
         let mut config = config();
         config.repair = false;
         let (table, tide) = (Table::new(), Tide::default());
-        assert!(Late::new(&config, &table, &tide).roles.is_empty());
+        assert!(Late::new(&config, &table, &tide, 0).roles.is_empty());
         config.repair = true;
         config.source.sync_rdb = false;
-        assert!(Late::new(&config, &table, &tide).roles.is_empty());
+        assert!(Late::new(&config, &table, &tide, 0).roles.is_empty());
     }
 }
