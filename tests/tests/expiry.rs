@@ -78,11 +78,17 @@ fn saved() -> Vec<Argv> {
 
 /// Brings keys to the target, each with its own expiry there. Of the last unit before a kill nobody knows whether its
 /// commands failed, and the keys are copied again for that: here they cannot have.
-fn bring(client: &mut Client, daemon: &mut Daemon, source: &Server) {
+fn bring(client: &mut Client, daemon: &mut Daemon, source: &Server, target: &Server) {
     client.commands(&born());
     catch_up(daemon, source);
+    // The figure of the daemon is not told at the same moment.
     wait_until("keys to have their own expiries", LIMIT, || {
+        let mut client = target.client();
         own(daemon, "leases_open") == Some(0)
+            && ENDED.iter().all(|key| {
+                let left = testkit::client::number(&client.command(&argv!["PTTL", key]));
+                left.is_some_and(|left| left <= LIFE_MS as i64)
+            })
     });
     client.command(&argv!["SET", "last", 1]);
     catch_up(daemon, source);
@@ -131,7 +137,7 @@ fn outage(
     wait_stream(daemon);
     let mut client = source.client();
     let from = Instant::now();
-    bring(&mut client, daemon, source);
+    bring(&mut client, daemon, source, target);
     away(daemon);
     wait_until_left(from, Duration::from_secs(5));
     client.commands(&saved());
@@ -211,7 +217,7 @@ fn kills_among_the_doubts_forget_none() {
     wait_stream(&mut daemon);
     let mut client = source.client();
     let from = Instant::now();
-    bring(&mut client, &mut daemon, &source);
+    bring(&mut client, &mut daemon, &source, &target);
     daemon.kill();
     wait_until_left(from, Duration::from_secs(5));
     client.commands(&saved());
