@@ -16,7 +16,8 @@
 //! at when this was written, and which database was selected where they begin: whoever goes on from here does not know
 //! whether a command among them failed (see `pipeline::stream::recall`). `repairs` is there while keys are under repair
 //! (see `pipeline::repair`): `db:key` in hex, with commas between them, or the one entry `4294967295:` when they are too
-//! many to be named; `4294967294:` among them says that there are others, which the unseen part tells of. Of these keys the target holds what it may; all others are as `phase` says.
+//! many to be named; `4294967294:` among them says that there are others, which the unseen part tells of. Of these keys
+//! the target holds what it may; all others are as `phase` says.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
@@ -41,8 +42,14 @@ pub(crate) struct Names(BTreeMap<u32, BTreeSet<Bytes>>);
 
 /// Most keys that a checkpoint names: it is written with every unit.
 pub(crate) const NAMED_MAX: usize = 4096;
+/// Most bytes of their names; a checkpoint carries them twice over.
+pub(crate) const NAMED_BYTES_MAX: usize = 128 << 10;
+/// What stands for more than that. No database has this number.
+const UNNAMED: (u32, &[u8]) = (u32::MAX, b"");
+/// What stands for those that the unseen part of the stream tells of; nor this one.
+const UNREAD: (u32, &[u8]) = (u32::MAX - 1, b"");
 
-/// The same, but in a simulation with another mind.
+/// [`NAMED_MAX`], but in simulations that try the way of many keys with few.
 fn named_max() -> usize {
     #[cfg(test)]
     if let Some(count) = crate::sim::named_max() {
@@ -50,13 +57,6 @@ fn named_max() -> usize {
     }
     NAMED_MAX
 }
-
-/// Most bytes of their names; a checkpoint carries them twice over.
-pub(crate) const NAMED_BYTES_MAX: usize = 128 << 10;
-/// What stands for more than that. No database has this number.
-const UNNAMED: (u32, &[u8]) = (u32::MAX, b"");
-/// What stands for those that the unseen part of the stream tells of; nor this one.
-const UNREAD: (u32, &[u8]) = (u32::MAX - 1, b"");
 
 impl Names {
     pub(crate) fn is_empty(&self) -> bool {

@@ -127,7 +127,8 @@ pub struct SpoolConfig {
     pub max_bytes: u64,
     /// Applied bytes kept.
     pub retain_bytes: u64,
-    /// Most bytes from a part on of which the answers were not seen.
+    /// Most bytes kept from a part on of which the answers were not seen: `max_bytes`, but in simulations, which bound this
+    /// alone.
     pub unseen_bytes_max: u64,
     /// Bytes kept in memory for a reader that follows closely.
     pub tail_bytes: usize,

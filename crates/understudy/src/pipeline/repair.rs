@@ -363,14 +363,13 @@ pub(super) async fn read(
     let mut client = connect(config).await?;
     let sized = sizes(&mut client, &names).await?;
     let mut names = portion(config, &sized)?;
-    client.limit_replies(config.repair_bytes_max().saturating_mul(2));
     loop {
+        client.limit_replies(config.repair_bytes_max().saturating_mul(2));
         match read_portion(config, &mut client, &names, tells_time).await {
             // What they take was told by samples: fewer are asked for.
             Err(_) if client.has_overrun() && names.len() > 1 => {
                 names = names.first(names.len() / 2);
                 client = connect(config).await?;
-                client.limit_replies(config.repair_bytes_max().saturating_mul(2));
             }
             read => return read,
         }

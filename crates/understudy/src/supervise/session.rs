@@ -31,7 +31,7 @@ impl Supervisor<'_> {
                 tracing::info!("asked to stop: applying what is in flight");
                 self.stopping_since.set(Some(Instant::now()));
                 match self.drain(applier, feed).await {
-                    // The target has fallen back: it is looked at once more, without a session.
+                    // The target has fallen back. No other session begins but the last one, which leaves it in good order.
                     Err(error) if error.class == Class::Resync => {
                         tracing::warn!(%error, "asked to stop while the target was looked for");
                         Ok(Next::Again)

@@ -10,20 +10,24 @@ use tokio::time::Instant;
 
 /// For so long an answer holds: no expiry is written without a lease that is nearer than this.
 pub(super) const KNOWN: Duration = Duration::from_secs(10);
-/// A power of two. Half of them can be in use before much is forgotten.
-const SLOTS: usize = 1 << 16;
-/// Slots that a hash may be in.
 const WAYS: usize = 4;
+/// A power of two. Half of the slots can be in use before much is forgotten.
+const LINES: usize = 1 << 14;
 
 /// Keys and fields that are as at the source, each for [`KNOWN`].
 pub(super) struct Known {
     /// Nobody who chooses keys knows which are taken for each other.
     state: RandomState,
     /// None until something is known.
-    slots: Vec<Slot>,
+    lines: Vec<Line>,
     began: Instant,
     now_ms: u64,
 }
+
+/// Slots that a hash may be in: a cache line of them.
+#[derive(Debug, Clone, Copy, Default)]
+#[repr(align(64))]
+struct Line([Slot; WAYS]);
 
 #[derive(Debug, Clone, Copy, Default)]
 struct Slot {
@@ -36,7 +40,7 @@ impl Known {
     pub(super) fn new() -> Self {
         Self {
             state: RandomState::new(),
-            slots: Vec::new(),
+            lines: Vec::new(),
             began: Instant::now(),
             now_ms: 0,
         }
@@ -62,18 +66,18 @@ impl Known {
 
     /// Remembers it; whether it was known.
     pub(super) fn learn(&mut self, hash: u64) -> bool {
-        if self.slots.is_empty() {
-            self.slots = vec![Slot::default(); SLOTS];
+        if self.lines.is_empty() {
+            self.lines = vec![Line::default(); LINES];
         }
         let until_ms = self.now_ms + KNOWN.as_millis() as u64;
-        let now_ms = self.now_ms;
-        let places = Self::places(hash);
-        let ways = self.slots.get_mut(places).unwrap_or_default();
-        if let Some(slot) = ways.iter_mut().find(|slot| slot.hash == hash) {
+        let Some(Line(slots)) = self.lines.get_mut(Self::place(hash)) else {
+            return false;
+        };
+        if let Some(slot) = slots.iter_mut().find(|slot| slot.hash == hash) {
             let last = std::mem::replace(&mut slot.until_ms, until_ms);
-            return last > now_ms;
+            return last > self.now_ms;
         }
-        if let Some(oldest) = ways.iter_mut().min_by_key(|slot| slot.until_ms) {
+        if let Some(oldest) = slots.iter_mut().min_by_key(|slot| slot.until_ms) {
             *oldest = Slot { hash, until_ms };
         }
         false
@@ -81,20 +85,18 @@ impl Known {
 
     /// Whether it is known.
     pub(super) fn knows(&self, hash: u64) -> bool {
-        let ways = self.slots.get(Self::places(hash)).unwrap_or_default();
-        let mut ways = ways.iter();
-        ways.any(|slot| slot.hash == hash && slot.until_ms > self.now_ms)
+        let is_it = |slot: &Slot| slot.hash == hash && slot.until_ms > self.now_ms;
+        let line = self.lines.get(Self::place(hash));
+        line.is_some_and(|Line(slots)| slots.iter().any(is_it))
     }
 
     /// Forgets everything, and gives its memory back.
     pub(super) fn clear(&mut self) {
-        self.slots = Vec::new();
+        self.lines = Vec::new();
     }
 
-    fn places(hash: u64) -> std::ops::Range<usize> {
-        let mask = (SLOTS - WAYS) as u64;
-        let first = usize::try_from(hash & mask).unwrap_or_default();
-        first..first + WAYS
+    fn place(hash: u64) -> usize {
+        usize::try_from(hash & (LINES as u64 - 1)).unwrap_or_default()
     }
 }
 
@@ -125,10 +127,10 @@ mod tests {
     #[test]
     fn most_of_what_fills_half_of_it_is_known_and_nothing_else() {
         let mut known = Known::new();
-        let hashes: Vec<u64> = (0..SLOTS as u32)
+        let hashes: Vec<u64> = (0..(LINES * WAYS) as u32)
             .map(|db| known.hash(db, b"", None))
             .collect();
-        let (half, rest) = hashes.split_at(SLOTS / 2);
+        let (half, rest) = hashes.split_at(hashes.len() / 2);
         for hash in half {
             known.learn(*hash);
         }

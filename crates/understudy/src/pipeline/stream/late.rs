@@ -209,6 +209,11 @@ impl<'a> Late<'a> {
         self.tide.pace.borrow_mut().note(took, bytes);
     }
 
+    /// What has no more than this left may end before a unit of so many bytes is carried out.
+    fn margin(&self, bytes: u64) -> Duration {
+        self.tide.pace.borrow().margin(bytes)
+    }
+
     /// What was collected is thrown away.
     pub(super) fn forget(&mut self) {
         self.asks.clear();
@@ -440,12 +445,7 @@ impl StreamApplier<'_> {
         }
         let mut names = Names::default();
         let unchecked = &self.status.unchecked;
-        let margin = self
-            .late
-            .tide
-            .pace
-            .borrow()
-            .margin(self.next.bytes() as u64);
+        let margin = self.late.margin(self.next.bytes() as u64);
         let asked = self.late.ask(self.config, &asks, margin, unchecked).await?;
         for (db, key) in asked.iter() {
             if repair::is_copied(self.config, db, key) {
