@@ -1,13 +1,15 @@
 //! Keys and fields of hashes whose lives end at the target while nobody follows the source, and which the source has
 //! saved meanwhile: after the outage they are copied again, and every key is equal.
 
+use std::path::Path;
+use std::process::Command;
 use std::time::{Duration, Instant};
 
-use e2e::{LIMIT, Link, catch_up, full_syncs, own, source_of, wait_stream};
-use testkit::client::Argv;
+use e2e::{LIMIT, Link, catch_up, full_syncs, own, rng, source_of, wait_stream};
+use testkit::client::{Argv, text};
 use testkit::process::wait_until;
-use testkit::proxy::{Cut, Proxy};
-use testkit::{Client, Daemon, Server, argv, oracle};
+use testkit::proxy::{Cut, Direction, Proxy};
+use testkit::{Client, Daemon, Engine, Server, ServerOptions, argv, oracle};
 
 /// How long the keys live at first: more than what has a lease from the beginning, so that they end at the target.
 const LIFE_MS: u64 = 21_000;
@@ -150,7 +152,7 @@ fn outage(
     assert_eq!(own(daemon, "unchecked"), Some(0));
     assert_eq!(own(daemon, "repairs_open"), Some(0));
     assert_eq!(full_syncs(source), 1);
-    let said = "were saved there";
+    let said = "were saved at the source: they are copied again";
     assert_eq!(
         daemon.output().matches(said).count(),
         1,
@@ -274,6 +276,141 @@ fn fields_saved_while_the_daemon_was_killed_are_copied_again() {
         assert_eq!(doubtful(&daemon), 4, "{}", daemon.output());
         assert_eq!(full_syncs(&source), 1);
     }
+}
+
+/// What saves a key is on its way when the target ends it, without any outage.
+#[test]
+fn keys_saved_a_moment_before_their_end_survive_the_lag() {
+    let (source, target) = (source_of("redis-7.0"), Server::of("redis-7.0"));
+    let proxy = Proxy::start(&target.address());
+    let mut daemon = Link::new(&source, &target).target(&proxy.address()).start();
+    wait_stream(&mut daemon);
+    let mut client = source.client();
+    let from = Instant::now();
+    bring(&mut client, &mut daemon, &source, &target);
+    wait_until_left(from, Duration::from_millis(700));
+    proxy.hold(Direction::ToServer);
+    let keys = ["prolonged", "kept", "members", "list"];
+    client.command(&argv!["PEXPIRE", "prolonged", 10_000_000]);
+    for key in &keys[1..] {
+        client.command(&argv!["PERSIST", key]);
+    }
+    wait_ended(&target, &keys);
+    proxy.release(Direction::ToServer);
+    wait_ended(&source, &["counted", "moved", "session:0"]);
+    catch_up(&mut daemon, &source);
+    wait_until("all to be equal", LIMIT, || {
+        oracle::compare(&source.address(), &target.address()).is_empty()
+    });
+    assert!(doubtful(&daemon) >= 4, "{}", daemon.output());
+    assert_eq!(full_syncs(&source), 1);
+}
+
+/// A target whose clock is so many seconds ahead of the source's, or behind it.
+fn with_skew(name: &str, seconds: i64) -> Server {
+    // What was compiled is needed as long as the server runs, and no longer than the machine's temporary files.
+    let folder = tempfile::tempdir().expect("a folder").keep();
+    let code = Path::new(env!("CARGO_MANIFEST_DIR")).join("skew.c");
+    let library = folder.join("skew.so");
+    let mut cc = Command::new("cc");
+    cc.args(["-shared", "-fPIC", "-O1", "-o"]);
+    let compiled = cc.arg(&library).arg(code).status();
+    assert!(compiled.expect("a C compiler").success(), "skew.c");
+    let env = [
+        ("LD_PRELOAD", library.display().to_string()),
+        ("SKEW_SECONDS", seconds.to_string()),
+    ];
+    let options = ServerOptions {
+        env: env.map(|(name, value)| (name.to_owned(), value)).into(),
+        ..ServerOptions::default()
+    };
+    Server::start(&Engine::of(name), options)
+}
+
+/// How far the server's clock is ahead of the other's, in seconds.
+fn ahead(server: &Server, other: &Server) -> i64 {
+    let seconds = |server: &Server| {
+        let time = server.client().command(&argv!["TIME"]);
+        let text = testkit::client::items(time)
+            .first()
+            .map(testkit::client::text);
+        text.expect("a time").parse::<i64>().expect("seconds")
+    };
+    seconds(server) - seconds(other)
+}
+
+/// The target's clock is wrong by five seconds, while keys end in storms and others are saved in their last moments.
+fn skewed(seconds: i64) {
+    let (source, target) = (source_of("redis-7.0"), with_skew("redis-7.0", seconds));
+    let apart = ahead(&target, &source);
+    assert!((apart - seconds).abs() <= 1, "the clock is {apart} s ahead");
+    let mut daemon = Link::new(&source, &target).start();
+    wait_stream(&mut daemon);
+    wait_until("the clocks to be compared", LIMIT, || {
+        own(&daemon, "clock_skew_ms").is_some_and(|ms| ms > 4_000)
+    });
+    let mut client = source.client();
+    let from = Instant::now();
+    client.commands(&born());
+    let mut rng = rng();
+    let life = Duration::from_millis(LIFE_MS);
+    let mut storms = 0;
+    // Ahead, the target has ended those that live longest by then, and the source has not.
+    while from.elapsed() < life - Duration::from_secs(2) {
+        let keys: Vec<Argv> = (0..500)
+            .map(|n| {
+                argv![
+                    "SET",
+                    format!("storm:{storms}:{n}"),
+                    n,
+                    "PX",
+                    1 + rng.below(9_000)
+                ]
+            })
+            .collect();
+        client.commands(&keys);
+        let saved: Vec<Argv> = (0..100)
+            .map(|n| argv!["PERSIST", format!("storm:{storms}:{n}")])
+            .collect();
+        client.commands(&saved);
+        storms += 1;
+        std::thread::sleep(Duration::from_millis(rng.below(200)));
+    }
+    client.commands(&saved());
+    catch_up(&mut daemon, &source);
+    // The storms' keys that nobody saved end at the source, which tells it.
+    wait_until("keys to end at the source", LIMIT, || {
+        let info = text(&client.command(&argv!["INFO", "keyspace"]));
+        let count = |name: &str| -> Option<u64> {
+            let (_, rest) = info.split_once(name)?;
+            rest.split(|c: char| !c.is_ascii_digit())
+                .next()?
+                .parse()
+                .ok()
+        };
+        // What is left with an expiry has been given another life.
+        count("expires=").is_some_and(|expires| expires < 400)
+    });
+    catch_up(&mut daemon, &source);
+    wait_until("leases to end", LIMIT, || {
+        own(&daemon, "leases_open") == Some(0)
+    });
+    oracle::assert_equal(&source.address(), &target.address());
+    assert_eq!(full_syncs(&source), 1);
+    println!("{storms} storms, {} in doubt", doubtful(&daemon));
+    if seconds > 0 {
+        assert!(doubtful(&daemon) >= 200, "{}", daemon.output());
+    }
+}
+
+#[test]
+fn keys_saved_in_their_last_moments_survive_at_a_target_whose_clock_is_ahead() {
+    skewed(5);
+}
+
+#[test]
+fn keys_saved_in_their_last_moments_survive_at_a_target_whose_clock_is_behind() {
+    skewed(-5);
 }
 
 /// Keys that come with an expiry, as counters of a rate limiter do, look as if the target had ended them. They are copied in

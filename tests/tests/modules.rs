@@ -177,7 +177,13 @@ fn with_modules(engine: &str, modules: &[&str]) -> Server {
         let file = file.unwrap_or_else(|| panic!("{} has no {module}", engine.name));
         args.extend(["--loadmodule".into(), file.to_string_lossy().into_owned()]);
     }
-    Server::start(&engine, ServerOptions { args })
+    Server::start(
+        &engine,
+        ServerOptions {
+            args,
+            ..ServerOptions::default()
+        },
+    )
 }
 
 /// A source that holds a value of each type of two modules.

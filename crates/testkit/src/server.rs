@@ -22,6 +22,8 @@ const LOG_LINES: usize = 40;
 pub struct ServerOptions {
     /// Words for the command line, after those that the testkit gives (and stronger than they are).
     pub args: Vec<String>,
+    /// Environment variables, on top of ours.
+    pub env: Vec<(String, String)>,
 }
 
 impl ServerOptions {
@@ -29,6 +31,7 @@ impl ServerOptions {
     pub fn args(words: &str) -> Self {
         Self {
             args: words.split_whitespace().map(String::from).collect(),
+            env: Vec::new(),
         }
     }
 }
@@ -172,6 +175,8 @@ impl Server {
         let errors = log.try_clone().expect("share the server's log");
         let mut command = Command::new(self.engine.server());
         command.args(self.base_args()).args(&self.options.args);
+        let env = self.options.env.iter();
+        command.envs(env.map(|(name, value)| (name, value)));
         command.stdin(Stdio::null()).stdout(log).stderr(errors);
         match command.spawn() {
             Ok(child) => self.child = Some(child),

@@ -257,6 +257,19 @@ pub(crate) fn key(name: &str) -> String {
     format!("{KEY_PREFIX}{name}")
 }
 
+/// What is watched where the checkpoint itself changes too often: a key that never stays, and is touched whenever the
+/// link whose checkpoint has this `key` is taken. In database 0 too.
+pub(crate) fn fence(key: &str) -> String {
+    let prefix = String::from_utf8_lossy(rewrite::TEMPORARY_KEY_PREFIX);
+    format!("{prefix}fence:{key}")
+}
+
+/// The commands, for a transaction, that tell whoever watches this fence.
+pub(crate) fn touch(fence: &str) -> [Vec<&[u8]>; 2] {
+    let fence = fence.as_bytes();
+    [vec![b"SET", fence, b""], vec![b"DEL", fence]]
+}
+
 impl fmt::Display for Checkpoint {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let flags = match (self.owned, self.leased) {

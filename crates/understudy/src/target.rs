@@ -282,6 +282,10 @@ impl Visit<'_> {
         self.client
             .call(&[b"SET", self.key.as_bytes(), value.as_bytes()])
             .await?;
+        let fence = checkpoint::fence(&self.key);
+        for command in checkpoint::touch(&fence) {
+            self.client.call(&command).await?;
+        }
         if self.client.call(&[b"EXEC"]).await? == Value::Null {
             self.found = watch_and_read(&mut self.client, self.config, &self.key).await?;
             return Ok(Err(self));

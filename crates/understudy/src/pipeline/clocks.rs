@@ -5,6 +5,7 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use super::lease::time_ms;
+use super::tide::Tide;
 use crate::client::Client;
 use crate::config::{Config, Endpoint};
 use crate::error::{Side, SyncError};
@@ -15,13 +16,19 @@ const EVERY: Duration = Duration::from_secs(60);
 /// The most that goes without a word.
 const SKEW_MAX_MS: i64 = 500;
 
-/// Looks as long as the link runs; says so when the clocks are too far apart, and when they are together again.
-pub(crate) async fn compare_forever(config: &Config, status: &Status) -> std::convert::Infallible {
+/// Looks as long as the link runs; says so when the clocks are too far apart, and when they are together again. Where the
+/// target's is ahead, it ends keys that the source may save yet: the tide is told.
+pub(crate) async fn compare_forever(
+    config: &Config,
+    status: &Status,
+    tide: &Tide,
+) -> std::convert::Infallible {
     let mut is_off = false;
     loop {
         match skew_ms(config).await {
             Ok(Some(skew_ms)) => {
                 status.clock_skew_ms.set(skew_ms.unsigned_abs());
+                tide.set_ahead(skew_ms > SKEW_MAX_MS);
                 let ahead = if skew_ms > 0 { "target" } else { "source" };
                 let was_off = std::mem::replace(&mut is_off, skew_ms.abs() > SKEW_MAX_MS);
                 if is_off && !was_off {

@@ -438,7 +438,7 @@ impl Lane {
 }
 
 /// The number of items and the length of an array's first line, once it is complete; not for a null array.
-fn array_head(replies: &[u8]) -> Option<(usize, usize)> {
+pub(super) fn array_head(replies: &[u8]) -> Option<(usize, usize)> {
     let line = replies.strip_prefix(b"*")?;
     let digits = line.iter().take(20).take_while(|c| c.is_ascii_digit());
     let digits = line.get(..digits.count())?;

@@ -121,8 +121,8 @@ fn is_grantable(at_ms: i64) -> bool {
 #[derive(Debug, Default)]
 pub(crate) struct Leases {
     open: RefCell<Vec<Lease>>,
-    /// Some are not in the list: to be looked for at the target.
-    unknown: Cell<bool>,
+    /// Some are not in the list: to be looked for at the target, when the stream is applied up to there.
+    unknown: Cell<Option<u64>>,
     /// Some are out of the list because they are being worked on.
     in_work: Cell<bool>,
     granted: Notify,
@@ -144,27 +144,28 @@ impl Leases {
         if open.len() < REMEMBERED_MAX {
             open.push(Lease::leased(db, key, at_ms, from));
         } else {
-            self.unknown.set(true);
+            self.unknown.set(self.unknown.get().max(Some(from)));
         }
         self.granted.notify_one();
     }
 
-    /// Leases may be where nobody noted them: under another name, or left by an earlier run.
-    pub(crate) fn suspect(&self) {
-        self.unknown.set(true);
+    /// Leases may be where nobody noted them, when the stream is applied up to `from`: under another name, or left by an
+    /// earlier run.
+    pub(crate) fn suspect(&self, from: u64) {
+        self.unknown.set(self.unknown.get().max(Some(from)));
         self.granted.notify_one();
     }
 
     /// Forgets all: a new snapshot begins.
     pub(crate) fn clear(&self) {
         self.open.borrow_mut().clear();
-        self.unknown.set(false);
+        self.unknown.set(None);
         self.in_work.set(false);
     }
 
     /// Whether any are open.
     pub(crate) fn any(&self) -> bool {
-        self.unknown.get() || self.in_work.get() || !self.open.borrow().is_empty()
+        self.unknown.get().is_some() || self.in_work.get() || !self.open.borrow().is_empty()
     }
 
     /// The rule for commands of the stream.
@@ -179,7 +180,7 @@ impl Leases {
     /// Shows how many keys do not have their own expiry: all, those that could when nothing goes on, and
     /// those that could in any case.
     fn show(&self, status: &Status, source_ms: i64) {
-        let unknown = u64::from(self.unknown.get());
+        let unknown = u64::from(self.unknown.get().is_some());
         let (mut open, mut waiting, mut far) = (unknown, unknown, unknown);
         for lease in self
             .open
@@ -233,8 +234,8 @@ pub(crate) async fn end_all(config: &Config, leases: &Leases, owner: u64) -> Res
         // Whoever has taken the link over needs them.
         return Ok(());
     }
-    if leases.in_work.replace(false) || leases.unknown.get() {
-        leases.unknown.set(false);
+    if leases.in_work.replace(false) || leases.unknown.get().is_some() {
+        leases.unknown.set(None);
         let found = target.find(config).await?;
         leases.open.borrow_mut().extend(found);
     }
@@ -265,7 +266,7 @@ async fn settle(
     let (mut stood_at, mut since) = (0, Instant::now());
     // Whoever was interrupted in the midst of work has lost what it held.
     if leases.in_work.replace(false) {
-        leases.unknown.set(true);
+        leases.suspect(0);
     }
     while leases.any() {
         let mark = Mark::read(&mut source, feed).await?;
@@ -277,10 +278,14 @@ async fn settle(
         }
         // From here on keys get their own expiries, behind a snapshot too.
         tide.end_grace();
-        if leases.unknown.get() {
+        if leases
+            .unknown
+            .get()
+            .is_some_and(|from| from <= feed.applied())
+        {
             // What comes to be unknown meanwhile is looked for in the next round.
             leases.in_work.set(true);
-            leases.unknown.set(false);
+            leases.unknown.set(None);
             let found = target.find(config).await?;
             leases.open.borrow_mut().extend(found);
             leases.in_work.set(false);
@@ -465,10 +470,8 @@ impl Target {
         batch: &[(Lease, Step)],
         owner: u64,
     ) -> Result<Option<Vec<Lease>>, SyncError> {
-        let mut watch: Vec<&[u8]> = vec![b"WATCH"];
-        watch.extend(batch.iter().map(|(lease, _)| lease.key.as_ref()));
-        self.client.call(&watch).await?;
         let keys: Vec<&[u8]> = batch.iter().map(|(lease, _)| lease.key.as_ref()).collect();
+        self.watch(&keys, owner).await?;
         let expiries = self.expiries_ms(&keys).await?;
         let mut kept = Vec::new();
         let mut texts = Vec::new();
@@ -495,10 +498,6 @@ impl Target {
             self.client.call(&[b"UNWATCH"]).await?;
             return Ok(Some(kept));
         }
-        // While the keys are watched: what another daemon writes from here on is not changed.
-        let db = self.db;
-        self.check_owner(owner).await?;
-        self.select(db).await?;
         // Alone: a busy server may refuse it and take what follows, which then would not be guarded.
         self.client.call(&[b"MULTI"]).await?;
         let mut commands: Vec<Vec<&[u8]>> = texts
@@ -523,13 +522,32 @@ impl Target {
     async fn is_owner(&mut self, owner: u64) -> Result<bool, SyncError> {
         self.select(0).await?;
         let value = self.client.call(&[b"GET", self.key.as_bytes()]).await?;
-        let found = value.as_bytes().map(|value| Checkpoint::parse(value));
-        Ok(matches!(found, Some(Ok(found)) if found.owner == owner))
+        Ok(is_owners(&value, owner))
     }
 
-    /// Makes sure that the link is still ours.
-    async fn check_owner(&mut self, owner: u64) -> Result<(), SyncError> {
-        if self.is_owner(owner).await? {
+    /// Watches keys of the database in force, and who has the link, which is ours still: an EXEC that follows changes
+    /// nothing once another daemon has taken it, or leases have been looked for, however late it arrives.
+    async fn watch(&mut self, keys: &[&[u8]], owner: u64) -> Result<(), SyncError> {
+        let (db, fence) = (self.db, checkpoint::fence(&self.key));
+        let number = db.to_string();
+        let mut watch: Vec<&[u8]> = vec![b"WATCH"];
+        watch.extend(keys);
+        let commands = [
+            vec![&b"SELECT"[..], b"0"],
+            vec![b"WATCH", fence.as_bytes()],
+            vec![b"GET", self.key.as_bytes()],
+            vec![b"SELECT", number.as_bytes()],
+            watch,
+        ];
+        self.db = u32::MAX;
+        let replies = self.client.ask_all(&commands).await?;
+        for (command, reply) in commands.iter().zip(&replies) {
+            if let Value::Error(error) = reply {
+                return Err(self.client.refused(command, error));
+            }
+        }
+        self.db = db;
+        if replies.get(2).is_some_and(|value| is_owners(value, owner)) {
             return Ok(());
         }
         let what = "the checkpoint names another owner";
@@ -584,8 +602,16 @@ impl Target {
             .collect())
     }
 
-    /// Looks for keys with a lease.
+    /// Looks for keys with a lease. What was sent over a connection that is lost, and is still on its way, comes to nothing:
+    /// it would change what was looked at.
     async fn find(&mut self, config: &Config) -> Result<Vec<Lease>, SyncError> {
+        self.select(0).await?;
+        let fence = checkpoint::fence(&self.key);
+        self.client.call(&[b"MULTI"]).await?;
+        for command in checkpoint::touch(&fence) {
+            self.client.call(&command).await?;
+        }
+        self.client.call(&[b"EXEC"]).await?;
         let mut keys: Vec<(u32, Bytes)> = Vec::new();
         each_key(config, &mut self.client, |db, key| {
             keys.push((db, key.clone()))
@@ -611,6 +637,12 @@ impl Target {
         }
         Ok(found)
     }
+}
+
+/// Whether a checkpoint's value names this owner.
+fn is_owners(value: &Value, owner: u64) -> bool {
+    let found = value.as_bytes().map(|value| Checkpoint::parse(value));
+    matches!(found, Some(Ok(found)) if found.owner == owner)
 }
 
 /// The reply to TIME, seconds and microseconds, in milliseconds.

@@ -101,6 +101,11 @@ impl Repairs {
         self.seen.set(Some(offset));
     }
 
+    /// The target is at another place than the one where it was seen last: what it comes to from there has not been seen.
+    pub(super) fn forget_seen(&self) {
+        self.seen.set(None);
+    }
+
     /// Whether it has looked at those up to `offset`, and at no other since.
     pub(crate) fn has_seen(&self, offset: u64) -> bool {
         self.seen.get() == Some(offset) && !self.may_be_before_mends(offset)

@@ -93,6 +93,8 @@ struct Inflight {
     /// The first command that was not queued.
     refused: Option<(usize, ErrorReply)>,
     exec: Option<Summary>,
+    /// The places of commands that have saved a key at the source, and found none here.
+    ended: Vec<usize>,
     /// Watched, and as this unit wrote it.
     is_ours: bool,
     /// Keys whose values from the source it holds.
@@ -340,9 +342,9 @@ impl<'a> StreamApplier<'a> {
             }
             match outcome.map_err(|error| self.bad_command(&error))? {
                 Outcome::Forward { command } => {
-                    self.watch_carrier(command);
+                    self.watch_carrier(command, end);
                     let table = self.rewriter.table();
-                    self.late.collect(table, command, db.0, frame, args, end);
+                    let is_one = self.late.collect(table, command, db.0, frame, args, end);
                     self.status.commands.hit(usize::from(command.0));
                     let holes = self.input.holes();
                     if holes.is_empty() {
@@ -350,11 +352,14 @@ impl<'a> StreamApplier<'a> {
                     } else {
                         self.next.with_holes(db, frame, 1, holes);
                     }
+                    if is_one {
+                        self.next.expect_one();
+                    }
                 }
                 Outcome::Rewritten { command, commands } => {
-                    self.watch_carrier(command);
+                    self.watch_carrier(command, end);
                     let table = self.rewriter.table();
-                    self.late.collect(table, command, db.0, frame, args, end);
+                    let is_one = self.late.collect(table, command, db.0, frame, args, end);
                     self.status.commands.hit(usize::from(command.0));
                     self.status.rewritten.add(1);
                     let holes = self.input.holes();
@@ -363,6 +368,9 @@ impl<'a> StreamApplier<'a> {
                         self.next.added(commands, db);
                     } else {
                         self.next.with_holes(db, &self.scratch, commands, holes);
+                    }
+                    if is_one && commands == 1 {
+                        self.next.expect_one();
                     }
                 }
                 Outcome::Dropped(reason) => self.status.dropped.add(reason.label(), 1),
@@ -378,10 +386,10 @@ impl<'a> StreamApplier<'a> {
         Ok(())
     }
 
-    /// A lease may have come to another name: it is looked for. Nothing to do as long as none is open.
-    fn watch_carrier(&self, command: CommandId) {
+    /// A lease may have come to another name by a command that ends there: it is looked for. Nothing to do as long as none is open.
+    fn watch_carrier(&self, command: CommandId, end: u64) {
         if self.leases.any() && self.carriers.contains(&command) {
-            self.leases.suspect();
+            self.leases.suspect(end);
         }
     }
 
@@ -426,6 +434,7 @@ impl<'a> StreamApplier<'a> {
             seen: 0,
             refused: None,
             exec: None,
+            ended: Vec::new(),
             is_ours: false,
             placed: std::mem::take(&mut self.heal.placed),
         };
@@ -530,7 +539,12 @@ impl<'a> StreamApplier<'a> {
                     inflight.refused.get_or_insert((at as usize, error));
                 }
                 (at, _) if at < exec => {}
-                (at, _) if at == exec => inflight.exec = Some(summary),
+                (at, _) if at == exec => {
+                    if !inflight.sealed.ones.is_empty() {
+                        inflight.ended = inflight.sealed.zeros(&reply);
+                    }
+                    inflight.exec = Some(summary);
+                }
                 // WATCH, GET, MULTI: all that lets the next unit go.
                 (at, _) if at == exec + 1 => inflight.is_ours = is_ok,
                 (at, _) if at == exec + 2 => inflight.is_ours &= reply == inflight.sealed.guard,
@@ -554,7 +568,8 @@ impl<'a> StreamApplier<'a> {
             ReplyKind::Array(count) if *count == inflight.sealed.commands as usize => {
                 match exec.errors.first() {
                     None if !inflight.is_ours => Err(self.lost(NOT_OURS)),
-                    None => self.confirmed(inflight),
+                    None if inflight.ended.is_empty() => self.confirmed(inflight),
+                    None => self.differs(inflight).await,
                     Some(_) => self.differs(inflight).await,
                 }
             }

@@ -35,6 +35,8 @@ pub(crate) struct Tide {
     is_blind: Cell<bool>,
     /// The stream behind a snapshot is not late before this.
     grace_until: Cell<Option<Instant>>,
+    /// The target's clock is so far ahead that whatever comes is late for it.
+    is_ahead: Cell<bool>,
     /// Since the stream was late, it was said what comes of it.
     pub(super) has_told: Cell<bool>,
     /// Keys could be read at the source once.
@@ -99,10 +101,22 @@ impl Tide {
         let is_recent = marks.front().is_some_and(|(_, mark)| *mark <= offset);
         if self.is_blind.get() || is_recent {
             self.end_grace();
-            self.has_told.set(false);
+            if !self.is_ahead.get() {
+                self.has_told.set(false);
+            }
             return false;
         }
         !self.is_in_grace()
+    }
+
+    /// Whether the target ends keys well before the source does, by its clock.
+    pub(super) fn is_ahead(&self) -> bool {
+        self.is_ahead.get()
+    }
+
+    /// The clocks were compared.
+    pub(super) fn set_ahead(&self, is_ahead: bool) {
+        self.is_ahead.set(is_ahead);
     }
 
     /// Whether nothing with an expiry of its own has ended since the snapshot.

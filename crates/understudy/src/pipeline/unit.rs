@@ -12,6 +12,7 @@
 
 use rewrite::Db;
 
+use super::lane::array_head;
 use super::sets::Sets;
 use super::stream::{Hole, TOKEN_MARK, Token};
 
@@ -33,6 +34,8 @@ pub(crate) struct Unit {
     databases: Vec<Db>,
     /// Words that are left in the feed, in order.
     gaps: Vec<Gap>,
+    /// The places of the commands that have to answer 1, in order.
+    ones: Vec<u32>,
 }
 
 /// A word that is put into a unit when it is written to the socket.
@@ -96,6 +99,7 @@ impl Unit {
             end: None,
             databases: Vec::new(),
             gaps: Vec::new(),
+            ones: Vec::new(),
         }
     }
 
@@ -138,6 +142,11 @@ impl Unit {
     pub(crate) fn added(&mut self, commands: u32, db: Db) {
         self.commands += commands;
         self.target_db = db;
+    }
+
+    /// The command that was put in last has done something at the source, and has to here: it answers 1.
+    pub(crate) fn expect_one(&mut self) {
+        self.ones.push(self.commands.saturating_sub(1));
     }
 
     /// `commands` more in `db`, the bytes of which have tokens in the place of `holes`.
@@ -188,6 +197,7 @@ impl Unit {
         self.merged = mark.merged;
         self.target_db = mark.target_db;
         self.gaps.retain(|gap| gap.at < mark.bytes);
+        self.ones.retain(|place| *place < mark.commands);
     }
 
     /// Everything up to `offset` is in the unit; inside a transaction this waits for its end.
@@ -249,6 +259,10 @@ impl Unit {
                 at: gap.at - mark.bytes + begin,
                 ..*gap
             }));
+            let places = self.ones.iter().filter(|place| **place >= mark.commands);
+            let first = next.commands;
+            next.ones
+                .extend(places.map(|place| place - mark.commands + first));
             next.added(self.commands - mark.commands, self.target_db);
             next.merged += self.merged - mark.merged;
             next.databases.extend_from_slice(&self.databases);
@@ -266,6 +280,7 @@ impl Unit {
             merged: self.merged,
             guard: guard(checkpoint),
             gaps: self.gaps,
+            ones: self.ones,
         }
     }
 }
@@ -316,12 +331,39 @@ pub(crate) struct Sealed {
     pub(crate) guard: Vec<u8>,
     /// What is not in `out` but comes from the feed.
     pub(crate) gaps: Vec<Gap>,
+    /// The places of the commands that have to answer 1, in order.
+    pub(crate) ones: Vec<u32>,
 }
 
 impl Sealed {
     /// Bytes that go out.
     pub(crate) fn bytes(&self) -> u64 {
         self.out.len() as u64 + left_out(&self.gaps, usize::MAX)
+    }
+
+    /// The places of the commands that had to answer 1, and in this reply to EXEC answered 0.
+    pub(crate) fn zeros(&self, exec: &[u8]) -> Vec<usize> {
+        let mut zeros = Vec::new();
+        let (_, head) = array_head(exec).unwrap_or_default();
+        let mut rest = exec.get(head..).unwrap_or_default();
+        let mut scanner = resp::ReplyScanner::new(resp::Limits::default());
+        let mut next = 0;
+        for &one in &self.ones {
+            let mut last = None;
+            while next <= one {
+                // The whole reply was scanned before.
+                let Ok(Some(reply)) = scanner.poll(rest) else {
+                    return zeros;
+                };
+                rest = rest.get(reply.len..).unwrap_or_default();
+                last = Some(reply.kind);
+                next += 1;
+            }
+            if last == Some(resp::ReplyKind::Int(0)) {
+                zeros.push(one as usize);
+            }
+        }
+        zeros
     }
 
     /// Calls `f` with each command before EXEC, the checkpoint's included: its place, its frame, its words.
@@ -504,6 +546,57 @@ mod tests {
             "SELECT 2 ; SET g 1 ; SELECT 3 ; MSET h 1 i 1 ; SET j 1 ; SELECT 0 ; SET K v ; EXEC ; WATCH K ; GET K ; MULTI"
         );
         assert_eq!((sealed.commands, sealed.merged), (7, 1));
+    }
+
+    #[test]
+    fn who_had_to_answer_one_and_did_not_is_found() {
+        fn save(unit: &mut Unit, db: u32, key: &str) {
+            put(unit, db, &["PERSIST", key]);
+            unit.expect_one();
+        }
+        let mut unit = Unit::default();
+        set(&mut unit, 0, "a");
+        save(&mut unit, 0, "b");
+        save(&mut unit, 2, "c");
+        unit.set_end(10, Db(2), 1);
+        unit.begin_transaction();
+        set(&mut unit, 2, "d");
+        save(&mut unit, 2, "e");
+        let mut next = Unit::default();
+        let sealed = unit.close(b"K", b"v", &mut next);
+        // SET, PERSIST, SELECT, PERSIST, SELECT, SET.
+        let exec = b"*6\r\n+OK\r\n:0\r\n+OK\r\n:1\r\n+OK\r\n+OK\r\n";
+        assert_eq!(sealed.zeros(exec), [1]);
+        let exec = b"*6\r\n+OK\r\n:1\r\n+OK\r\n:0\r\n+OK\r\n+OK\r\n";
+        assert_eq!(sealed.zeros(exec), [3]);
+        assert_eq!(sealed.command(3).unwrap()[1], b"c");
+        next.discard_transaction();
+        save(&mut next, 0, "f");
+        next.begin_transaction();
+        save(&mut next, 0, "g");
+        next.end_transaction();
+        next.set_end(20, Db(0), 1);
+        let sealed = next.close(b"K", b"v", &mut Unit::default());
+        assert_eq!(
+            sealed.zeros(b"*3\r\n:0\r\n:0\r\n+OK\r\n"),
+            [0, 1],
+            "{}",
+            text(&sealed)
+        );
+        let mut unit = Unit::default();
+        unit.set_end(10, Db(0), 1);
+        unit.begin_transaction();
+        set(&mut unit, 3, "d");
+        save(&mut unit, 3, "e");
+        let mut next = Unit::default();
+        unit.close(b"K", b"v", &mut next);
+        next.end_transaction();
+        next.set_end(20, Db(3), 1);
+        let sealed = next.close(b"K", b"v", &mut Unit::default());
+        let exec = b"*5\r\n+OK\r\n:0\r\n:0\r\n+OK\r\n+OK\r\n";
+        let places = sealed.zeros(exec);
+        let commands: Vec<_> = places.iter().map(|at| sealed.command(*at)).collect();
+        assert_eq!(commands, [Some(vec![b"PERSIST".to_vec(), b"e".to_vec()])]);
     }
 
     #[test]

@@ -162,6 +162,10 @@ impl Oracle {
                         // Keys under repair may be anything, until they are no longer named.
                         let mut excepted = self.spoilt.clone();
                         excepted.extend(found.repairs.iter().map(|(db, key)| (db, key.to_vec())));
+                        // What the target had ended before the source saved it is seen by the replies.
+                        if let Some(unseen) = found.unseen {
+                            excepted.extend(saved_late(world, truth, at, unseen, now_ms));
+                        }
                         // What is under repair and has no room there is told of by the unseen part.
                         if let Some(unseen) = found.unseen
                             && world.named_max.get().is_some()
@@ -189,6 +193,26 @@ impl Oracle {
     }
 }
 
+/// Keys that commands name whose replies were not looked at, and whose lives before these commands are over by now.
+fn saved_late(
+    world: &World,
+    truth: &Truth,
+    at: Position,
+    unseen: checkpoint::Unseen,
+    now_ms: i64,
+) -> Spoilt {
+    let (from, to) = (at.offset.0 - unseen.bytes, at.offset.0);
+    let words = world.source.borrow().words_in(from, to, unseen.db);
+    let mut words = words.unwrap_or_default();
+    let before = truth.at(at.replid, from);
+    words.retain(|(db, key)| {
+        let entry = before.and_then(|before| before.entry(*db, key));
+        let expires_ms = entry.and_then(|entry| entry.expires_ms);
+        expires_ms.is_some_and(|at_ms| at_ms <= now_ms)
+    });
+    words
+}
+
 /// The first difference between the source's keys and the target's, but for those under repair. `exactly`: every expiry is the source's own.
 /// Otherwise a key whose life is over by now, and whose DEL has not come, may be anything: the target may have ended it
 /// while it was cut off from us, and what commands did to it in its last moments has made a part of it anew.
@@ -214,6 +238,8 @@ pub(super) fn difference(
             let has_expired = |entry: &Entry| entry.expires_ms.is_some_and(|at_ms| at_ms <= now_ms);
             match (ours.get(key), theirs.get(key)) {
                 (Some(ours), Some(_)) if !exactly && has_expired(ours) => {}
+                // What commands in its last moments have made anew, before its DEL.
+                (Some(ours), Some(theirs)) if has_expired(ours) && theirs.expires_ms.is_none() => {}
                 (Some(ours), Some(theirs)) if ours.content != theirs.content => {
                     return Some(format!(
                         "{} is {:?} and not {:?}",

@@ -232,7 +232,7 @@ impl Supervisor<'_> {
             self.repairs.clear();
             if progress.rdb_bytes > 0 {
                 // What was written before this run has leases that it does not know.
-                self.leases.suspect();
+                self.leases.suspect(0);
             }
             let applier = SnapshotApplier::new(
                 self.common(),

@@ -26,7 +26,7 @@ impl Supervisor<'_> {
             return Ok(Next::Again);
         };
         if target.checkpoint.leased {
-            self.leases.suspect();
+            self.leases.suspect(0);
         }
         tracing::info!(
             offset = position.offset.0,
@@ -70,7 +70,7 @@ impl Supervisor<'_> {
             biased;
             result = self.apply_units(target, feed, position, snapshot) => result?,
             error = settling => return Err(error),
-            never = compare_forever(self.config, self.status) => match never {},
+            never = compare_forever(self.config, self.status, &self.tide) => match never {},
             never = read_marks_forever(self.config, feed, &self.tide) => match never {},
         }
         // The stream has ended in good order: from here on the target ends its keys by itself. Not where the source or the
@@ -144,7 +144,7 @@ impl Supervisor<'_> {
                 "the target is back; going on from its checkpoint"
             );
             if target.checkpoint.leased {
-                self.leases.suspect();
+                self.leases.suspect(0);
             }
             let is_older = position.offset.0 < feed.applied()
                 || self.repairs.may_be_before_mends(position.offset.0);

@@ -116,7 +116,10 @@ fn options(password: &str) -> ServerOptions {
     args.extend(rules.split(' ').map(String::from));
     args.extend(FORBIDDEN.iter().map(|part| format!("-{part}")));
     args.extend("--user default off".split(' ').map(String::from));
-    ServerOptions { args }
+    ServerOptions {
+        args,
+        ..ServerOptions::default()
+    }
 }
 
 /// Commands that would do no harm if they were let through, and that a server which has them would answer.

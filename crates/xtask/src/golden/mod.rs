@@ -78,7 +78,13 @@ fn start(recipe: &Recipe) -> Result<Server, String> {
         let file = file.ok_or_else(|| format!("{} has no {module}", recipe.engine))?;
         args.extend(["--loadmodule".into(), file.to_string_lossy().into_owned()]);
     }
-    Ok(Server::start(&engine, ServerOptions { args }))
+    Ok(Server::start(
+        &engine,
+        ServerOptions {
+            args,
+            ..ServerOptions::default()
+        },
+    ))
 }
 
 fn make(recipe: &Recipe) -> Result<(), String> {

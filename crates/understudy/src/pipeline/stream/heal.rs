@@ -326,15 +326,16 @@ impl<'a> StreamApplier<'a> {
             self.status.target_errors.add(error.code.word(), 1);
             self.status.divergences.add(error.code.word(), 1);
         }
-        let Some((first, error)) = errors.first() else {
-            return self.confirmed(inflight);
+        let what = match errors.first() {
+            Some((first, error)) => describe(&inflight.sealed, Some(*first), error),
+            None => "the target has ended a key that the source has saved".to_owned(),
         };
-        let what = describe(&inflight.sealed, Some(*first), error);
         if !self.config.repair {
             self.target.checkpoint = self.checkpoint_at(inflight.end, Phase::Stream);
             return Err(self.diverged(inflight.is_ours, &what).await);
         }
-        let failed: Vec<usize> = errors.iter().map(|(at, _)| *at).collect();
+        let mut failed: Vec<usize> = errors.iter().map(|(at, _)| *at).collect();
+        failed.extend(&inflight.ended);
         let damaged = repair::damaged(self.rewriter.table(), &inflight.sealed, &failed);
         let mut names = Names::default();
         for (db, key) in damaged.iter().flat_map(Names::iter) {
@@ -342,12 +343,16 @@ impl<'a> StreamApplier<'a> {
                 names.insert(db, key.clone());
             }
         }
+        let is_doubt = errors.is_empty();
+        if is_doubt && !self.is_in_doubt(&mut names).await {
+            return self.confirmed(inflight);
+        }
         self.tell(&inflight, &errors);
         let is_again = inflight
             .placed
             .iter()
             .any(|(db, key)| names.contains(db, key));
-        let fits = self.repairs.add(&names);
+        let fits = is_doubt || self.repairs.add(&names);
         // Before the position is shown: whoever sees it there must not take the target for a copy.
         self.show_repairs();
         if !inflight.is_ours {
@@ -361,8 +366,11 @@ impl<'a> StreamApplier<'a> {
             },
             ..inflight
         })?;
-        self.repairs.add(&names);
+        if !is_doubt {
+            self.repairs.add(&names);
+        }
         let why = match (damaged.is_some(), is_again, fits) {
+            _ if is_doubt => "",
             (false, ..) => "a command without keys cannot be repaired",
             (_, true, _) => "the value from the source was refused",
             (.., false) => "too many keys hang on it",

@@ -1,13 +1,14 @@
 //! Commands that are late: what the target has ended meanwhile, and the source has saved, is copied again.
 //!
-//! The target ends keys by its own clock. Where we were away (killed, stopped, cut off), or it was, it may have ended a
-//! key that the source has given another life meanwhile: PERSIST or a later PEXPIREAT then find nothing, or what
-//! commands before them made anew in part. So before a unit of late commands goes out (see [`Tide`]; what was received
-//! before a connection to the target began counts as late), the target is
-//! asked about the keys that are saved in it, and about those that others are made from. Who is missing, or has no expiry
-//! that could be changed, is in doubt and is repaired (see [`super::super::repair`]) as a key that differs. A key that was
-//! rightly made anew looks the same; it is copied in vain, which does no harm. What is overwritten or removed as a whole in
-//! what is late is in no doubt afterwards. The same goes for the fields of a hash that have expiries of their own.
+//! The target ends keys by its own clock. Where that is ahead of the source's, or we were away (killed, stopped, cut off),
+//! or it was, it may have ended a key that the source has given another life meanwhile: PERSIST or a later PEXPIREAT then
+//! find nothing, or what commands before them made anew in part. So before a unit of late commands goes out (see [`Tide`];
+//! what was received before a connection to the target began counts as late), the target is asked about the keys that are
+//! saved in it, and about those that others are made from. Who is missing, or has no expiry that could be changed, is in
+//! doubt and is repaired (see [`super::super::repair`]) as a key that differs. A key that was rightly made anew looks the
+//! same; it is copied in vain, which does no harm. What is overwritten or removed as a whole in what is late is in no doubt
+//! afterwards. The same goes for the fields of a hash that have expiries of their own. What is not late may come too late
+//! all the same, by the lag: PERSIST and PEXPIREAT answer 0 then, and their keys are in doubt.
 //!
 //! A key that is not saved needs nothing: whatever is left of it ends with the DEL that follows.
 
@@ -32,7 +33,7 @@ use crate::status::Number;
 enum Role {
     /// Nothing that outlives their end.
     Plain,
-    /// Its key gets another life.
+    /// Its key gets another life, and it answers 1: at the source it did, or it would not be in the stream.
     Saves,
     /// Its keys do not depend on what they were.
     Overwrites,
@@ -50,14 +51,7 @@ enum Role {
 
 const ROLES: [(&[&str], Role); 9] = [
     (
-        &[
-            "expire",
-            "expireat",
-            "pexpire",
-            "pexpireat",
-            "persist",
-            "getex",
-        ],
+        &["expire", "expireat", "pexpire", "pexpireat", "persist"],
         Role::Saves,
     ),
     (
@@ -182,6 +176,11 @@ impl<'a> Late<'a> {
         }
     }
 
+    /// Whether keys that the target has ended are looked for.
+    pub(super) fn looks(&self) -> bool {
+        !self.roles.is_empty()
+    }
+
     /// Whether what was thrown away is collected anew, up to here. Once.
     pub(super) fn has_come_again(&mut self, offset: u64) -> bool {
         self.again_until.take_if(|until| offset >= *until).is_some()
@@ -194,14 +193,21 @@ impl<'a> Late<'a> {
     }
 
     /// Whether what begins at this offset may have been done at the source long ago, or before the target was lost.
-    fn is_late_at(&self, offset: u64) -> bool {
+    fn is_behind_at(&self, offset: u64) -> bool {
         self.tide.is_late(offset) || (offset < self.waited_until && !self.tide.is_in_grace())
+    }
+
+    /// Whether the target may have ended keys that were saved before what begins at this offset. Where its clock is ahead
+    /// it may have at any time.
+    fn is_late_at(&self, offset: u64) -> bool {
+        self.is_behind_at(offset) || self.tide.is_ahead()
     }
 
     /// What is collected from here on begins at this offset; whether it may be behind.
     pub(super) fn begin(&mut self, offset: u64) -> bool {
-        self.is_late = self.is_late_at(offset);
-        self.is_late || self.tide.has_grace()
+        let is_behind = self.is_behind_at(offset);
+        self.is_late = is_behind || self.tide.is_ahead();
+        is_behind || self.tide.has_grace()
     }
 
     /// A unit of so many bytes was answered after so long.
@@ -231,7 +237,8 @@ impl<'a> Late<'a> {
         self.is_late && self.known.learn(hash)
     }
 
-    /// Looks at a command that was put into the unit, and ends there in the stream.
+    /// Looks at a command that is put into the unit, and ends there in the stream. Whether it has to answer 1: 0 says that
+    /// the target has ended its key before it was saved, by the lag alone.
     pub(super) fn collect(
         &mut self,
         table: &Table,
@@ -240,7 +247,7 @@ impl<'a> Late<'a> {
         frame: &[u8],
         args: &[Arg],
         end: u64,
-    ) {
+    ) -> bool {
         let role = self.roles.get(usize::from(id.0)).copied();
         let role = role.unwrap_or(Role::Plain);
         let word = |at: usize| args.get(at).map_or(&[][..], |arg| arg.of(frame));
@@ -280,7 +287,7 @@ impl<'a> Late<'a> {
                 find(&mut places);
                 // SORT and the like may only read.
                 if role == Role::ReadsAll && places.len() < 2 {
-                    return;
+                    return false;
                 }
                 let inputs = match role {
                     Role::ReadsFirst => places.get(..1),
@@ -297,7 +304,7 @@ impl<'a> Late<'a> {
                 let at = (2..args.len()).find(|at| word(*at).eq_ignore_ascii_case(b"fields"));
                 let key = word(1);
                 if self.known.knows(self.known.hash(db, key, None)) {
-                    return;
+                    return false;
                 }
                 let mut fields = Vec::new();
                 for at in at.map_or(args.len(), |at| at + 2)..args.len() {
@@ -320,6 +327,7 @@ impl<'a> Late<'a> {
                 }
             }
         }
+        role == Role::Saves
     }
 
     fn ask_of(&mut self, db: u32, key: &[u8], end: u64, names: impl FnOnce() -> Names) {
@@ -452,21 +460,9 @@ impl StreamApplier<'_> {
                 names.insert(db, key.clone());
             }
         }
-        self.let_go_of_large_doubts(&mut names).await;
-        if names.is_empty() {
+        if !self.is_in_doubt(&mut names).await {
             return Ok(false);
         }
-        if !self.can_be_read(&names).await || !self.repairs.add_doubtful(&names) {
-            self.status.unchecked.add(names.len() as u64);
-            return Ok(false);
-        }
-        if !self.late.tide.has_told.replace(true) {
-            tracing::warn!(
-                keys = names.len(),
-                "what is applied now was done at the source some time ago, and the target may have ended keys meanwhile that were saved there: they are copied again"
-            );
-        }
-        self.status.doubtful.add(names.len() as u64);
         // What was collected was meant for a target without a flaw.
         let mut input = super::input_at(self.config, position.offset.0);
         input.ends = self.input.ends;
@@ -482,6 +478,26 @@ impl StreamApplier<'_> {
         self.heal.hold(&names);
         self.show_repairs();
         Ok(true)
+    }
+
+    /// Puts those of these keys that can be copied again under repair; false if there are none.
+    pub(super) async fn is_in_doubt(&self, names: &mut Names) -> bool {
+        self.let_go_of_large_doubts(names).await;
+        if names.is_empty() {
+            return false;
+        }
+        if !self.can_be_read(names).await || !self.repairs.add_doubtful(names) {
+            self.status.unchecked.add(names.len() as u64);
+            return false;
+        }
+        if !self.late.tide.has_told.replace(true) {
+            tracing::warn!(
+                keys = names.len(),
+                "the target has, or may have, ended keys before it heard that they were saved at the source: they are copied again"
+            );
+        }
+        self.status.doubtful.add(names.len() as u64);
+        true
     }
 
     /// A key that is too large to be copied for a mere doubt is named, and let go.

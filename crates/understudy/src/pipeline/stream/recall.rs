@@ -53,6 +53,9 @@ const UNCONDITIONAL: &[&str] = &[
     "unlink",
 ];
 
+/// Commands that answer 0 where the target has ended the key.
+const SAVES: &[&str] = &["expire", "expireat", "pexpire", "pexpireat", "persist"];
+
 /// Whether a command can fail at a target that is not what the source was.
 fn can_fail(name: &[u8], frame: &[u8], args: &[resp::Arg]) -> bool {
     let is_known = UNCONDITIONAL
@@ -73,6 +76,8 @@ struct Suspects {
     names: Names,
     /// Keys on which one command counts, and what TYPE has to say of them if it did not fail for that.
     kinds: Kinds,
+    /// Keys that were saved from their end, if the target had not ended them by then.
+    saved: Names,
     /// Commands that may have failed and name no key.
     keyless: u64,
 }
@@ -86,6 +91,12 @@ impl Suspects {
             let text = std::str::from_utf8(word(1)).unwrap_or_default();
             self.db = text.parse().unwrap_or(self.db);
             return;
+        }
+        if SAVES
+            .iter()
+            .any(|saves| name.eq_ignore_ascii_case(saves.as_bytes()))
+        {
+            self.saved.insert(self.db, Bytes::copy_from_slice(word(1)));
         }
         let can_fail = !args.is_empty() && can_fail(name, frame, args);
         if !can_fail && self.names.is_empty() {
@@ -125,11 +136,15 @@ fn kind_of(table: &Table, name: &[u8]) -> Option<&'static str> {
 impl StreamApplier<'_> {
     /// Reads once more what an earlier connection, or an earlier run, has sent without hearing what became of it.
     pub(super) async fn recall(&mut self) -> Result<(), SyncError> {
+        let (position, db) = self.seen;
+        let has_seen = self.repairs.has_seen(position);
+        if !has_seen {
+            self.repairs.forget_seen();
+        }
         let Some(unseen) = self.target.checkpoint.unseen else {
             return Ok(());
         };
-        let (position, db) = self.seen;
-        if self.repairs.has_seen(position) {
+        if has_seen {
             // By this run, over an earlier connection; the checkpoint does not say so.
             self.tells_unseen = true;
             return Ok(());
@@ -182,6 +197,10 @@ impl StreamApplier<'_> {
                 }
                 Err(error) => return Err(self.not_a_command(&input, &error)),
             }
+        }
+        if self.late.looks() {
+            let ended = missing(self.config, &suspects.saved).await?;
+            suspects.names.extend(&ended);
         }
         self.suspect(suspects, (from, rewrite::Db(unseen.db)))
             .await?;
@@ -288,6 +307,31 @@ impl StreamApplier<'_> {
         names.remove(&large);
         Ok(())
     }
+}
+
+/// Those of `names` that the target does not have.
+async fn missing(config: &Config, names: &Names) -> Result<Names, SyncError> {
+    let mut missing = Names::default();
+    if names.is_empty() {
+        return Ok(missing);
+    }
+    let mut client = Client::connect(&config.target.endpoint, Side::Target).await?;
+    let all: Vec<_> = names.iter().collect();
+    for part in all.chunks(1000) {
+        let dbs: Vec<String> = part.iter().map(|(db, _)| db.to_string()).collect();
+        let mut commands: Vec<Vec<&[u8]>> = Vec::new();
+        for ((_, key), db) in part.iter().zip(&dbs) {
+            commands.push(vec![b"SELECT", db.as_bytes()]);
+            commands.push(vec![b"TYPE", key]);
+        }
+        let replies = client.ask_all(&commands).await?;
+        for ((db, key), pair) in part.iter().zip(replies.chunks(2)) {
+            if matches!(pair, [_, Value::Simple(found)] if found == "none") {
+                missing.insert(*db, (*key).clone());
+            }
+        }
+    }
+    Ok(missing)
 }
 
 /// The first of `kinds` at whose key the target holds something else.
