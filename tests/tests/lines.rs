@@ -9,6 +9,7 @@ use e2e::{
     LIMIT, Link, catch_up, from_env, full_syncs, own, rng, source_of, wait_more, wait_stream,
     written,
 };
+use testkit::client::Error;
 use testkit::process::wait_until;
 use testkit::proxy::{Cut, Direction, Proxy};
 use testkit::{Counters, Daemon, Engine, Server, ServerOptions, argv, oracle};
@@ -108,6 +109,48 @@ fn a_source_that_hangs_is_waited_for() {
     source.cont();
     wait_more("operations", 300, || counters.acknowledged());
     exact(daemon, counters, &source, &target);
+}
+
+/// PSYNC is refused while a script runs, and again while the source, started anew, loads its keys.
+#[test]
+fn a_source_that_is_busy_or_loading_is_waited_for() {
+    const SLOW: &str = "--lua-time-limit 50 --loading-process-events-interval-bytes 1024";
+    let (mut source, target) = (source_with(SLOW), Server::of("redis-7.0"));
+    let proxy = Proxy::start(&source.address());
+    let mut daemon = Link::new(&source, &target).source(&proxy.address()).start();
+    wait_stream(&mut daemon);
+    let busy = std::thread::spawn({
+        let mut busy = source.client();
+        move || busy.try_command(&argv!["EVAL", "while true do end", 0])
+    });
+    let is_busy = || {
+        let answer = source.client().try_command(&argv!["DBSIZE"]);
+        matches!(answer, Err(Error::Reply(text)) if text.starts_with("BUSY"))
+    };
+    wait_until("the script to run", LIMIT, is_busy);
+    proxy.cut_now(Cut::Rst);
+    daemon.wait_for("BUSY", LIMIT, |daemon| daemon.output().contains("BUSY"));
+    source.client().command(&argv!["SCRIPT", "KILL"]);
+    assert!(busy.join().expect("the client").is_err(), "killed");
+    let mut client = source.client();
+    for chunk in 0..10 {
+        let keys: Vec<_> = (0..300)
+            .map(|n| argv!["SET", format!("key:{chunk}:{n}"), "x".repeat(100)])
+            .collect();
+        client.commands(&keys);
+    }
+    catch_up(&mut daemon, &source);
+    assert_eq!(full_syncs(&source), 1);
+    client.command(&argv!["SAVE"]);
+    // Three seconds, for three thousand keys.
+    let loading = format!("--repl-backlog-size 128mb {SLOW} --key-load-delay 1000");
+    source.restart_with(ServerOptions::args(&loading));
+    assert!(daemon.output().contains("LOADING"), "{}", daemon.output());
+    wait_stream(&mut daemon);
+    source.client().command(&argv!["INCR", "after"]);
+    catch_up(&mut daemon, &source);
+    oracle::assert_equal(&source.address(), &target.address());
+    assert_eq!(full_syncs(&source), 0, "it goes on where it was saved");
 }
 
 #[test]

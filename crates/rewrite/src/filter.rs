@@ -62,6 +62,11 @@ impl fmt::Display for BadRule {
 
 impl std::error::Error for BadRule {}
 
+/// Commands that are often kept out, and make no key.
+const KEYLESS: [&str; 8] = [
+    "flushall", "flushdb", "function", "ping", "publish", "script", "spublish", "swapdb",
+];
+
 /// The rules, ready for use.
 #[derive(Debug, Clone, Default)]
 pub struct Filter {
@@ -111,6 +116,18 @@ impl Filter {
     /// Whether there are rules about dbs.
     pub fn has_db_rules(&self) -> bool {
         !self.allow_db.is_empty() || !self.block_db.is_empty()
+    }
+
+    /// Whether a rule about commands may leave a key out that passes those about keys. Commands that name no key make none.
+    pub fn may_leave_keys_out(&self) -> bool {
+        let makes_none = |name: &String| {
+            let (container, _) = name.split_once('|').unwrap_or((name, ""));
+            KEYLESS.contains(&container)
+        };
+        !self.allow_command.is_empty()
+            || !self.allow_group.is_empty()
+            || !self.block_group.is_empty()
+            || !self.block_command.iter().all(makes_none)
     }
 
     /// Whether this key passes.

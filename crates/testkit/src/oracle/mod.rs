@@ -51,7 +51,8 @@ pub struct OracleOptions {
     pub functions: bool,
     /// Compare these dbs of the source only; `None`: all.
     pub dbs: Option<Vec<u32>>,
-    /// How often a key that differs is read again.
+    /// How often a key that differs is read again. One whose life ends meanwhile is gone at the source at once, and at the
+    /// target when the source's DEL comes, or half a second later.
     pub rounds: u32,
     /// Stop after so many differences.
     pub differences_max: usize,
@@ -67,7 +68,7 @@ impl Default for OracleOptions {
             field_expiries: true,
             functions: true,
             dbs: None,
-            rounds: 4,
+            rounds: 20,
             differences_max: 50,
         }
     }

@@ -28,7 +28,7 @@ pub(crate) async fn compare_forever(
         match skew_ms(config).await {
             Ok(Some(skew_ms)) => {
                 status.clock_skew_ms.set(skew_ms.unsigned_abs());
-                tide.set_ahead(skew_ms > SKEW_MAX_MS);
+                tide.set_ahead(if skew_ms > SKEW_MAX_MS { skew_ms } else { 0 });
                 let ahead = if skew_ms > 0 { "target" } else { "source" };
                 let was_off = std::mem::replace(&mut is_off, skew_ms.abs() > SKEW_MAX_MS);
                 if is_off && !was_off {

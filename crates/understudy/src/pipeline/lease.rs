@@ -121,8 +121,9 @@ fn is_grantable(at_ms: i64) -> bool {
 #[derive(Debug, Default)]
 pub(crate) struct Leases {
     open: RefCell<Vec<Lease>>,
-    /// Some are not in the list: to be looked for at the target, when the stream is applied up to there.
-    unknown: Cell<Option<u64>>,
+    /// Some are not in the list: to be looked for at the target, when the stream is applied up to there, and once more when
+    /// it is applied up to where others came.
+    unknown: Cell<Option<(u64, u64)>>,
     /// Some are out of the list because they are being worked on.
     in_work: Cell<bool>,
     granted: Notify,
@@ -144,15 +145,20 @@ impl Leases {
         if open.len() < REMEMBERED_MAX {
             open.push(Lease::leased(db, key, at_ms, from));
         } else {
-            self.unknown.set(self.unknown.get().max(Some(from)));
+            self.set_unknown(from);
         }
         self.granted.notify_one();
+    }
+
+    fn set_unknown(&self, from: u64) {
+        let (first, last) = self.unknown.get().unwrap_or((from, from));
+        self.unknown.set(Some((first.min(from), last.max(from))));
     }
 
     /// Leases may be where nobody noted them, when the stream is applied up to `from`: under another name, or left by an
     /// earlier run.
     pub(crate) fn suspect(&self, from: u64) {
-        self.unknown.set(self.unknown.get().max(Some(from)));
+        self.set_unknown(from);
         self.granted.notify_one();
     }
 
@@ -169,8 +175,13 @@ impl Leases {
     }
 
     /// The rule for commands of the stream.
-    pub(crate) fn rule(is_behind: bool) -> LeaseRule {
-        let window_ms = if is_behind { WINDOW_MS } else { NEAR_MS };
+    pub(crate) fn rule(is_behind: bool, tide: &Tide) -> LeaseRule {
+        let near_ms = NEAR_MS.saturating_add(tide.ahead_ms());
+        let window_ms = if is_behind {
+            WINDOW_MS.max(near_ms)
+        } else {
+            near_ms
+        };
         LeaseRule {
             before_ms: now_ms().saturating_add(window_ms),
             add_ms: LEASE_MS,
@@ -278,14 +289,13 @@ async fn settle(
         }
         // From here on keys get their own expiries, behind a snapshot too.
         tide.end_grace();
-        if leases
-            .unknown
-            .get()
-            .is_some_and(|from| from <= feed.applied())
+        let applied = feed.applied();
+        if let Some((first, last)) = leases.unknown.get()
+            && first <= applied
         {
             // What comes to be unknown meanwhile is looked for in the next round.
             leases.in_work.set(true);
-            leases.unknown.set(None);
+            leases.unknown.set((last > applied).then_some((last, last)));
             let found = target.find(config).await?;
             leases.open.borrow_mut().extend(found);
             leases.in_work.set(false);
@@ -294,7 +304,7 @@ async fn settle(
         let applied = feed.applied();
         target
             .round(leases, owner, |lease| match lease.from <= applied {
-                true => mark.step(lease, is_idle),
+                true => mark.step(lease, is_idle, tide.ahead_ms()),
                 // The target does not have it yet.
                 false => Step::Keep,
             })
@@ -360,17 +370,21 @@ impl Mark {
         }
     }
 
-    /// What to do about a lease now that the stream has been applied up to this mark.
-    fn step(self, lease: &Lease, is_idle: bool) -> Step {
+    /// What to do about a lease now that the stream has been applied up to this mark. The target's clock is so far ahead.
+    fn step(self, lease: &Lease, is_idle: bool, ahead_ms: i64) -> Step {
+        let (near_ms, soon_ms) = (
+            NEAR_MS.saturating_add(ahead_ms),
+            AHEAD_MS.saturating_add(ahead_ms),
+        );
         let left_ms = lease.at_ms.saturating_sub(self.source_ms);
         let is_fresh = self.read.elapsed() < FRESH;
         match lease.form {
             // The source has passed it, and nothing that was done before saved the key.
             _ if left_ms <= -SKEW_MS => Step::End,
-            Form::Leased if is_fresh && left_ms > NEAR_MS => Step::End,
-            Form::Leased if is_fresh && is_idle && left_ms > AHEAD_MS => Step::Write(Form::Exact),
-            Form::Exact if left_ms > NEAR_MS => Step::Forget,
-            Form::Exact if left_ms <= AHEAD_MS => Step::Write(Form::Leased),
+            Form::Leased if is_fresh && left_ms > near_ms => Step::End,
+            Form::Leased if is_fresh && is_idle && left_ms > soon_ms => Step::Write(Form::Exact),
+            Form::Exact if left_ms > near_ms => Step::Forget,
+            Form::Exact if left_ms <= soon_ms => Step::Write(Form::Leased),
             Form::Leased | Form::Exact => Step::Keep,
         }
     }
@@ -607,11 +621,20 @@ impl Target {
     async fn find(&mut self, config: &Config) -> Result<Vec<Lease>, SyncError> {
         self.select(0).await?;
         let fence = checkpoint::fence(&self.key);
-        self.client.call(&[b"MULTI"]).await?;
-        for command in checkpoint::touch(&fence) {
-            self.client.call(&command).await?;
+        let [set, del] = checkpoint::touch(&fence);
+        let commands = [vec![&b"MULTI"[..]], set, del, vec![b"EXEC"]];
+        let replies = self.client.ask_all(&commands).await?;
+        let refused = commands.iter().zip(&replies);
+        let refused = refused.filter_map(|(command, reply)| match reply {
+            Value::Error(error) => Some((command, error)),
+            _ => None,
+        });
+        match refused.min_by_key(|(_, error)| error.code != resp::ErrorCode::Oom) {
+            // It takes no SET; the leases are to end all the same.
+            Some((_, error)) if error.code == resp::ErrorCode::Oom => {}
+            Some((command, error)) => return Err(self.client.refused(command, error)),
+            None => {}
         }
-        self.client.call(&[b"EXEC"]).await?;
         let mut keys: Vec<(u32, Bytes)> = Vec::new();
         each_key(config, &mut self.client, |db, key| {
             keys.push((db, key.clone()))
@@ -706,7 +729,7 @@ mod tests {
             form,
             from: 0,
         };
-        let step = |left_ms, form, is_idle| mark.step(&lease(left_ms, form), is_idle);
+        let step = |left_ms, form, is_idle| mark.step(&lease(left_ms, form), is_idle, 0);
         assert_eq!(step(-SKEW_MS, Form::Leased, false), Step::End);
         assert_eq!(step(-SKEW_MS + 1, Form::Leased, true), Step::Keep);
         assert_eq!(step(AHEAD_MS + 1, Form::Leased, false), Step::Keep);
@@ -718,5 +741,7 @@ mod tests {
         assert_eq!(step(AHEAD_MS, Form::Exact, true), Step::Write(Form::Leased));
         assert_eq!(step(NEAR_MS + 1, Form::Leased, false), Step::End);
         assert_eq!(step(NEAR_MS + 1, Form::Exact, false), Step::Forget);
+        let ahead = mark.step(&lease(AHEAD_MS + 3999, Form::Exact), true, 4000);
+        assert_eq!(ahead, Step::Write(Form::Leased));
     }
 }

@@ -285,7 +285,8 @@ impl<'a> StreamApplier<'a> {
             .fold(self.input.at_ms, u64::min);
         let is_late = self.late.begin(self.input.frame_pos);
         let is_behind = is_late || unix_ms().saturating_sub(oldest_ms) > BEHIND_MS;
-        self.rewriter.set_lease(Some(Leases::rule(is_behind)));
+        self.rewriter
+            .set_lease(Some(Leases::rule(is_behind, self.late.tide())));
     }
 
     fn not_a_command(&self, input: &Input, error: &InputError) -> SyncError {

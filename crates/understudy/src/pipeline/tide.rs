@@ -21,6 +21,8 @@ use crate::spool::Feed;
 /// Between two marks.
 const EVERY: Duration = Duration::from_millis(500);
 const RETRY: Duration = Duration::from_millis(500);
+/// Between two words about what is late.
+const TOLD: Duration = Duration::from_secs(60);
 /// What was done this long ago is late.
 const LATE: Duration = Duration::from_secs(2);
 /// Behind a snapshot nothing with an expiry of its own has ended for so long: what would have has a lease.
@@ -35,10 +37,10 @@ pub(crate) struct Tide {
     is_blind: Cell<bool>,
     /// The stream behind a snapshot is not late before this.
     grace_until: Cell<Option<Instant>>,
-    /// The target's clock is so far ahead that whatever comes is late for it.
-    is_ahead: Cell<bool>,
-    /// Since the stream was late, it was said what comes of it.
-    pub(super) has_told: Cell<bool>,
+    /// By so many milliseconds the target's clock is ahead, where that is so much that whatever comes is late for it.
+    ahead_ms: Cell<i64>,
+    /// When it was last said what comes of what is late.
+    told: Cell<Option<Instant>>,
     /// Keys could be read at the source once.
     pub(super) can_read: Cell<bool>,
     pub(super) pace: RefCell<Pace>,
@@ -101,9 +103,6 @@ impl Tide {
         let is_recent = marks.front().is_some_and(|(_, mark)| *mark <= offset);
         if self.is_blind.get() || is_recent {
             self.end_grace();
-            if !self.is_ahead.get() {
-                self.has_told.set(false);
-            }
             return false;
         }
         !self.is_in_grace()
@@ -111,12 +110,26 @@ impl Tide {
 
     /// Whether the target ends keys well before the source does, by its clock.
     pub(super) fn is_ahead(&self) -> bool {
-        self.is_ahead.get()
+        self.ahead_ms.get() > 0
+    }
+
+    /// By how much, where it does: then leases begin so much earlier.
+    pub(super) fn ahead_ms(&self) -> i64 {
+        self.ahead_ms.get()
     }
 
     /// The clocks were compared.
-    pub(super) fn set_ahead(&self, is_ahead: bool) {
-        self.is_ahead.set(is_ahead);
+    pub(super) fn set_ahead(&self, ahead_ms: i64) {
+        self.ahead_ms.set(ahead_ms);
+    }
+
+    /// Whether it is time to say something about what is late: once a minute.
+    pub(super) fn may_tell(&self) -> bool {
+        let has_told = self.told.get().is_some_and(|told| told.elapsed() < TOLD);
+        if !has_told {
+            self.told.set(Some(Instant::now()));
+        }
+        !has_told
     }
 
     /// Whether nothing with an expiry of its own has ended since the snapshot.

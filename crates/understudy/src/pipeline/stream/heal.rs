@@ -334,17 +334,14 @@ impl<'a> StreamApplier<'a> {
             self.target.checkpoint = self.checkpoint_at(inflight.end, Phase::Stream);
             return Err(self.diverged(inflight.is_ours, &what).await);
         }
-        let mut failed: Vec<usize> = errors.iter().map(|(at, _)| *at).collect();
-        failed.extend(&inflight.ended);
+        let failed: Vec<usize> = errors.iter().map(|(at, _)| *at).collect();
         let damaged = repair::damaged(self.rewriter.table(), &inflight.sealed, &failed);
-        let mut names = Names::default();
-        for (db, key) in damaged.iter().flat_map(Names::iter) {
-            if repair::is_copied(self.config, db, key) {
-                names.insert(db, key.clone());
-            }
-        }
-        let is_doubt = errors.is_empty();
-        if is_doubt && !self.is_in_doubt(&mut names).await {
+        let names = self.copied(damaged.as_ref());
+        // What the target has ended is in doubt, and no more.
+        let ended = repair::damaged(self.rewriter.table(), &inflight.sealed, &inflight.ended);
+        let mut doubts = self.copied(ended.as_ref());
+        let has_doubts = self.is_in_doubt(&mut doubts).await;
+        if errors.is_empty() && !has_doubts {
             return self.confirmed(inflight);
         }
         self.tell(&inflight, &errors);
@@ -352,7 +349,12 @@ impl<'a> StreamApplier<'a> {
             .placed
             .iter()
             .any(|(db, key)| names.contains(db, key));
-        let fits = is_doubt || self.repairs.add(&names);
+        let is_put_back = has_doubts
+            && inflight
+                .placed
+                .iter()
+                .any(|(db, key)| doubts.contains(db, key));
+        let fits = errors.is_empty() || self.repairs.add(&names);
         // Before the position is shown: whoever sees it there must not take the target for a copy.
         self.show_repairs();
         if !inflight.is_ours {
@@ -360,17 +362,16 @@ impl<'a> StreamApplier<'a> {
         }
         let end = inflight.end;
         self.confirmed(Inflight {
-            placed: match is_again {
+            placed: match is_again || is_put_back {
                 true => Names::default(),
                 false => inflight.placed,
             },
             ..inflight
         })?;
-        if !is_doubt {
+        if !errors.is_empty() {
             self.repairs.add(&names);
         }
         let why = match (damaged.is_some(), is_again, fits) {
-            _ if is_doubt => "",
             (false, ..) => "a command without keys cannot be repaired",
             (_, true, _) => "the value from the source was refused",
             (.., false) => "too many keys hang on it",
@@ -386,13 +387,29 @@ impl<'a> StreamApplier<'a> {
         self.choose_lease();
         self.next = Unit::default();
         self.next.set_end(end.offset, end.db, end.received_ms);
-        self.heal = Heal::new(self.repairs.names());
-        self.heal.held.extend(&self.unlisted);
+        if errors.is_empty() {
+            // What is being read of others goes on.
+            self.heal.hold(&doubts);
+        } else {
+            self.heal = Heal::new(self.repairs.names());
+            self.heal.held.extend(&self.unlisted);
+        }
         if !why.is_empty() {
             self.heal.failed = Some(format!("{what}; {why}"));
         }
         self.show_repairs();
         Ok(())
+    }
+
+    /// Those of these keys that are copied at all.
+    fn copied(&self, names: Option<&Names>) -> Names {
+        let mut copied = Names::default();
+        for (db, key) in names.into_iter().flat_map(Names::iter) {
+            if repair::is_copied(self.config, db, key) {
+                copied.insert(db, key.clone());
+            }
+        }
+        copied
     }
 
     /// A line for every key whose command failed.

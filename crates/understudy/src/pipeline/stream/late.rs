@@ -16,7 +16,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use resp::{Arg, ErrorCode, Value};
-use rewrite::{CommandId, Table};
+use rewrite::{CommandId, Losses, Table};
 
 use super::known::{KNOWN, Known};
 use super::{End, StreamApplier, Unit};
@@ -141,6 +141,8 @@ pub(super) struct Late<'a> {
     asks: Vec<Ask>,
     /// Keys and fields that are as at the source.
     known: Known,
+    /// Keys may be missing for other reasons, which were allowed.
+    allows_losses: bool,
     /// For the places of a command's keys.
     places: Vec<usize>,
     client: Option<Client>,
@@ -151,7 +153,9 @@ pub(super) struct Late<'a> {
 impl<'a> Late<'a> {
     /// Over a connection that begins with the stream at hand up to `waited_until`.
     pub(super) fn new(config: &Config, table: &Table, tide: &'a Tide, waited_until: u64) -> Self {
-        let is_whole = config.source.sync_rdb && config.target.existing != ExistingKeys::Skip;
+        let is_whole = config.source.sync_rdb
+            && config.target.existing != ExistingKeys::Skip
+            && !config.filter.may_leave_keys_out();
         let mut roles = Vec::new();
         if is_whole && config.repair {
             roles = vec![Role::Plain; table.len()];
@@ -170,10 +174,15 @@ impl<'a> Late<'a> {
             is_late: true,
             asks: Vec::new(),
             known: Known::new(),
+            allows_losses: config.target.losses == Losses::Allow,
             places: Vec::new(),
             client: None,
             again_until: None,
         }
+    }
+
+    pub(super) fn tide(&self) -> &'a Tide {
+        self.tide
     }
 
     /// Whether keys that the target has ended are looked for.
@@ -327,7 +336,7 @@ impl<'a> Late<'a> {
                 }
             }
         }
-        role == Role::Saves
+        role == Role::Saves && !self.allows_losses
     }
 
     fn ask_of(&mut self, db: u32, key: &[u8], end: u64, names: impl FnOnce() -> Names) {
@@ -398,7 +407,7 @@ impl<'a> Late<'a> {
                     if !is_barred {
                         return Err(error);
                     }
-                    if !self.tide.has_told.replace(true) {
+                    if self.tide.may_tell() {
                         tracing::error!(%error, "the target may have ended keys during an outage, and cannot be asked about them");
                     }
                 }
@@ -490,7 +499,7 @@ impl StreamApplier<'_> {
             self.status.unchecked.add(names.len() as u64);
             return false;
         }
-        if !self.late.tide.has_told.replace(true) {
+        if self.late.tide.may_tell() {
             tracing::warn!(
                 keys = names.len(),
                 "the target has, or may have, ended keys before it heard that they were saved at the source: they are copied again"
@@ -527,7 +536,7 @@ impl StreamApplier<'_> {
         }
         match repair::read(self.config, names.first(1), self.tells_time).await {
             Err(error) if error.class == Class::Stop => {
-                if !self.late.tide.has_told.replace(true) {
+                if self.late.tide.may_tell() {
                     tracing::error!(%error, "the target may have ended keys that were saved at the source during an outage, and they cannot be copied again");
                 }
                 return false;

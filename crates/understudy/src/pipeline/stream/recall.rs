@@ -11,7 +11,7 @@
 use std::collections::BTreeSet;
 
 use bytes::Bytes;
-use resp::Value;
+use resp::{ErrorCode, Value};
 use rewrite::{Group, Table};
 
 use super::{StreamApplier, show};
@@ -322,11 +322,20 @@ async fn missing(config: &Config, names: &Names) -> Result<Names, SyncError> {
         let mut commands: Vec<Vec<&[u8]>> = Vec::new();
         for ((_, key), db) in part.iter().zip(&dbs) {
             commands.push(vec![b"SELECT", db.as_bytes()]);
-            commands.push(vec![b"TYPE", key]);
+            commands.push(vec![b"PTTL", key]);
         }
         let replies = client.ask_all(&commands).await?;
+        for (reply, argv) in replies.iter().zip(&commands) {
+            match reply {
+                // Who may not ask is told so by what asks before units.
+                Value::Error(error) if error.code != ErrorCode::NoPerm => {
+                    return Err(client.refused(argv, error));
+                }
+                _ => {}
+            }
+        }
         for ((db, key), pair) in part.iter().zip(replies.chunks(2)) {
-            if matches!(pair, [_, Value::Simple(found)] if found == "none") {
+            if matches!(pair, [_, Value::Int(-2)]) {
                 missing.insert(*db, (*key).clone());
             }
         }
