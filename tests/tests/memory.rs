@@ -114,7 +114,8 @@ fn small(source: &Server, target: &Server) -> Link {
     Link::new(source, target).with("limits", &format!("memory = \"{SMALL_MIB}mb\""))
 }
 
-/// Megabytes of one large value; `UNDERSTUDY_VALUE_MIB=511` is the largest that a default server takes.
+/// Megabytes of one large value; `UNDERSTUDY_VALUE_MIB=511` is the largest that a default server takes, and 430 where
+/// three sixteenths are appended to it.
 fn value_mib() -> u64 {
     from_env("UNDERSTUDY_VALUE_MIB", 96)
 }

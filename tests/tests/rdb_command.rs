@@ -420,6 +420,8 @@ fn damage_is_found_and_what_is_before_it_is_saved() {
     assert_eq!(verdict.code, 1);
     assert_eq!(verdict.json()["keys"], stored);
     assert!(verdict.text().contains("checksum"));
+    let said = rdb(&["verify"], &copy, b"").text();
+    assert!(said.ends_with("  checksum   wrong\n"), "{said}");
 }
 
 #[test]

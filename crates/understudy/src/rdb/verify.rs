@@ -126,8 +126,15 @@ impl Verdict {
             (Some(_), Some((_, ..5))) => "none in this version of the format".to_owned(),
             (Some(0), _) => "the writer stored none".to_owned(),
             (Some(checksum), _) => format!("{checksum:016x}, right"),
+            // The last thing that can be wrong is the checksum itself.
+            (None, _) if self.is_checksum_wrong() => "wrong".to_owned(),
             (None, _) => "not reached".to_owned(),
         }
+    }
+
+    fn is_checksum_wrong(&self) -> bool {
+        let damage = self.damage.as_ref();
+        damage.is_some_and(|damage| damage.what.starts_with("checksum "))
     }
 
     fn text(&self, name: &str) -> String {
