@@ -10,8 +10,11 @@ mod fake;
 mod link;
 mod run;
 
+use std::path::{Path, PathBuf};
+use std::process::Command;
 use std::time::Duration;
 
+use tempfile::TempDir;
 use testkit::process::wait_until;
 use testkit::{Daemon, Engine, Rng, Server, ServerOptions};
 
@@ -59,6 +62,18 @@ pub fn phase(daemon: &Daemon) -> String {
         .as_str()
         .unwrap_or_default()
         .into()
+}
+
+/// Compiles `code`, a file of this crate, to be preloaded into a program (`LD_PRELOAD`). The folder that it is in has to
+/// live as long as the program.
+pub fn preload(code: &str) -> (TempDir, PathBuf) {
+    let folder = TempDir::new().expect("a folder");
+    let library = folder.path().join(code).with_extension("so");
+    let mut cc = Command::new("cc");
+    cc.args(["-shared", "-fPIC", "-O1", "-o"]).arg(&library);
+    cc.arg(Path::new(env!("CARGO_MANIFEST_DIR")).join(code));
+    assert!(cc.status().expect("a C compiler").success(), "{code}");
+    (folder, library)
 }
 
 /// Waits until the snapshot is applied and the stream is followed.

@@ -4,9 +4,10 @@
 use std::fs::{self, OpenOptions};
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
-use std::process::Command;
 
-use e2e::{LIMIT, Link, catch_up, full_syncs, own, phase, rng, source_of, wait_more, wait_stream};
+use e2e::{
+    LIMIT, Link, catch_up, full_syncs, own, phase, preload, rng, source_of, wait_more, wait_stream,
+};
 use testkit::process::{limit_files, wait_until};
 use testkit::proxy::{Direction, Proxy};
 use testkit::{Counters, Daemon, Rng, Server, argv, oracle, workload};
@@ -278,24 +279,19 @@ fn a_small_file_system_that_is_full_is_waited_for() {
 /// What makes calls of a daemon on its spool fail with EIO.
 struct Broken {
     folder: tempfile::TempDir,
+    library: PathBuf,
 }
 
 impl Broken {
     fn new() -> Self {
-        let folder = tempfile::tempdir().expect("a folder");
-        let code = Path::new(env!("CARGO_MANIFEST_DIR")).join("eio.c");
-        let mut cc = Command::new("cc");
-        cc.args(["-shared", "-fPIC", "-O1", "-o"]);
-        cc.arg(folder.path().join("eio.so")).arg(code);
-        let compiled = cc.status().expect("a C compiler");
-        assert!(compiled.success(), "eio.c");
-        Self { folder }
+        let (folder, library) = preload("eio.c");
+        Self { folder, library }
     }
 
     fn start(&self, link: &Link) -> Daemon {
         let mut daemon = Daemon::prepare(&link.text(), &["sync", "shake.toml"]);
         let path = |name: &str| self.folder.path().join(name).display().to_string();
-        daemon.env("LD_PRELOAD", &path("eio.so"));
+        daemon.env("LD_PRELOAD", &self.library.display().to_string());
         daemon.env("EIO_FLAG", &path("calls"));
         daemon.spawn();
         daemon

@@ -1,11 +1,10 @@
-//! Keys and fields of hashes whose lives end at the target while nobody follows the source, and which the source has
-//! saved meanwhile: after the outage they are copied again, and every key is equal.
+//! Keys and fields of hashes whose lives end at the target before it hears that the source has saved them: while nobody
+//! follows the source, within the lag, or by a clock that is wrong. They are copied again, and every key is equal.
 
 use std::path::Path;
-use std::process::Command;
 use std::time::{Duration, Instant};
 
-use e2e::{LIMIT, Link, catch_up, full_syncs, own, rng, source_of, wait_stream};
+use e2e::{LIMIT, Link, catch_up, full_syncs, own, preload, rng, source_of, wait_stream};
 use testkit::client::{Argv, text};
 use testkit::process::wait_until;
 use testkit::proxy::{Cut, Direction, Proxy};
@@ -306,16 +305,8 @@ fn keys_saved_a_moment_before_their_end_survive_the_lag() {
     assert_eq!(full_syncs(&source), 1);
 }
 
-/// A target whose clock is so many seconds ahead of the source's, or behind it.
-fn with_skew(name: &str, seconds: i64) -> Server {
-    // What was compiled is needed as long as the server runs, and no longer than the machine's temporary files.
-    let folder = tempfile::tempdir().expect("a folder").keep();
-    let code = Path::new(env!("CARGO_MANIFEST_DIR")).join("skew.c");
-    let library = folder.join("skew.so");
-    let mut cc = Command::new("cc");
-    cc.args(["-shared", "-fPIC", "-O1", "-o"]);
-    let compiled = cc.arg(&library).arg(code).status();
-    assert!(compiled.expect("a C compiler").success(), "skew.c");
+/// A server whose clock is so many seconds ahead of the machine's, or behind it, run with `library` preloaded.
+fn with_skew(name: &str, library: &Path, seconds: i64) -> Server {
     let env = [
         ("LD_PRELOAD", library.display().to_string()),
         ("SKEW_SECONDS", seconds.to_string()),
@@ -341,7 +332,9 @@ fn ahead(server: &Server, other: &Server) -> i64 {
 
 /// The target's clock is wrong by five seconds, while keys end in storms and others are saved in their last moments.
 fn skewed(seconds: i64) {
-    let (source, target) = (source_of("redis-7.0"), with_skew("redis-7.0", seconds));
+    let (_folder, library) = preload("skew.c");
+    let source = source_of("redis-7.0");
+    let target = with_skew("redis-7.0", &library, seconds);
     let apart = ahead(&target, &source);
     assert!((apart - seconds).abs() <= 1, "the clock is {apart} s ahead");
     let mut daemon = Link::new(&source, &target).start();

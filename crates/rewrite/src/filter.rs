@@ -303,6 +303,29 @@ mod tests {
     }
 
     #[test]
+    fn only_rules_about_commands_that_make_keys_leave_keys_out() {
+        let leaves_out = |rules: FilterRules| Filter::new(rules).unwrap().may_leave_keys_out();
+        assert!(!leaves_out(FilterRules::default()));
+        assert!(!leaves_out(FilterRules {
+            block_key_prefix: words(&["tmp:"]),
+            block_command: words(&["FLUSHALL", "publish", "function|load"]),
+            ..FilterRules::default()
+        }));
+        assert!(leaves_out(FilterRules {
+            block_command: words(&["flushall", "hset"]),
+            ..FilterRules::default()
+        }));
+        assert!(leaves_out(FilterRules {
+            allow_command: words(&["set"]),
+            ..FilterRules::default()
+        }));
+        assert!(leaves_out(FilterRules {
+            block_command_group: vec![Group::Hash],
+            ..FilterRules::default()
+        }));
+    }
+
+    #[test]
     fn any_allow_list_is_enough_and_block_wins() {
         let rules = FilterRules {
             allow_key_prefix: words(&["user:"]),

@@ -258,7 +258,7 @@ pub(crate) fn key(name: &str) -> String {
 }
 
 /// What is watched where the checkpoint itself changes too often: a key that never stays, and is touched whenever the
-/// link whose checkpoint has this `key` is taken. In database 0 too.
+/// link whose checkpoint has this `key` is taken, and before its leases are looked for. In database 0 too.
 pub(crate) fn fence(key: &str) -> String {
     let prefix = String::from_utf8_lossy(rewrite::TEMPORARY_KEY_PREFIX);
     format!("{prefix}fence:{key}")

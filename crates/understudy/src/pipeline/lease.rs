@@ -145,20 +145,16 @@ impl Leases {
         if open.len() < REMEMBERED_MAX {
             open.push(Lease::leased(db, key, at_ms, from));
         } else {
-            self.set_unknown(from);
+            self.suspect(from);
         }
         self.granted.notify_one();
-    }
-
-    fn set_unknown(&self, from: u64) {
-        let (first, last) = self.unknown.get().unwrap_or((from, from));
-        self.unknown.set(Some((first.min(from), last.max(from))));
     }
 
     /// Leases may be where nobody noted them, when the stream is applied up to `from`: under another name, or left by an
     /// earlier run.
     pub(crate) fn suspect(&self, from: u64) {
-        self.set_unknown(from);
+        let (first, last) = self.unknown.get().unwrap_or((from, from));
+        self.unknown.set(Some((first.min(from), last.max(from))));
         self.granted.notify_one();
     }
 

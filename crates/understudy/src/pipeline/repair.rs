@@ -216,9 +216,12 @@ fn number(word: &[u8]) -> Option<u32> {
     std::str::from_utf8(word).ok()?.parse().ok()
 }
 
-/// The keys that differ after a unit in which the commands at the places `failed`, in order, failed: theirs, and those that later
-/// commands of the unit made from them. `None` where a command that failed names no key.
+/// The keys that differ after a unit in which the commands at the places `failed`, in order, failed: theirs, and those
+/// that later commands of the unit made from them. `None` where a command that failed names no key.
 pub(super) fn damaged(table: &Table, sealed: &Sealed, failed: &[usize]) -> Option<Names> {
+    if failed.is_empty() {
+        return Some(Names::default());
+    }
     let (mut names, mut db, mut is_known) = (Names::default(), 0, true);
     sealed.each(|at, frame, args| {
         let word = |at: usize| args.get(at).map_or(&[][..], |arg| arg.of(frame));

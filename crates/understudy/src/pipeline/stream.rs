@@ -271,6 +271,19 @@ impl<'a> StreamApplier<'a> {
         }
     }
 
+    /// Throws away what was collected, and goes on collecting where a unit has ended.
+    fn collect_again(&mut self, from: End) {
+        let mut input = input_at(self.config, from.offset);
+        input.ends = self.input.ends;
+        input.at_ms = from.received_ms;
+        self.input = input;
+        self.rewriter = self.rewriter_at(from.db);
+        self.late.forget();
+        self.choose_lease();
+        self.next = Unit::default();
+        self.next.set_end(from.offset, from.db, from.received_ms);
+    }
+
     /// Expiries that come soon are moved, sooner or later ones the further we are behind: see
     /// [`super::lease`].
     fn choose_lease(&mut self) {
@@ -387,7 +400,8 @@ impl<'a> StreamApplier<'a> {
         Ok(())
     }
 
-    /// A lease may have come to another name by a command that ends there: it is looked for. Nothing to do as long as none is open.
+    /// A lease may have come to another name by a command that ends there: it is looked for. Nothing to do as long as none
+    /// is open.
     fn watch_carrier(&self, command: CommandId, end: u64) {
         if self.leases.any() && self.carriers.contains(&command) {
             self.leases.suspect(end);
@@ -570,8 +584,7 @@ impl<'a> StreamApplier<'a> {
                 match exec.errors.first() {
                     None if !inflight.is_ours => Err(self.lost(NOT_OURS)),
                     None if inflight.ended.is_empty() => self.confirmed(inflight),
-                    None => self.differs(inflight).await,
-                    Some(_) => self.differs(inflight).await,
+                    _ => self.differs(inflight).await,
                 }
             }
             ReplyKind::Null => Err(self.lost(NOT_OURS)),

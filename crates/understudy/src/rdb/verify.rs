@@ -126,15 +126,12 @@ impl Verdict {
             (Some(_), Some((_, ..5))) => "none in this version of the format".to_owned(),
             (Some(0), _) => "the writer stored none".to_owned(),
             (Some(checksum), _) => format!("{checksum:016x}, right"),
-            // The last thing that can be wrong is the checksum itself.
-            (None, _) if self.is_checksum_wrong() => "wrong".to_owned(),
+            // All keys were read, and it is the last that there is to read.
+            (None, _) if self.damage.as_ref().is_some_and(|damage| damage.at_end) => {
+                "wrong".to_owned()
+            }
             (None, _) => "not reached".to_owned(),
         }
-    }
-
-    fn is_checksum_wrong(&self) -> bool {
-        let damage = self.damage.as_ref();
-        damage.is_some_and(|damage| damage.what.starts_with("checksum "))
     }
 
     fn text(&self, name: &str) -> String {

@@ -9,7 +9,7 @@ use tokio::io::AsyncReadExt;
 use tokio::time::Instant;
 
 use super::recall::NAMES_BYTES_MAX;
-use super::{Inflight, StreamApplier, Unit, describe, show};
+use super::{Inflight, StreamApplier, describe, show};
 use crate::checkpoint::{Names, Phase};
 use crate::clock::unix_ms;
 use crate::error::{Class, SyncError};
@@ -344,16 +344,15 @@ impl<'a> StreamApplier<'a> {
         if errors.is_empty() && !has_doubts {
             return self.confirmed(inflight);
         }
-        self.tell(&inflight, &errors);
-        let is_again = inflight
-            .placed
-            .iter()
-            .any(|(db, key)| names.contains(db, key));
-        let is_put_back = has_doubts
-            && inflight
-                .placed
-                .iter()
-                .any(|(db, key)| doubts.contains(db, key));
+        if !errors.is_empty() {
+            self.tell(&inflight, &errors);
+        }
+        let is_placed = |names: &Names| {
+            let mut placed = inflight.placed.iter();
+            placed.any(|(db, key)| names.contains(db, key))
+        };
+        let is_again = is_placed(&names);
+        let is_put_back = has_doubts && is_placed(&doubts);
         let fits = errors.is_empty() || self.repairs.add(&names);
         // Before the position is shown: whoever sees it there must not take the target for a copy.
         self.show_repairs();
@@ -378,15 +377,7 @@ impl<'a> StreamApplier<'a> {
             _ => "",
         };
         // What was collected meanwhile was meant for a target without a flaw.
-        let mut input = super::input_at(self.config, end.offset);
-        input.ends = self.input.ends;
-        input.at_ms = end.received_ms;
-        self.input = input;
-        self.rewriter = self.rewriter_at(end.db);
-        self.late.forget();
-        self.choose_lease();
-        self.next = Unit::default();
-        self.next.set_end(end.offset, end.db, end.received_ms);
+        self.collect_again(end);
         if errors.is_empty() {
             // What is being read of others goes on.
             self.heal.hold(&doubts);

@@ -19,7 +19,7 @@ use resp::{Arg, ErrorCode, Value};
 use rewrite::{CommandId, Losses, Table};
 
 use super::known::{KNOWN, Known};
-use super::{End, StreamApplier, Unit};
+use super::{End, StreamApplier};
 use crate::checkpoint::{Names, Phase};
 use crate::client::Client;
 use crate::config::{Config, ExistingKeys};
@@ -49,11 +49,11 @@ enum Role {
     OverwritesFields(usize, usize),
 }
 
+/// Commands that answer 0 where the target has ended the key.
+pub(super) const SAVES: &[&str] = &["expire", "expireat", "pexpire", "pexpireat", "persist"];
+
 const ROLES: [(&[&str], Role); 9] = [
-    (
-        &["expire", "expireat", "pexpire", "pexpireat", "persist"],
-        Role::Saves,
-    ),
+    (SAVES, Role::Saves),
     (
         &[
             "del", "getdel", "getset", "mset", "msetex", "psetex", "restore", "set", "setex",
@@ -181,6 +181,7 @@ impl<'a> Late<'a> {
         }
     }
 
+    /// What is known of the age of the stream, and of the clocks.
     pub(super) fn tide(&self) -> &'a Tide {
         self.tide
     }
@@ -473,17 +474,12 @@ impl StreamApplier<'_> {
             return Ok(false);
         }
         // What was collected was meant for a target without a flaw.
-        let mut input = super::input_at(self.config, position.offset.0);
-        input.ends = self.input.ends;
-        input.at_ms = end.received_ms;
-        self.input = input;
-        self.rewriter = self.rewriter_at(rewrite::Db(position.db));
-        self.late.forget();
+        self.collect_again(End {
+            offset: position.offset.0,
+            db: rewrite::Db(position.db),
+            received_ms: end.received_ms,
+        });
         self.late.again_until = Some(end.offset);
-        self.choose_lease();
-        self.next = Unit::default();
-        self.next
-            .set_end(position.offset.0, rewrite::Db(position.db), end.received_ms);
         self.heal.hold(&names);
         self.show_repairs();
         Ok(true)

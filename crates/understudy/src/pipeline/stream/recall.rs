@@ -14,6 +14,7 @@ use bytes::Bytes;
 use resp::{ErrorCode, Value};
 use rewrite::{Group, Table};
 
+use super::late::SAVES;
 use super::{StreamApplier, show};
 use crate::checkpoint::Names;
 use crate::client::Client;
@@ -52,9 +53,6 @@ const UNCONDITIONAL: &[&str] = &[
     "touch",
     "unlink",
 ];
-
-/// Commands that answer 0 where the target has ended the key.
-const SAVES: &[&str] = &["expire", "expireat", "pexpire", "pexpireat", "persist"];
 
 /// Whether a command can fail at a target that is not what the source was.
 fn can_fail(name: &[u8], frame: &[u8], args: &[resp::Arg]) -> bool {
@@ -309,6 +307,22 @@ impl StreamApplier<'_> {
     }
 }
 
+/// What the target answers to a command of one word and a key, for each of these keys.
+async fn ask_each(
+    client: &mut Client,
+    word: &[u8],
+    keys: &[(u32, &Bytes)],
+) -> Result<Vec<Value>, SyncError> {
+    let dbs: Vec<String> = keys.iter().map(|(db, _)| db.to_string()).collect();
+    let mut commands: Vec<Vec<&[u8]>> = Vec::new();
+    for ((_, key), db) in keys.iter().zip(&dbs) {
+        commands.push(vec![b"SELECT", db.as_bytes()]);
+        commands.push(vec![word, key]);
+    }
+    let replies = client.ask_all(&commands).await?;
+    Ok(replies.into_iter().skip(1).step_by(2).collect())
+}
+
 /// Those of `names` that the target does not have.
 async fn missing(config: &Config, names: &Names) -> Result<Names, SyncError> {
     let mut missing = Names::default();
@@ -316,27 +330,19 @@ async fn missing(config: &Config, names: &Names) -> Result<Names, SyncError> {
         return Ok(missing);
     }
     let mut client = Client::connect(&config.target.endpoint, Side::Target).await?;
-    let all: Vec<_> = names.iter().collect();
-    for part in all.chunks(1000) {
-        let dbs: Vec<String> = part.iter().map(|(db, _)| db.to_string()).collect();
-        let mut commands: Vec<Vec<&[u8]>> = Vec::new();
-        for ((_, key), db) in part.iter().zip(&dbs) {
-            commands.push(vec![b"SELECT", db.as_bytes()]);
-            commands.push(vec![b"PTTL", key]);
-        }
-        let replies = client.ask_all(&commands).await?;
-        for (reply, argv) in replies.iter().zip(&commands) {
+    let keys: Vec<_> = names.iter().collect();
+    for part in keys.chunks(1000) {
+        let replies = ask_each(&mut client, b"PTTL", part).await?;
+        for ((db, key), reply) in part.iter().zip(replies) {
             match reply {
+                Value::Int(-2) => {
+                    missing.insert(*db, (*key).clone());
+                }
                 // Who may not ask is told so by what asks before units.
                 Value::Error(error) if error.code != ErrorCode::NoPerm => {
-                    return Err(client.refused(argv, error));
+                    return Err(client.refused(&[b"PTTL", key], &error));
                 }
                 _ => {}
-            }
-        }
-        for ((db, key), pair) in part.iter().zip(replies.chunks(2)) {
-            if matches!(pair, [_, Value::Int(-2)]) {
-                missing.insert(*db, (*key).clone());
             }
         }
     }
@@ -353,22 +359,17 @@ async fn wrong_kind(
     let kinds = kinds.iter().filter(|(db, key, _)| names.contains(*db, key));
     let kinds: Vec<_> = kinds.collect();
     for part in kinds.chunks(1000) {
-        let dbs: Vec<String> = part.iter().map(|(db, ..)| db.to_string()).collect();
-        let mut commands: Vec<Vec<&[u8]>> = Vec::new();
-        for ((_, key, _), db) in part.iter().zip(&dbs) {
-            commands.push(vec![b"SELECT", db.as_bytes()]);
-            commands.push(vec![b"TYPE", key]);
-        }
-        let replies = client.ask_all(&commands).await?;
-        for ((db, key, kind), pair) in part.iter().zip(replies.chunks(2)) {
-            let [_, Value::Simple(found)] = pair else {
+        let keys: Vec<_> = part.iter().map(|(db, key, _)| (*db, key)).collect();
+        let replies = ask_each(&mut client, b"TYPE", &keys).await?;
+        for ((db, key, kind), reply) in part.iter().zip(replies) {
+            let Value::Simple(found) = reply else {
                 continue;
             };
             if found != kind.as_bytes() && found != "none" {
                 return Ok(Some(format!(
                     "key \"{}\" (db {db}) holds a {} at the target, where the last unit needed a {kind}",
                     show(key),
-                    show(found)
+                    show(&found)
                 )));
             }
         }
