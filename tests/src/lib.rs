@@ -4,8 +4,10 @@
 //! is every key equal, is every counter exact, how many full syncs did the source have to serve?
 //!
 //! `UNDERSTUDY_SEED` repeats a run's random moments; `UNDERSTUDY_KILLS`, `UNDERSTUDY_CUTS` and
-//! `UNDERSTUDY_STOP_SECONDS` make the long proofs of the short tests.
+//! `UNDERSTUDY_STOP_SECONDS` make the long proofs of the short tests; `UNDERSTUDY_RUN_SECONDS` is how long a command may take in them.
 
+mod browser;
+mod every;
 mod fake;
 mod link;
 mod run;
@@ -18,9 +20,11 @@ use tempfile::TempDir;
 use testkit::process::wait_until;
 use testkit::{Daemon, Engine, Rng, Server, ServerOptions};
 
+pub use browser::Browser;
+pub use every::Every;
 pub use fake::Fake;
 pub use link::Link;
-pub use run::{Ended, run, run_file};
+pub use run::{Ended, run, run_file, run_in};
 
 /// How long anything may take that takes a moment on an idle machine.
 pub const LIMIT: Duration = Duration::from_secs(60);

@@ -9,6 +9,8 @@ pub struct Link {
     source: String,
     target: String,
     lines: Vec<(&'static str, String)>,
+    /// Read by SCAN from the beginning.
+    scans: bool,
 }
 
 impl Link {
@@ -24,6 +26,7 @@ impl Link {
             target: target.into(),
             // One name whichever way the daemon reaches its ends, so that a proxy can come and go.
             lines: vec![("link", "name = \"e2e\"".into())],
+            scans: false,
         }
     }
 
@@ -39,6 +42,12 @@ impl Link {
         self
     }
 
+    /// Reads the source by SCAN, whatever it offers.
+    pub fn scanning(mut self) -> Self {
+        self.scans = true;
+        self
+    }
+
     /// Adds a line such as `batch_commands = 7` to a table.
     pub fn with(mut self, table: &'static str, line: &str) -> Self {
         self.lines.push((table, line.into()));
@@ -50,6 +59,7 @@ impl Link {
         let mut text = String::new();
         for table in [
             "sync_reader",
+            "scan_reader",
             "redis_writer",
             "filter",
             "advanced",
@@ -57,10 +67,15 @@ impl Link {
             "spool",
             "checkpoint",
             "limits",
+            "compare",
+            "cutover",
         ] {
             text.push_str(&format!("[{table}]\n"));
             match table {
-                "sync_reader" => text.push_str(&format!("address = \"{}\"\n", self.source)),
+                "sync_reader" | "scan_reader" if (table == "scan_reader") != self.scans => {}
+                "sync_reader" | "scan_reader" => {
+                    text.push_str(&format!("address = \"{}\"\n", self.source))
+                }
                 "redis_writer" => text.push_str(&format!("address = \"{}\"\n", self.target)),
                 "advanced" => text.push_str(&format!("status_port = {STATUS_PORT}\n")),
                 _ => {}

@@ -51,6 +51,11 @@ pub fn run(link: &Link) -> Ended {
 
 /// Runs the binary with these arguments in a folder that holds this shake.toml.
 pub fn run_file(args: &[&str], shake_toml: Option<&[u8]>) -> Ended {
+    run_in(args, shake_toml, &[])
+}
+
+/// The same with these variables in its environment.
+pub fn run_in(args: &[&str], shake_toml: Option<&[u8]>, env: &[(&str, &str)]) -> Ended {
     let folder = TempDir::with_prefix("understudy-run-").expect("make a folder");
     if let Some(text) = shake_toml {
         fs::write(folder.path().join("shake.toml"), text).expect("write shake.toml");
@@ -59,13 +64,17 @@ pub fn run_file(args: &[&str], shake_toml: Option<&[u8]>) -> Ended {
     let child = Command::new(daemon::binary())
         .args(args)
         .current_dir(folder.path())
+        .envs(env.iter().copied())
         .stdin(Stdio::null())
         .stdout(file("stdout"))
         .stderr(file("stderr"))
         .spawn();
     let mut child = child.expect("start the binary");
     let read = |name: &str| read(&folder.path().join(name));
-    let Some(status) = process::wait(&mut child, Duration::from_secs(50)) else {
+    let seconds = std::env::var("UNDERSTUDY_RUN_SECONDS");
+    let seconds = seconds.ok().and_then(|text| text.parse().ok());
+    let limit = Duration::from_secs(seconds.unwrap_or(50));
+    let Some(status) = process::wait(&mut child, limit) else {
         // It is ours, and it is in the way.
         let _ = child.kill();
         let _ = child.wait();

@@ -272,7 +272,8 @@ fn a_web_server_is_no_redis() {
 fn a_source_that_refuses_psync_is_named_with_what_it_needs() {
     let target = server("");
     let renamed = source("--rename-command PSYNC HIDDEN");
-    let ended = run(&Link::new(&renamed, &target));
+    let fails = "on_psync_refused = \"fail\"";
+    let ended = run(&Link::new(&renamed, &target).with("sync_reader", fails));
     says(
         &ended,
         3,
@@ -291,6 +292,7 @@ fn a_source_that_refuses_psync_is_named_with_what_it_needs() {
     ];
     open.client().command(&user);
     let link = Link::new(&open, &target)
+        .with("sync_reader", fails)
         .with("sync_reader", "username = \"reader\"")
         .with("sync_reader", &format!("password = \"{SECRET}\""));
     says(
@@ -351,7 +353,6 @@ fn a_target_that_lacks_a_command_is_named_with_it() {
     let source = source("");
     for (word, line) in [
         ("SET", "--rename-command SET HIDDEN"),
-        ("RESTORE", "--rename-command RESTORE HIDDEN"),
         ("EXEC", "--rename-command EXEC HIDDEN"),
         ("WATCH", "--rename-command WATCH HIDDEN"),
         ("SELECT", "--rename-command SELECT HIDDEN"),
@@ -365,6 +366,16 @@ fn a_target_that_lacks_a_command_is_named_with_it() {
         let ended = run(&Link::new(&source, &target));
         says(&ended, 4, &["target", &target.address(), word]);
     }
+}
+
+/// What RESTORE would do, commands do as well.
+#[test]
+fn a_target_without_restore_is_written_by_commands() {
+    let (source, target) = (source(""), server("--rename-command RESTORE HIDDEN"));
+    let ended = run(&Link::new(&source, &target).with("sync_reader", "sync_aof = false"));
+    assert_eq!(ended.code, 0, "{}", ended.stderr);
+    let value = target.client().command(&argv!["HGET", "hash", "field"]);
+    assert_eq!(testkit::client::text(&value), "value");
 }
 
 #[test]

@@ -35,6 +35,31 @@ fn write(source: &Server, round: &str) {
             format!("user:{round}:d"),
             format!("cart:{round}:d")
         ]);
+        // From one side to the other.
+        for (from, to) in [("user", "cart"), ("cart", "user")] {
+            let (from, to) = (format!("{from}:{round}:from"), format!("{to}:{round}:to"));
+            client.command(&argv!["SADD", format!("{from}:set"), "a", "b"]);
+            client.command(&argv![
+                "SMOVE",
+                format!("{from}:set"),
+                format!("{to}:set"),
+                "a"
+            ]);
+            client.command(&argv!["RPUSH", format!("{from}:list"), "a", "b", "c"]);
+        }
+        let (user, cart) = (format!("user:{round}:gone"), format!("cart:{round}:gone"));
+        client.command(&argv!["SET", user, 1]);
+        client.command(&argv!["RENAME", user, cart]);
+        client.command(&argv!["RPUSH", format!("user:{round}:q"), "a", "b", "c"]);
+        for (pop, side) in [("LEFT", "RIGHT"), ("RIGHT", "LEFT")] {
+            let (user, cart) = (format!("user:{round}:q"), format!("cart:{round}:q"));
+            client.command(&argv!["LMOVE", user, cart, pop, side]);
+        }
+        client.command(&argv![
+            "COPY",
+            format!("user:{round}:q"),
+            format!("cart:{round}:copy")
+        ]);
         client.command(&argv!["MULTI"]);
         client.command(&argv!["INCR", format!("user:{round}:tx")]);
         client.command(&argv!["INCR", format!("cart:{round}:tx")]);

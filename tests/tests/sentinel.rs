@@ -223,3 +223,112 @@ fn sentinels_leave_other_servers_alone_and_the_link_follows_their_failover() {
     );
     assert!(daemon.is_running());
 }
+
+#[test]
+fn a_target_behind_sentinels_is_followed_to_its_new_master() {
+    let engine = Engine::of("redis-7.0");
+    let source = Server::start(&engine, ServerOptions::args("--repl-backlog-size 64mb"));
+    let (mut target, replica) = (Server::of("redis-7.0"), Server::of("redis-7.0"));
+    replica
+        .client()
+        .command(&argv!["REPLICAOF", "127.0.0.1", target.port()]);
+    let sentinels: Vec<(Port, Process)> = (0..3).map(|_| sentinel(&engine, &target)).collect();
+    wait_until("every Sentinel to know all", LIMIT, || {
+        sentinels.iter().all(|(_, sentinel)| {
+            let question = argv!["SENTINEL", "SENTINELS", "source"];
+            let others = items(sentinel.client().command(&question));
+            others.len() == 2 && replica_ports(sentinel).contains(&replica.port())
+        })
+    });
+    // One that is not there, and one that is: it tells of the others.
+    let nobody = Port::reserve();
+    let addresses = format!("{}, {}", nobody.address(), sentinels[0].0.address());
+    let text = Link::new(&source, &target).text();
+    let text = text.replace(
+        &format!("[redis_writer]\naddress = \"{}\"", target.address()),
+        &format!(
+            "[redis_writer.sentinel]\nmaster_name = \"source\"\naddress = \"{addresses}\"\n[redis_writer]"
+        ),
+    );
+    let counters = Counters::start(&source.address(), Rng::seed_from_env(), 300);
+    let mut daemon = testkit::Daemon::start(&text);
+    wait_stream(&mut daemon);
+    wait_more("operations", 300, || counters.acknowledged());
+    target.kill();
+    wait_until("the replica to be elected", LIMIT, || {
+        sentinels
+            .iter()
+            .all(|(_, sentinel)| master_port(sentinel) == replica.port())
+    });
+    wait_more("operations", 300, || counters.acknowledged());
+    let ledger = counters.stop();
+    catch_up(&mut daemon, &source);
+    ledger.assert_at(&replica.address());
+    oracle::assert_equal(&source.address(), &replica.address());
+    assert_eq!(full_syncs(&source), 1);
+    // The old form: the address is a Sentinel's.
+    let old = "sentinel = true\nmaster = \"source\"";
+    let link = Link::between(&source.address(), &sentinels[0].0.address());
+    let ping = |link: &Link| {
+        let text = link.text().replace(testkit::daemon::STATUS_PORT, "0");
+        e2e::run_file(&["ping", "shake.toml"], Some(text.as_bytes()))
+    };
+    let ended = ping(&link.clone().with("redis_writer", old));
+    assert_eq!(ended.code, 0, "{}", ended.stderr);
+    let ended = ping(&link.with("redis_writer", &old.replace("\"source\"", "\"other\"")));
+    assert_eq!(ended.code, 4);
+    assert!(
+        ended.error().contains("no master \"other\""),
+        "{}",
+        ended.error()
+    );
+}
+
+#[test]
+fn a_source_behind_sentinels_is_followed_to_its_new_master() {
+    let engine = Engine::of("redis-7.0");
+    let options = || ServerOptions::args("--repl-backlog-size 64mb --repl-diskless-sync-delay 0");
+    let mut source = Server::start(&engine, options());
+    let (replica, target) = (Server::start(&engine, options()), Server::of("redis-7.0"));
+    let follow = argv!["REPLICAOF", "127.0.0.1", source.port()];
+    replica.client().command(&follow);
+    let sentinels: Vec<(Port, Process)> = (0..3).map(|_| sentinel(&engine, &source)).collect();
+    wait_until("every Sentinel to know all", LIMIT, || {
+        sentinels.iter().all(|(_, sentinel)| {
+            let question = argv!["SENTINEL", "SENTINELS", "source"];
+            let others = items(sentinel.client().command(&question));
+            others.len() == 2 && replica_ports(sentinel).contains(&replica.port())
+        })
+    });
+    let text = Link::new(&source, &target).text();
+    let text = text.replace(
+        &format!("[sync_reader]\naddress = \"{}\"", source.address()),
+        &format!(
+            "[sync_reader.sentinel]\nmaster_name = \"source\"\naddress = \"{}\"\n[sync_reader]",
+            sentinels[1].0.address()
+        ),
+    );
+    let counters = Counters::start(&source.address(), Rng::seed_from_env(), 300);
+    let mut daemon = testkit::Daemon::start(&text);
+    wait_stream(&mut daemon);
+    wait_more("operations", 300, || counters.acknowledged());
+    let ledger = counters.stop();
+    catch_up(&mut daemon, &source);
+    wait_until("the replica to have all", LIMIT, || {
+        written(&replica) == written(&source)
+    });
+    source.kill();
+    wait_until("the replica to be elected", LIMIT, || {
+        sentinels
+            .iter()
+            .all(|(_, sentinel)| master_port(sentinel) == replica.port())
+    });
+    wait_until("the replica to be a master", LIMIT, || {
+        replica.client().info("replication")["role"] == "master"
+    });
+    replica.client().command(&argv!["INCR", "after"]);
+    catch_up(&mut daemon, &replica);
+    ledger.assert_at(&target.address());
+    oracle::assert_equal(&replica.address(), &target.address());
+    assert_eq!(full_syncs(&replica), 0);
+}

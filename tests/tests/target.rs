@@ -112,10 +112,10 @@ fn a_target_out_of_memory_is_waited_for_and_nothing_is_skipped() {
     let mut client = target.client();
     client.command(&argv!["CONFIG", "SET", "maxmemory-policy", "noeviction"]);
     for _ in 0..2 {
-        client.command(&argv!["CONFIG", "SET", "maxmemory", 1_000_000]);
         let before = daemon
             .metric("understudy_target_errors_total")
             .unwrap_or(0.0);
+        client.command(&argv!["CONFIG", "SET", "maxmemory", 1_000_000]);
         daemon.wait_for("OOM to be counted", LIMIT, |daemon| {
             daemon
                 .metrics()

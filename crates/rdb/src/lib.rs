@@ -164,6 +164,7 @@ pub mod types;
 mod value;
 mod walk;
 mod window;
+mod write;
 
 pub use checksum::crc64;
 pub use decode::{Decoder, Record, Stored};
@@ -175,3 +176,4 @@ pub use event::{
 pub use limits::Limits;
 pub use types::{Db, Dialect, Encoding, Kind, RdbVersion};
 pub use value::module::{KeyMeta, KeyMetaClass, key_meta, module_aux};
+pub use write::Writer;

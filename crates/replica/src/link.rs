@@ -234,6 +234,15 @@ impl Link {
     }
 
     /// What should come now, and how long the source may take.
+    /// Whether what comes next, or should have come, is an answer to REPLCONF or PSYNC.
+    #[must_use]
+    pub fn waits_for_psync(&self) -> bool {
+        matches!(
+            self.state,
+            State::ReceiveCapaReply | State::ReceiveVersionReply | State::ReceivePsyncReply
+        )
+    }
+
     fn waits_for(&self) -> (&'static str, u64) {
         let timeouts = &self.options.timeouts;
         match &self.state {

@@ -68,7 +68,7 @@ fn refusal_by_text(
 }
 
 fn psync_refusal(says: impl Fn(&str) -> bool, reply: String) -> ErrorKind {
-    const NOT_OFFERED: [&str; 7] = [
+    const NOT_OFFERED: [&str; 10] = [
         "unknown command",
         "unsupported",
         "not supported",
@@ -76,6 +76,9 @@ fn psync_refusal(says: impl Fn(&str) -> bool, reply: String) -> ErrorKind {
         "not permitted",
         "disabled",
         "blocked",
+        "disallowed",
+        "invalid command",
+        "forbidden",
     ];
     if says("not connected with my master") {
         ErrorKind::NoMasterLink { reply } // without a code before 3.0

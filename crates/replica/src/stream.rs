@@ -170,6 +170,10 @@ impl Framer {
                     newlines,
                 });
             }
+            if let Some(set) = resp::plain_set(rest) {
+                at += set.len;
+                continue;
+            }
             match self.decoder.poll(rest) {
                 Ok(Some(frame)) => {
                     debug_assert_eq!(frame.kind, FrameKind::Command, "it begins with `*`");

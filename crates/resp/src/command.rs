@@ -183,6 +183,12 @@ impl CommandDecoder {
         }
     }
 
+    /// Whether nothing of a frame was taken yet: what is polled next begins one.
+    #[inline]
+    pub fn is_between_frames(&self) -> bool {
+        self.phase == Phase::Start
+    }
+
     /// Forgets the frame in progress.
     pub fn reset(&mut self) {
         self.clear_args();
@@ -248,6 +254,13 @@ impl CommandDecoder {
     #[inline]
     fn arguments(&mut self, buf: &[u8], mut left: u64) -> Result<Option<Frame>, Error> {
         while left > 0 {
+            if let Some((start, end)) = short_bulk(buf, self.pos)
+                && self.allows(start, end)
+            {
+                self.push(start, end);
+                left -= 1;
+                continue;
+            }
             let Some(len) = self.header(buf)? else {
                 self.phase = Phase::Header { left };
                 return Ok(self.none(1));
@@ -297,14 +310,26 @@ impl CommandDecoder {
             Some([b'\r', b'\n', ..]) => {}
             rest => return missing_line_end(rest, end).map(|()| false),
         }
-        // Within 32 bits, since `bulk_len` holds every end to `frame_bytes_max`.
+        self.push(start, end);
+        Ok(true)
+    }
+
+    /// Whether the limits allow an argument there; why not, [`bulk_len`] says.
+    #[inline]
+    fn allows(&self, start: usize, end: usize) -> bool {
+        (end - start) as u64 <= self.limits.bulk_bytes_max
+            && end as u64 + 2 <= self.limits.frame_bytes_max
+    }
+
+    #[inline]
+    fn push(&mut self, start: usize, end: usize) {
+        // Within 32 bits, since every end is held to `frame_bytes_max`.
         let place = |at: usize| u32::try_from(at).unwrap_or(u32::MAX);
         self.args.push(Arg {
             start: place(start),
             end: place(end),
         });
         self.pos = end + 2;
-        Ok(true)
     }
 
     #[cold]
@@ -349,6 +374,28 @@ impl CommandDecoder {
                 .saturating_add(others.saturating_mul(ARG_BYTES_MIN)),
         )
     }
+}
+
+/// Where the bytes of the bulk string at `at` begin and end, if it is there with its line end and has less than a hundred:
+/// nearly all of a stream have.
+#[inline]
+pub(crate) fn short_bulk(buf: &[u8], at: usize) -> Option<(usize, usize)> {
+    // No bulk string is shorter, so what is cut off here is not complete.
+    let (start, len) = match buf.get(at..)?.first_chunk::<6>()? {
+        [b'$', a @ b'0'..=b'9', b'\r', b'\n', ..] => (at + 4, usize::from(a - b'0')),
+        [b'$', a @ b'1'..=b'9', b @ b'0'..=b'9', b'\r', b'\n', _] => {
+            (at + 5, usize::from(a - b'0') * 10 + usize::from(b - b'0'))
+        }
+        _ => return None,
+    };
+    is_ended(buf, start + len).then_some((start, start + len))
+}
+
+/// Whether a line end stands there.
+#[inline]
+pub(crate) fn is_ended(buf: &[u8], end: usize) -> bool {
+    let line_end = buf.get(end..).and_then(|rest| rest.first_chunk::<2>());
+    line_end == Some(b"\r\n")
 }
 
 /// Holds a declared bulk length to the limits. `at` is the header's place, `body` its end.

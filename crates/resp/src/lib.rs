@@ -1,9 +1,10 @@
 //! RESP2 and RESP3, the wire format between Redis-family servers and their peers.
 //!
-//! Pure: bytes in, frames or values out; no socket, no clock, no file. Four parts:
+//! Pure: bytes in, frames or values out; no socket, no clock, no file. Its parts:
 //!
 //! - [`CommandDecoder`]: finds the commands of a replication stream or an AOF file and says where
 //!   their arguments stand. The frame itself can then be passed on as the bytes it came in.
+//!   [`plain_set`] is a short way for the command that most streams consist of.
 //! - [`ReplyScanner`]: counts a target's replies and reports only the errors among them.
 //! - [`ValueDecoder`]: whole replies as a [`Value`], sliced out of the read buffer.
 //! - [`encode`]: commands, and values in either protocol.
@@ -49,6 +50,7 @@ pub mod fuzzing;
 mod inline;
 mod limits;
 mod number;
+mod plain;
 mod reply;
 mod token;
 mod value;
@@ -60,5 +62,6 @@ pub use decode::ValueDecoder;
 pub use encode::Protocol;
 pub use error::{Error, ErrorKind, Limited};
 pub use limits::Limits;
+pub use plain::{PlainSet, plain_set};
 pub use reply::{ReplyKind, ReplyScanner, Summary};
 pub use value::Value;

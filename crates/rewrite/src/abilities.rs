@@ -140,6 +140,8 @@ pub struct Abilities {
     pub arrays: bool,
     /// The names of its commands in lower case, if it has told them. Without them every command is taken for known.
     pub commands: Option<Arc<BTreeSet<String>>>,
+    /// Names, in lower case, of commands that are never sent there, whatever it says of itself.
+    pub never: &'static [&'static str],
     /// The longest argument it takes (`proto-max-bulk-len`).
     pub bulk_bytes_max: u64,
     /// The most arguments in one command (3,999 on ElastiCache Serverless).
@@ -182,6 +184,7 @@ impl Abilities {
             words_of_8_2: fork == Fork::Redis && !version.below(8, 2),
             arrays: fork == Fork::Redis && !version.below(8, 8),
             commands: None,
+            never: &[],
             bulk_bytes_max: 512 << 20,
             args_max: 1 << 20,
         }
@@ -189,9 +192,12 @@ impl Abilities {
 
     /// Whether it has a command of this name, in whatever case it is written; true if it has not told its commands.
     pub fn has_command(&self, name: &[u8]) -> bool {
-        self.commands.as_ref().is_none_or(|commands| {
-            commands.contains(&*String::from_utf8_lossy(name).to_ascii_lowercase())
-        })
+        if self.commands.is_none() && self.never.is_empty() {
+            return true;
+        }
+        let name = String::from_utf8_lossy(name).to_ascii_lowercase();
+        let has = |commands: &Arc<BTreeSet<String>>| commands.contains(&name);
+        self.commands.as_ref().is_none_or(has) && !self.never.contains(&&*name)
     }
 
     /// The version to stamp on a payload whose value has this type, or `None` if the target does not know the type.

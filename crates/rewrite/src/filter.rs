@@ -5,11 +5,14 @@
 
 use std::collections::HashSet;
 use std::fmt;
+use std::sync::Arc;
 
 use rdb::Kind;
 use regex::bytes::RegexSet;
 
 use crate::Db;
+use crate::slot::slot_of;
+use crate::slots::SlotSet;
 use crate::table::{self, Command, Flags, Group};
 
 /// The rules as they are written in a configuration file.
@@ -78,6 +81,8 @@ pub struct Filter {
     block_command: Vec<String>,
     allow_group: Vec<Group>,
     block_group: Vec<Group>,
+    /// Keys of these slots alone, where the source is a part of a cluster.
+    slots: Option<Arc<SlotSet>>,
 }
 
 impl Filter {
@@ -105,12 +110,18 @@ impl Filter {
             block_command: lower(rules.block_command),
             allow_group: rules.allow_command_group,
             block_group: rules.block_command_group,
+            slots: None,
         })
+    }
+
+    /// From here on only keys of these slots pass, whatever they are at the time.
+    pub fn only(&mut self, slots: Arc<SlotSet>) {
+        self.slots = Some(slots);
     }
 
     /// Whether there are rules about keys.
     pub fn has_key_rules(&self) -> bool {
-        !self.allow.is_empty() || !self.block.is_empty()
+        !self.allow.is_empty() || !self.block.is_empty() || self.slots.is_some()
     }
 
     /// Whether there are rules about dbs.
@@ -132,7 +143,12 @@ impl Filter {
 
     /// Whether this key passes.
     pub fn key(&self, key: &[u8]) -> bool {
-        (self.allow.is_empty() || self.allow.matches(key)) && !self.block.matches(key)
+        (self.allow.is_empty() || self.allow.matches(key))
+            && !self.block.matches(key)
+            && self
+                .slots
+                .as_ref()
+                .is_none_or(|slots| slots.contains(slot_of(key)))
     }
 
     /// Whether this db passes.

@@ -4,6 +4,7 @@
 //! - [`SnapshotRewriter`]: the events of an RDB file -> `SET`, `RESTORE`, or commands in chunks.
 //! - [`Filter`]: which keys, dbs and commands pass.
 //! - [`table`] and [`keys_of`]: the commands there are, and which of their arguments are keys.
+//! - [`route`], [`parts`] and [`apart`]: where a command goes in a cluster, and what becomes of one that crosses slots.
 //! - [`Abilities`]: what a target can take.
 //!
 //! Pure: no socket, no clock, no file.
@@ -31,6 +32,8 @@
 
 mod abilities;
 mod body;
+mod cross_slot;
+mod dbmap;
 mod filter;
 mod idempotence;
 mod keys;
@@ -40,17 +43,21 @@ mod outcome;
 mod own;
 mod payload;
 mod slot;
+mod slots;
 mod snapshot;
 mod stream;
 mod streams;
 pub mod table;
 
 pub use abilities::{Abilities, BadVersion, Fork, Version};
+pub use cross_slot::{Apart, Part, Route, apart, parts, route};
+pub use dbmap::{DbMap, MapError, Mapped};
 pub use filter::{BadRule, Blocked, Filter, FilterRules};
 pub use keys::keys_of;
 pub use outcome::{DropReason, Error, ErrorKind, Outcome};
 pub use rdb::{Db, Kind};
-pub use slot::{SLOTS, Slot, hash_tag, slot_of};
+pub use slot::{SLOTS, Slot, hash_tag, slot_of, slot_tags, temporary_key};
+pub use slots::SlotSet;
 pub use snapshot::{
     Existing, Expect, Method, PlainSet, Sent, SnapshotCounts, SnapshotError, SnapshotErrorKind,
     SnapshotOptions, SnapshotRewriter,

@@ -20,8 +20,27 @@ pub fn hash_tag(key: &[u8]) -> Option<&[u8]> {
     inner.get(..close).filter(|tag| !tag.is_empty())
 }
 
+/// The shortest number for each slot that is in it, as text: a hash tag that puts a key of ours there.
+pub fn slot_tags() -> Vec<String> {
+    let mut tags = vec![String::new(); usize::from(SLOTS)];
+    let mut left = tags.len();
+    for number in 0_u32.. {
+        if left == 0 {
+            break;
+        }
+        let text = number.to_string();
+        if let Some(tag) = tags.get_mut(usize::from(slot_of(text.as_bytes()).0))
+            && tag.is_empty()
+        {
+            *tag = text;
+            left -= 1;
+        }
+    }
+    tags
+}
+
 /// The name of a key under construction, in the slot of the key that it will be.
-pub(crate) fn temporary_key(key: &[u8]) -> Vec<u8> {
+pub fn temporary_key(key: &[u8]) -> Vec<u8> {
     let prefix = crate::TEMPORARY_KEY_PREFIX;
     if hash_tag(key).is_some() {
         return [prefix, key].concat();
@@ -102,6 +121,17 @@ mod tests {
         assert_eq!(slot_of(b"a{foo}b{bar}"), slot_of(b"foo"));
         assert_eq!(hash_tag(b"{}{a}"), None);
         assert_eq!(hash_tag(b"}{a"), None);
+    }
+
+    #[test]
+    fn every_slot_has_a_tag() {
+        let tags = slot_tags();
+        for (slot, tag) in tags.iter().enumerate() {
+            assert_eq!(usize::from(slot_of(tag.as_bytes()).0), slot);
+            let key = format!("understudy:{{{tag}}}:x");
+            assert_eq!(usize::from(slot_of(key.as_bytes()).0), slot);
+            assert!(tag.len() <= 6, "{tag}");
+        }
     }
 
     #[test]

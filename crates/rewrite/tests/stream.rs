@@ -87,6 +87,7 @@ fn options(case: &str) -> StreamOptions {
                 options.target.commands = Some(Arc::new(known.collect()));
             }
             "losses" => options.losses = Losses::Allow,
+            "conditions_stay" => options.conditions_stay = true,
             "no_checkpoint" => options.checkpoint_key = Bytes::new(),
             "db" => options.start_db = Db(rest.parse().unwrap()),
             "allow_db" => rules.allow_db = dbs(),

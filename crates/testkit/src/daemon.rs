@@ -279,11 +279,36 @@ impl Drop for Daemon {
 
 /// A plain HTTP GET of `http://address/path`: status code and body.
 pub fn get(address: &str, path: &str) -> std::io::Result<(u16, String)> {
+    exchange(
+        address,
+        &format!("GET {path} HTTP/1.0\r\nHost: {address}\r\nAccept: */*\r\n\r\n"),
+    )
+}
+
+/// A POST of `body`, with a bearer token if there is one.
+pub fn post(
+    address: &str,
+    path: &str,
+    token: Option<&str>,
+    body: &str,
+) -> std::io::Result<(u16, String)> {
+    let token = token.map_or_else(String::new, |token| {
+        format!("Authorization: Bearer {token}\r\n")
+    });
+    let length = body.len();
+    exchange(
+        address,
+        &format!(
+            "POST {path} HTTP/1.0\r\nHost: {address}\r\n{token}Content-Length: {length}\r\n\r\n{body}"
+        ),
+    )
+}
+
+fn exchange(address: &str, request: &str) -> std::io::Result<(u16, String)> {
     let mut stream = TcpStream::connect(address)?;
     stream.set_read_timeout(Some(Duration::from_secs(10)))?;
     // HTTP/1.0 answers with the body as it is, not in chunks, and ends it with the connection.
     // One write: a server that answers after its first read must not find the rest unread when it closes.
-    let request = format!("GET {path} HTTP/1.0\r\nHost: {address}\r\nAccept: */*\r\n\r\n");
     stream.write_all(request.as_bytes())?;
     let mut answer = Vec::new();
     stream.read_to_end(&mut answer)?;

@@ -3,10 +3,13 @@
 //!
 //! Nothing is mocked. Servers come from `cargo xtask engines`; a test that misses one fails and says so.
 
+pub mod certs;
 pub mod client;
+pub mod cluster;
 pub mod compat;
 pub mod daemon;
 pub mod engines;
+pub mod gate;
 pub mod oracle;
 pub mod port;
 pub mod process;
@@ -15,13 +18,16 @@ pub mod rdb_writer;
 pub mod rng;
 pub mod samples;
 pub mod server;
+pub mod serverless;
 pub mod version;
 pub mod workload;
 
 pub use client::Client;
+pub use cluster::Cluster;
 pub use daemon::Daemon;
 pub use engines::Engine;
+pub use gate::Gate;
 pub use proxy::Proxy;
 pub use rng::Rng;
 pub use server::{Server, ServerOptions};
-pub use workload::{Counters, Ledger, Writer};
+pub use workload::{ClusterWriter, Counters, Ledger, Writer};

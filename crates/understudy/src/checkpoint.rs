@@ -2,12 +2,13 @@
 //!
 //! ```text
 //! key     understudy:checkpoint:<link name>          in database 0
-//! value   v1|<epoch>|<owner>|<phase>|<replid>|<offset>|<db>|<flags>[|<repairs>]
+//! value   v1|<epoch>|<owner>|<phase>|<replid>|<offset>|<db>|<flags>[|<repairs>[|<slots>]]
 //! ```
 //! `phase` is `snapshot` (keys are being written; `offset` is where the stream will begin, and `db` is how many
 //! bytes of the RDB are behind: every key that ends there is written, and the replies were looked at), `stream`
 //! (everything up to `offset` is applied, and nothing after it) or `diverged` (a command failed inside an EXEC: the
-//! position is past it, so only a new snapshot can mend the target). `epoch` grows whenever the link
+//! position is past it, so only a new snapshot can mend the target) or `scan` (the source is read by SCAN: `replid` names
+//! its process, `offset` is the cursor at which a sweep is and `db` its database, 0 and 0 between two sweeps: see `scan`). `epoch` grows whenever the link
 //! is taken, `owner` names the process that took it: who finds another owner with a higher epoch has been
 //! replaced. `db` is the database selected in the stream at
 //! `offset`. `flags` holds `o` when the target was empty at the start, so that every key there is ours
@@ -17,13 +18,16 @@
 //! whether a command among them failed (see `pipeline::stream::recall`). `repairs` is there while keys are under repair
 //! (see `pipeline::repair`): `db:key` in hex, with commas between them, or the one entry `4294967295:` when they are too
 //! many to be named; `4294967294:` among them says that there are others, which the unseen part tells of. Of these keys
-//! the target holds what it may; all others are as `phase` says.
+//! the target holds what it may; all others are as `phase` says. `slots` is there where the source is a shard of a cluster: those
+//! that the link holds (see `shard::Held`); `repairs` may be empty then.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 
 use bytes::Bytes;
 use replica::{ReplId, ReplOffset};
+
+use crate::shard::Held;
 
 /// Where the target stands.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -34,6 +38,8 @@ pub(crate) enum Phase {
     Stream(Position),
     /// A command failed after it was committed with its checkpoint.
     Diverged(Position),
+    /// The source is read by SCAN: keys are put as they are found, and compared.
+    Scan(ScanAt),
 }
 
 /// Keys of several databases.
@@ -163,7 +169,8 @@ impl Names {
         dbs.flat_map(|(db, keys)| keys.iter().map(|key| (*db, key)))
     }
 
-    fn parse(text: &str) -> Option<Self> {
+    /// Reads them as a checkpoint has them.
+    pub(crate) fn parse(text: &str) -> Option<Self> {
         let mut names = Self::default();
         for one in text.split(',') {
             let (db, hex) = one.split_once(':')?;
@@ -213,6 +220,35 @@ pub(crate) struct Progress {
     pub(crate) rdb_bytes: u64,
 }
 
+/// How far a sweep over the source's keys is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct ScanAt {
+    /// Names the process that the cursor is good for, by its `run_id`.
+    pub(crate) run_id: ReplId,
+    pub(crate) db: u32,
+    /// Cursor of SCAN; 0 between two sweeps.
+    pub(crate) cursor: u64,
+}
+
+impl ScanAt {
+    /// The `run_id` of no process.
+    pub(crate) fn nobody() -> ReplId {
+        const NOBODY: &str = "0000000000000000000000000000000000000000";
+        NOBODY
+            .parse()
+            .unwrap_or_else(|_| unreachable!("forty digits"))
+    }
+
+    /// Before the first sweep.
+    pub(crate) fn beginning() -> Self {
+        Self {
+            run_id: Self::nobody(),
+            db: 0,
+            cursor: 0,
+        }
+    }
+}
+
 /// The value of the checkpoint key.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Checkpoint {
@@ -227,6 +263,8 @@ pub(crate) struct Checkpoint {
     pub(crate) repairs: Names,
     /// The end of the stream's part whose replies nobody has looked at yet.
     pub(crate) unseen: Option<Unseen>,
+    /// Of a shard of a source cluster: the slots that the link holds.
+    pub(crate) slots: Option<Held>,
 }
 
 /// Commands right before a position, of which it is not known whether one of them failed.
@@ -282,6 +320,7 @@ impl fmt::Display for Checkpoint {
             Phase::Snapshot(at) => ("snapshot", at.replid, at.offset, at.rdb_bytes),
             Phase::Stream(at) => ("stream", at.replid, at.offset, u64::from(at.db)),
             Phase::Diverged(at) => ("diverged", at.replid, at.offset, u64::from(at.db)),
+            Phase::Scan(at) => ("scan", at.run_id, ReplOffset(at.cursor), u64::from(at.db)),
         };
         let (epoch, owner) = (self.epoch, self.owner);
         write!(
@@ -292,10 +331,11 @@ impl fmt::Display for Checkpoint {
         if let Some(unseen) = self.unseen {
             write!(f, "u{}.{}", unseen.bytes, unseen.db)?;
         }
-        if self.repairs.is_empty() {
-            return Ok(());
+        match &self.slots {
+            Some(slots) => write!(f, "|{}|{slots}", self.repairs),
+            None if self.repairs.is_empty() => Ok(()),
+            None => write!(f, "|{}", self.repairs),
         }
-        write!(f, "|{}", self.repairs)
     }
 }
 
@@ -305,13 +345,18 @@ impl Checkpoint {
         let text = std::str::from_utf8(value).map_err(|_| "it is not text".to_owned())?;
         let mut fields: Vec<&str> = text.split('|').collect();
         let mut repairs = Names::default();
+        let mut slots = None;
+        if let [_, _, _, _, _, _, _, _, names, text] = fields[..] {
+            slots = Some(Held::parse(text).ok_or_else(|| format!("its slots are {text:?}"))?);
+            fields.truncate(if names.is_empty() { 8 } else { 9 });
+        }
         if let [_, _, _, _, _, _, _, _, names] = fields[..] {
             repairs = Names::parse(names)
                 .ok_or_else(|| format!("its keys under repair are {names:?}"))?;
             fields.pop();
         }
         let [version, epoch, owner, phase, replid, offset, db, flags] = fields[..] else {
-            return Err(format!("it has {} fields, not 8 or 9", fields.len()));
+            return Err(format!("it has {} fields, not 8 to 10", fields.len()));
         };
         if version != "v1" {
             return Err(format!(
@@ -352,12 +397,21 @@ impl Checkpoint {
                 }),
                 "stream" => Phase::Stream(position()?),
                 "diverged" => Phase::Diverged(position()?),
+                "scan" => {
+                    let at = position()?;
+                    Phase::Scan(ScanAt {
+                        run_id: at.replid,
+                        db: at.db,
+                        cursor: at.offset.0,
+                    })
+                }
                 other => return Err(format!("its phase is {other:?}")),
             },
             owned: flags.contains('o'),
             leased: flags.contains('l'),
             repairs,
             unseen,
+            slots,
         })
     }
 }
@@ -383,6 +437,11 @@ mod tests {
             Phase::Snapshot(progress),
             Phase::Stream(at),
             Phase::Diverged(at),
+            Phase::Scan(ScanAt {
+                run_id: replid,
+                db: 3,
+                cursor: 42,
+            }),
         ] {
             for owned in [true, false] {
                 for leased in [true, false] {
@@ -395,6 +454,7 @@ mod tests {
                         leased,
                         repairs: Names::default(),
                         unseen: (owned != leased).then_some(Unseen { bytes: 7, db: 12 }),
+                        slots: owned.then(|| Held::parse("0-9,11@5").unwrap()),
                     };
                     for key in ["", "a|b,c:d"] {
                         assert_eq!(

@@ -1,24 +1,24 @@
 //! The command line.
 
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 
-use clap::{Parser, Subcommand};
+use clap::{CommandFactory, Parser, Subcommand};
 
-use crate::config::{Config, annotated_default, effective};
+use crate::config::{Config, ConfigError, Writer, annotated_default, effective, reverse};
 use crate::error::{Side, SyncError};
-use crate::status::Status;
-use crate::stop::Stop;
-use crate::{client::Client, http, logging, progress, rdb, supervise};
+use crate::{
+    check, client::Client, compare, confirm, cutover, links, logging, manual, progress, rdb,
+    version, view,
+};
 
 /// Exit code for configuration and usage errors.
-const USAGE: u8 = 2;
+pub(crate) const USAGE: u8 = 2;
 
 /// Moves a live Redis or Valkey to another one, without stopping the service and without losing or
 /// doubling one write.
 #[derive(Debug, Parser)]
 #[command(
-    version,
+    version = version::LONG,
     args_conflicts_with_subcommands = true,
     arg_required_else_help = true
 )]
@@ -34,15 +34,24 @@ struct Args {
     /// How log lines look on standard error.
     #[arg(long, global = true, value_name = "FORMAT", default_value = "text")]
     log_format: logging::Format,
+    /// Do not ask before a target is emptied (advanced.empty_db_before_sync).
+    #[arg(long)]
+    yes: bool,
 }
 
 #[derive(Debug, Subcommand)]
 enum Command {
     /// Run the replication until asked to stop.
-    #[command(after_help = "Example: understudy sync shake.toml")]
+    #[command(
+        after_help = "Example: understudy sync shake.toml\n         understudy sync one.toml two.toml    several links in one process"
+    )]
     Sync {
-        /// The configuration.
-        file: PathBuf,
+        /// The configuration; with several, each is a link of its own.
+        #[arg(required = true)]
+        files: Vec<PathBuf>,
+        /// Do not ask before the target is emptied (advanced.empty_db_before_sync).
+        #[arg(long)]
+        yes: bool,
     },
     /// Round-trip time of both ends: min, p50, p99, max, in microseconds.
     #[command(after_help = "Example: understudy ping shake.toml --count 200")]
@@ -55,6 +64,28 @@ enum Command {
         /// Print JSON.
         #[arg(long)]
         json: bool,
+    },
+    /// What a running daemon is doing: drawn anew each second on a terminal.
+    #[command(
+        after_help = "Example: understudy status http://127.0.0.1:9090\n         understudy status --json shake.toml"
+    )]
+    Status(view::StatusArgs),
+    /// What would happen: looks at both ends before anything is done, and says what to mend.
+    Check(Box<check::CheckArgs>),
+    /// Is the target equal to the source? Prints the differences.
+    Compare(Box<compare::CompareArgs>),
+    /// Switch the application over to the target: gate, fence, proof, GO, stragglers; and the end of it all.
+    Cutover(Box<cutover::CutoverArgs>),
+    /// Print the shake.toml of the way back, from the target to the source: for a rollback that loses nothing.
+    #[command(
+        after_help = "Example: understudy reverse shake.toml > back.toml\n         understudy sync back.toml    when the application writes to the new server only\n         understudy reverse --start shake.toml    after `cutover --reverse`: goes on from the switch, without a snapshot"
+    )]
+    Reverse {
+        /// The configuration of the way there.
+        file: PathBuf,
+        /// Follow the new server from the switch on, as `cutover --reverse` has noted it.
+        #[arg(long)]
+        start: bool,
     },
     /// Look into RDB files: statistics, JSON, commands, soundness, differences.
     #[command(
@@ -69,6 +100,22 @@ enum Command {
         /// The configuration to fill in.
         file: Option<PathBuf>,
     },
+    /// Print what a shell needs to complete these commands and their options.
+    #[command(
+        after_help = "Example: understudy completions bash > /etc/bash_completion.d/understudy\n         understudy completions zsh > ~/.zfunc/_understudy"
+    )]
+    Completions {
+        /// The shell.
+        shell: clap_complete::Shell,
+    },
+    /// Write man pages: one for the program, one for each of its commands.
+    #[command(
+        after_help = "Example: understudy man /usr/local/share/man/man1\n         man understudy-sync"
+    )]
+    Man {
+        /// The folder for them, which is made if need be.
+        folder: PathBuf,
+    },
 }
 
 /// Runs the command line; gives the exit code.
@@ -81,16 +128,42 @@ pub fn run() -> u8 {
         }
     };
     match (args.command, args.file) {
-        (Some(Command::Sync { file }), _) | (None, Some(file)) => sync(&file, args.log_format),
+        (Some(Command::Sync { files, yes }), _) => sync(&files, args.log_format, yes || args.yes),
+        (None, Some(file)) => sync(&[file], args.log_format, args.yes),
         (Some(Command::Ping { file, count, json }), _) => ping(&file, count, json),
+        (Some(Command::Status(args)), _) => view::run(&args),
+        (Some(Command::Check(args)), _) => check::run(&args),
+        (Some(Command::Compare(args)), _) => compare::run(&args),
         (Some(Command::Rdb(args)), _) => rdb::run(&args),
-        (Some(Command::Config { file }), _) => print_config(file.as_deref()),
+        (Some(Command::Cutover(args)), _) => cutover::run(&args),
+        (Some(Command::Reverse { file, start: false }), _) => print_text(reverse(&file)),
+        (Some(Command::Reverse { file, start: true }), _) => match cutover::start_way_back(&file) {
+            Ok(config) => run_links(vec![config], args.log_format),
+            Err((code, what)) => say(&what, code),
+        },
+        (Some(Command::Config { file }), _) => print_text(
+            file.as_deref()
+                .map_or_else(|| Ok(annotated_default()), effective),
+        ),
+        (Some(Command::Completions { shell }), _) => {
+            match manual::completions(Args::command(), shell) {
+                Ok(()) => 0,
+                Err(error) => say(&format!("standard output: {error}"), 5),
+            }
+        }
+        (Some(Command::Man { folder }), _) => match manual::man_pages(Args::command(), &folder) {
+            Ok(pages) => {
+                logging::tell(format_args!("{}: {pages} pages", folder.display()));
+                0
+            }
+            Err(error) => say(&format!("{}: {error}", folder.display()), 5),
+        },
         (None, None) => USAGE,
     }
 }
 
 /// Says an error in one line, whatever text it quotes.
-fn say(error: &impl std::fmt::Display, code: u8) -> u8 {
+pub(crate) fn say(error: &impl std::fmt::Display, code: u8) -> u8 {
     let text = error.to_string();
     let lines: Vec<&str> = text
         .lines()
@@ -101,8 +174,8 @@ fn say(error: &impl std::fmt::Display, code: u8) -> u8 {
     code
 }
 
-fn print_config(file: Option<&Path>) -> u8 {
-    match file.map_or_else(|| Ok(annotated_default()), effective) {
+fn print_text(text: Result<String, ConfigError>) -> u8 {
+    match text {
         Ok(text) => {
             print!("{text}");
             0
@@ -111,77 +184,57 @@ fn print_config(file: Option<&Path>) -> u8 {
     }
 }
 
-fn sync(file: &Path, format: logging::Format) -> u8 {
-    let config = match Config::read(file) {
-        Ok(config) => config,
-        Err(error) => return say(&error, USAGE),
+/// Runs the links that `files` describe. What concerns the process, its log, is as the first file has it.
+fn sync(files: &[PathBuf], format: logging::Format, yes: bool) -> u8 {
+    let mut configs = Vec::new();
+    for file in files {
+        match Config::read(file) {
+            Ok(config) => configs.push(config),
+            Err(error) => return say(&error, USAGE),
+        }
+    }
+    let pairs: Vec<_> = files.iter().map(PathBuf::as_path).zip(&configs).collect();
+    if let Err(error) = links::check(&pairs) {
+        return say(&error, USAGE);
+    }
+    let empties = |config: &&Config| config.target.empty_before && config.writer == Writer::Redis;
+    for config in configs.iter().filter(empties) {
+        if !yes && let Err(refusal) = confirm::emptying(&config.target.endpoint.address) {
+            return say(&refusal, USAGE);
+        }
+    }
+    run_links(configs, format)
+}
+
+/// Runs links until they end; gives the exit code.
+fn run_links(configs: Vec<Config>, format: logging::Format) -> u8 {
+    let Some(first) = configs.first() else {
+        return USAGE;
     };
     let bar = progress::Bar::for_terminal();
-    if let Err(error) = logging::init(&config.log, format, bar.clone()) {
-        return say(&error, 5);
-    }
-    tracing::info!(
-        version = env!("CARGO_PKG_VERSION"),
-        source = config.source.endpoint.address,
-        target = config.target.endpoint.address,
-        "understudy"
-    );
-    let status = Arc::new(Status::new(rewrite::Table::new().len()));
-    let result = run_link(&config, &status, bar);
-    match result {
-        Ok(()) => {
-            tracing::info!(applied_offset = status.applied_offset.get(), "stopped");
-            0
+    let notices = match logging::init(&first.log, format, bar.clone()) {
+        Ok(notices) => notices,
+        Err(error) => return say(&error, 5),
+    };
+    for config in &configs {
+        tracing::info!(
+            version = version::VERSION,
+            commit = version::COMMIT,
+            source = config.source.endpoint.address,
+            target = config.target.endpoint.address,
+            "understudy"
+        );
+        for note in &config.notes {
+            tracing::warn!("{note}");
         }
+    }
+    match links::run(configs, bar, &notices) {
+        Ok(()) => 0,
         Err(error) => {
             tracing::error!(%error, "stopped");
             say(&error, error.exit_code())
         }
     }
-}
-
-/// The link runs on this thread; HTTP and progress have threads of their own.
-fn run_link(config: &Config, status: &Arc<Status>, bar: progress::Bar) -> Result<(), SyncError> {
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build();
-    let runtime = runtime.map_err(|error| SyncError::local(format!("cannot start: {error}")))?;
-    let stop = Stop::default();
-    if let Some(http) = &config.http {
-        http::spawn(http, config, status.clone())?;
-    }
-    let progress = progress::spawn(status.clone(), config.log.interval, bar)
-        .map_err(|error| SyncError::local(format!("cannot start: {error}")))?;
-    let result = runtime.block_on(async {
-        watch_signals(&stop)?;
-        supervise::run(config, status, &stop).await
-    });
-    progress.finish();
-    result
-}
-
-/// The first signal asks for a stop; the second exits at once. Nothing is lost by that: what the target
-/// has confirmed carries its position.
-fn watch_signals(stop: &Stop) -> Result<(), SyncError> {
-    use tokio::signal::unix::{SignalKind, signal};
-    let failed = |error: std::io::Error| SyncError::local(format!("cannot watch signals: {error}"));
-    let mut terminate = signal(SignalKind::terminate()).map_err(failed)?;
-    let mut interrupt = signal(SignalKind::interrupt()).map_err(failed)?;
-    let stop = stop.clone();
-    tokio::spawn(async move {
-        loop {
-            tokio::select! {
-                _ = terminate.recv() => {}
-                _ = interrupt.recv() => {}
-            }
-            if stop.is_requested() {
-                tracing::warn!("asked to stop a second time: exiting at once");
-                std::process::exit(0);
-            }
-            stop.request();
-        }
-    });
-    Ok(())
 }
 
 #[derive(Debug, serde::Serialize)]
@@ -208,11 +261,27 @@ fn ping(file: &Path, count: u32, json: bool) -> u8 {
         Err(error) => return say(&error, 5),
     };
     let ends = [
-        (Side::Source, &config.source.endpoint),
-        (Side::Target, &config.target.endpoint),
+        (
+            Side::Source,
+            &config.source.endpoint,
+            config.reader.is_of_files(),
+        ),
+        (
+            Side::Target,
+            &config.target.endpoint,
+            config.writer != Writer::Redis,
+        ),
     ];
-    let mut rows = Vec::new();
-    for (side, endpoint) in ends {
+    let (mut rows, mut files) = (Vec::new(), Vec::new());
+    for (side, endpoint, is_file) in ends {
+        if is_file {
+            files.push(format!(
+                "{:<7} {:<24} a file",
+                side.to_string(),
+                endpoint.address
+            ));
+            continue;
+        }
         match runtime.block_on(round_trips(side, endpoint, count)) {
             Ok(row) => rows.push(row),
             Err(error) => return say(&error, error.exit_code()),
@@ -231,6 +300,9 @@ fn ping(file: &Path, count: u32, json: bool) -> u8 {
             "{:<7} {:<24} {:>8} {:>8} {:>8} {:>8}",
             row.side, row.address, row.min_us, row.p50_us, row.p99_us, row.max_us
         );
+    }
+    for file in files {
+        println!("{file}");
     }
     0
 }

@@ -6,9 +6,14 @@ use bytes::BytesMut;
 use resp::{ErrorCode, Limits, Value, ValueDecoder};
 use tokio::io::AsyncReadExt;
 
-use crate::config::Endpoint;
+use crate::auth::Credentials;
+use crate::config::{Auth, Endpoint};
 use crate::error::{Class, Side, SyncError, io_word};
 use crate::net::{self, Bulk, Stream};
+use crate::tls;
+
+/// The name of our connections in the source's CLIENT LIST.
+pub(crate) const OUR_NAME: &str = "understudy";
 
 /// How long a server may take to answer AUTH and PING.
 const GREETING_TIMEOUT: Duration = Duration::from_secs(10);
@@ -30,12 +35,29 @@ impl Client {
     /// # Errors
     /// Class stop where the server refuses us for good (password, permission, not a Redis).
     pub(crate) async fn connect(endpoint: &Endpoint, side: Side) -> Result<Self, SyncError> {
+        if endpoint.sentinel.is_none() && endpoint.follow.is_none() {
+            return Self::connect_plainly(endpoint, side).await;
+        }
+        let master = Box::pin(endpoint.resolved(side)).await?;
+        Self::connect_plainly(&master, side).await
+    }
+
+    /// Connects to the address itself.
+    pub(crate) async fn connect_plainly(
+        endpoint: &Endpoint,
+        side: Side,
+    ) -> Result<Self, SyncError> {
         let bulk = match side {
             Side::Source => Bulk::Reading,
             Side::Target | Side::Local => Bulk::Writing,
         };
         let stream = net::connect(endpoint, side, bulk).await?;
-        match tokio::time::timeout(GREETING_TIMEOUT, Self::greet(stream, endpoint, side)).await {
+        // A command or a chain of credentials has a time of its own.
+        let credentials = endpoint.auth.credentials().await;
+        let credentials =
+            credentials.map_err(|what| SyncError::reconnect(side, &endpoint.address, what))?;
+        let greeting = Self::greet(stream, endpoint, credentials, side);
+        match tokio::time::timeout(GREETING_TIMEOUT, greeting).await {
             Ok(greeted) => greeted,
             Err(_) => {
                 let what = format!(
@@ -47,7 +69,12 @@ impl Client {
         }
     }
 
-    async fn greet(stream: Stream, endpoint: &Endpoint, side: Side) -> Result<Self, SyncError> {
+    async fn greet(
+        stream: Stream,
+        endpoint: &Endpoint,
+        credentials: Option<Credentials>,
+        side: Side,
+    ) -> Result<Self, SyncError> {
         let mut client = Self {
             stream,
             buf: BytesMut::with_capacity(16 << 10),
@@ -56,14 +83,37 @@ impl Client {
             address: endpoint.address.clone(),
             overran: false,
         };
-        if let Some(password) = &endpoint.password {
-            let mut argv: Vec<&[u8]> = vec![b"AUTH"];
-            argv.extend(endpoint.username.as_ref().map(String::as_bytes));
-            argv.push(password.reveal().as_bytes());
-            client.call(&argv).await?;
+        if let Some(credentials) = credentials {
+            let answered = client.call_as(&endpoint.auth, &credentials.auth()).await;
+            answered.map_err(|error| match endpoint.auth.origin() {
+                Some(origin) if error.class != Class::Reconnect || endpoint.auth.may_change() => {
+                    SyncError {
+                        what: format!("{}; {origin}", error.what),
+                        ..error
+                    }
+                }
+                _ => error,
+            })?;
         }
-        client.call(&[b"PING"]).await?;
+        client.call_as(&endpoint.auth, &[b"PING"]).await?;
+        if side == Side::Source {
+            // Without the right to it we are taken for a client there, and no more.
+            client
+                .ask(&[b"CLIENT", b"SETNAME", OUR_NAME.as_bytes()])
+                .await?;
+        }
         Ok(client)
+    }
+
+    /// As [`Self::call`], where a refused password may be another one by now.
+    async fn call_as(&mut self, auth: &Auth, argv: &[&[u8]]) -> Result<Value, SyncError> {
+        match self.ask(argv).await? {
+            Value::Error(error) => Err(SyncError {
+                class: auth.class_of(error.code),
+                ..self.refused(argv, &error)
+            }),
+            value => Ok(value),
+        }
     }
 
     /// From here on a reply of more bytes than this is an error, before it is read.
@@ -105,6 +155,32 @@ impl Client {
             replies.push(self.reply().await?);
         }
         Ok(replies)
+    }
+
+    /// Sends commands that are encoded already, and waits for so many replies, whatever they are.
+    pub(crate) async fn ask_encoded(
+        &mut self,
+        encoded: &[u8],
+        count: usize,
+    ) -> Result<Vec<Value>, SyncError> {
+        net::send(&mut self.stream, encoded)
+            .await
+            .map_err(|error| self.broken(&error))?;
+        let mut replies = Vec::new();
+        for _ in 0..count {
+            replies.push(self.reply().await?);
+        }
+        Ok(replies)
+    }
+
+    /// The server's address.
+    pub(crate) fn address(&self) -> &str {
+        &self.address
+    }
+
+    /// The connection, and what of its replies was read already; nothing may be on its way.
+    pub(crate) fn parts(&mut self) -> (&mut Stream, &mut BytesMut) {
+        (&mut self.stream, &mut self.buf)
     }
 
     /// Sends one command and waits for its reply, whatever it is.
@@ -171,7 +247,14 @@ impl Client {
     }
 
     fn broken(&self, error: &std::io::Error) -> SyncError {
-        SyncError::reconnect(self.side, &self.address, io_word(error))
+        SyncError {
+            class: if tls::is_refusal(error) {
+                Class::Stop
+            } else {
+                Class::Reconnect
+            },
+            ..SyncError::reconnect(self.side, &self.address, io_word(error))
+        }
     }
 
     pub(crate) fn refused(&self, argv: &[&[u8]], error: &resp::ErrorReply) -> SyncError {
@@ -179,11 +262,8 @@ impl Client {
             .first()
             .map(|name| String::from_utf8_lossy(name).into_owned())
             .unwrap_or_default();
-        // A server that does not know AUTH repeats its arguments.
         let text = match name.as_str() {
-            "AUTH" => {
-                String::from_utf8_lossy(error.text.split(|c| *c == b',').next().unwrap_or_default())
-            }
+            "AUTH" => auth_refusal(error),
             _ => String::from_utf8_lossy(&error.text),
         };
         SyncError {
@@ -198,6 +278,11 @@ impl Client {
     }
 }
 
+/// What a server says to AUTH. One that does not know it repeats its arguments.
+pub(crate) fn auth_refusal(error: &resp::ErrorReply) -> std::borrow::Cow<'_, str> {
+    String::from_utf8_lossy(error.text.split(|c| *c == b',').next().unwrap_or_default())
+}
+
 /// Whether waiting may mend an error reply.
 pub(crate) fn class_of(code: ErrorCode) -> Class {
     match code {
@@ -206,6 +291,8 @@ pub(crate) fn class_of(code: ErrorCode) -> Class {
         | ErrorCode::MasterDown
         | ErrorCode::ClusterDown
         | ErrorCode::TryAgain
+        | ErrorCode::Moved
+        | ErrorCode::Ask
         | ErrorCode::NoReplicas
         | ErrorCode::Oom
         | ErrorCode::ReadOnly
@@ -233,6 +320,10 @@ pub(crate) fn mend(code: ErrorCode, side: Side) -> Option<&'static str> {
         ErrorCode::Oom => {
             Some("the target is out of memory: raise maxmemory or take a larger node")
         }
+        ErrorCode::Loading => Some("it is loading its data, which is waited for"),
+        ErrorCode::Busy => Some("a script runs there, which is waited for; SCRIPT KILL ends it"),
+        ErrorCode::Misconf => Some("it cannot save its data: look at its log and its disk"),
+        ErrorCode::NoReplicas => Some("its min-replicas-to-write is not met"),
         ErrorCode::ReadOnly => Some("this is a replica: use the address of the primary"),
         ErrorCode::Denied => {
             Some("protected mode is on: set a password there, or protected-mode no")
@@ -249,6 +340,11 @@ impl Info {
     /// A reply's text.
     pub(crate) fn of(text: &[u8]) -> Self {
         Self(String::from_utf8_lossy(text).into_owned())
+    }
+
+    /// All of it.
+    pub(crate) fn text(&self) -> &str {
+        &self.0
     }
 
     /// The value of `field`.

@@ -105,6 +105,9 @@ impl SyncError {
 
 /// Says an I/O error in the words of its cause.
 pub(crate) fn io_word(error: &io::Error) -> String {
+    if let Some(word) = crate::tls::word(error) {
+        return word;
+    }
     match error.kind() {
         io::ErrorKind::ConnectionRefused => {
             "connection refused; is the server running, and is the port right?".to_owned()

@@ -1,98 +1,100 @@
-//! The status port: RedisShake's status JSON, Prometheus metrics, health.
+//! The status port: the live page, RedisShake's status JSON, Prometheus metrics, health; and what the administrator may
+//! change.
 
-use std::collections::HashMap;
-use std::sync::{Arc, Mutex, PoisonError};
-use std::time::{Duration, Instant};
+mod admin;
+mod cutover;
+mod events;
+mod json;
+mod page;
+mod rates;
+
+use std::sync::Arc;
+use std::time::Duration;
 
 use axum::Router;
 use axum::extract::State;
 use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Json};
-use axum::routing::get;
-use serde_json::{Value, json};
+use axum::routing::{get, post};
+use serde_json::Value;
 
-use crate::clock::date_time;
-use crate::config::{Config, HttpConfig, human_bytes};
+use crate::config::{Config, Follow, HttpConfig, Limits, Secret};
 use crate::error::SyncError;
-use crate::metrics::{Metrics, command_name};
+use crate::handover::reasons;
+use crate::metrics::Metrics;
+use crate::notices::Notices;
 use crate::status::{Phase, Status};
+use events::Events;
+use rates::History;
 
 struct App {
-    status: Arc<Status>,
+    links: Vec<Link>,
     metrics: Metrics,
+    notices: Notices,
+    events: Events,
+}
+
+/// What the port tells of a link.
+struct Link {
+    status: Arc<Status>,
+    name: String,
     source: String,
     target: String,
     dir: String,
     ready_lag_ms: u64,
-    rates: Mutex<Rates>,
+    history: History,
+    limits: Arc<Limits>,
+    admin_token: Option<Secret>,
+    /// Where the source is now, if it is a shard of a cluster.
+    follow: Option<Arc<Follow>>,
 }
 
-/// Entries per second over the last second.
-#[derive(Debug, Clone, Default)]
-struct Rates {
-    total: f64,
-    commands: HashMap<usize, f64>,
-}
-
-impl Rates {
-    fn command(&self, index: usize) -> f64 {
-        self.commands.get(&index).copied().unwrap_or(0.0)
-    }
-}
-
-/// What was counted at some moment.
-struct Sample {
-    at: Instant,
-    total: u64,
-    commands: HashMap<usize, u64>,
-}
-
-impl Sample {
-    fn of(status: &Status) -> Self {
+impl Link {
+    fn new(config: &Config, status: Arc<Status>) -> Self {
         Self {
-            at: Instant::now(),
-            total: status.commands.total() + status.snapshot_keys_total.get(),
-            commands: status.commands.read().into_iter().collect(),
+            status,
+            name: config.link_name.clone(),
+            source: config.source.endpoint.address.clone(),
+            target: config.target.endpoint.address.clone(),
+            dir: config.spool.dir.display().to_string(),
+            ready_lag_ms: u64::try_from(config.ready_lag.as_millis()).unwrap_or(u64::MAX),
+            history: History::default(),
+            limits: config.limits.clone(),
+            follow: config.source.endpoint.follow.clone(),
+            admin_token: config
+                .http
+                .as_ref()
+                .and_then(|http| http.admin_token.clone()),
         }
     }
 
-    /// Rates between an earlier sample and this one.
-    #[expect(clippy::cast_precision_loss, reason = "a rate for people")]
-    fn since(&self, before: &Self) -> Rates {
-        let seconds = (self.at - before.at).as_secs_f64().max(1e-3);
-        let rate = |now: u64, before: u64| now.saturating_sub(before) as f64 / seconds;
-        let commands = self.commands.iter().map(|(index, count)| {
-            (
-                *index,
-                rate(*count, before.commands.get(index).copied().unwrap_or(0)),
-            )
-        });
-        Rates {
-            total: rate(self.total, before.total),
-            commands: commands.collect(),
-        }
+    /// Where the source is now.
+    fn source_now(&self) -> String {
+        let now = self.follow.as_ref().and_then(|follow| follow.address());
+        now.unwrap_or_else(|| self.source.clone())
     }
 }
 
-/// Keeps the rates fresh.
-async fn sample(app: Arc<App>) {
-    let mut before = Sample::of(&app.status);
+/// Looks at every link once a second, and tells whoever listens.
+async fn watch(app: Arc<App>) {
+    let mut every_second = tokio::time::interval(Duration::from_secs(1));
     loop {
-        tokio::time::sleep(Duration::from_secs(1)).await;
-        let now = Sample::of(&app.status);
-        *app.rates.lock().unwrap_or_else(PoisonError::into_inner) = now.since(&before);
-        before = now;
+        every_second.tick().await;
+        for link in &app.links {
+            link.history.look(&link.status);
+        }
+        app.events.send(|| app.status_json().to_string());
     }
 }
 
-/// Serves `status` on a thread of its own.
+/// Serves the status of these links on a thread of its own.
 ///
 /// # Errors
 /// The port cannot be bound.
 pub(crate) fn spawn(
     http: &HttpConfig,
-    config: &Config,
-    status: Arc<Status>,
+    links: Vec<(&Config, Arc<Status>)>,
+    notices: Notices,
 ) -> Result<(), SyncError> {
     let cannot = |error: std::io::Error| {
         SyncError::local(format!(
@@ -102,16 +104,16 @@ pub(crate) fn spawn(
     };
     let listener = std::net::TcpListener::bind(&http.bind).map_err(cannot)?;
     listener.set_nonblocking(true).map_err(cannot)?;
-    let source = config.source.endpoint.address.clone();
-    let target = config.target.endpoint.address.clone();
+    let links = links.into_iter();
+    let links: Vec<Link> = links
+        .map(|(config, status)| Link::new(config, status))
+        .collect();
+    let ends = links.iter().map(|link| (&*link.source, &*link.target));
     let app = Arc::new(App {
-        status,
-        metrics: Metrics::new(&source, &target),
-        source,
-        target,
-        dir: config.spool.dir.display().to_string(),
-        ready_lag_ms: u64::try_from(config.ready_lag.as_millis()).unwrap_or(u64::MAX),
-        rates: Mutex::default(),
+        metrics: Metrics::new(ends),
+        links,
+        notices,
+        events: Events::default(),
     });
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
@@ -120,7 +122,7 @@ pub(crate) fn spawn(
     let serve = move || {
         let served = runtime.block_on(async {
             let listener = tokio::net::TcpListener::from_std(listener)?;
-            tokio::spawn(sample(app.clone()));
+            tokio::spawn(watch(app.clone()));
             axum::serve(listener, router(app)).await
         });
         if let Err(error) = served {
@@ -137,11 +139,19 @@ pub(crate) fn spawn(
 
 fn router(app: Arc<App>) -> Router {
     Router::new()
-        .route("/", get(status))
+        .route("/", get(page::root))
+        .route("/page.css", get(page::style))
+        .route("/page.js", get(page::script))
+        .route("/icon.svg", get(page::icon))
+        .route("/events", get(events::events))
         .route("/status", get(status))
         .route("/metrics", get(metrics))
         .route("/healthz", get(healthz))
         .route("/readyz", get(readyz))
+        .route("/pause", post(admin::pause))
+        .route("/resume", post(admin::resume))
+        .route("/limits", post(admin::limits))
+        .route("/cutover", post(cutover::cutover))
         .with_state(app)
 }
 
@@ -150,7 +160,12 @@ async fn status(State(app): State<Arc<App>>) -> Json<Value> {
 }
 
 async fn metrics(State(app): State<Arc<App>>) -> impl IntoResponse {
-    let text = app.metrics.render(&app.status);
+    for link in &app.links {
+        let is_ready = reasons(&link.status, &link.limits).is_empty();
+        link.status.cutover_ready.set(u64::from(is_ready));
+    }
+    let statuses: Vec<&Status> = app.links.iter().map(|link| &*link.status).collect();
+    let text = app.metrics.render(&statuses);
     (
         [(
             header::CONTENT_TYPE,
@@ -160,125 +175,41 @@ async fn metrics(State(app): State<Arc<App>>) -> impl IntoResponse {
     )
 }
 
-async fn healthz(State(app): State<Arc<App>>) -> (StatusCode, &'static str) {
-    match app.status.phase() {
-        Phase::Stopped => (StatusCode::SERVICE_UNAVAILABLE, "stopped\n"),
-        _ => (StatusCode::OK, "ok\n"),
+async fn healthz(State(app): State<Arc<App>>) -> (StatusCode, String) {
+    let has_stopped = |link: &&Link| link.status.phase() == Phase::Stopped;
+    let stopped: Vec<&Link> = app.links.iter().filter(has_stopped).collect();
+    match (stopped.as_slice(), app.links.len()) {
+        ([], _) => (StatusCode::OK, "ok\n".to_owned()),
+        (_, 1) => (StatusCode::SERVICE_UNAVAILABLE, "stopped\n".to_owned()),
+        (stopped, _) => {
+            let lines = stopped
+                .iter()
+                .map(|link| format!("{}: stopped\n", link.name));
+            (StatusCode::SERVICE_UNAVAILABLE, lines.collect())
+        }
     }
 }
 
 async fn readyz(State(app): State<Arc<App>>) -> (StatusCode, String) {
-    if app.status.is_ready(app.ready_lag_ms) {
+    let is_not_ready = |link: &&Link| !link.status.is_ready(link.ready_lag_ms);
+    let mut waits: Vec<String> = Vec::new();
+    for link in app.links.iter().filter(is_not_ready) {
+        let (phase, lag_ms) = (link.status.phase().name(), link.status.lag_ms());
+        let differs = match link.status.phase() {
+            Phase::Scan if link.status.scan.is_clean.get() == 0 => ", no clean sweep yet",
+            _ => "",
+        };
+        let whose = match app.links.len() {
+            1 => String::new(),
+            _ => format!("{}: ", link.name),
+        };
+        waits.push(format!(
+            "{whose}not ready: {phase}, lag {lag_ms} ms{differs}\n"
+        ));
+    }
+    if waits.is_empty() {
         (StatusCode::OK, "ready\n".to_owned())
     } else {
-        let phase = app.status.phase().name();
-        (
-            StatusCode::SERVICE_UNAVAILABLE,
-            format!("not ready: {phase}, lag {} ms\n", app.status.lag_ms()),
-        )
-    }
-}
-
-impl App {
-    /// RedisShake's status, with our own fields under `understudy`.
-    fn status_json(&self) -> Value {
-        let status = &self.status;
-        let commands = status.commands.total();
-        let keys = status.snapshot_keys_total.get();
-        let rates = self
-            .rates
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .clone();
-        let per_command: serde_json::Map<String, Value> = status
-            .commands
-            .read()
-            .into_iter()
-            .filter_map(|(index, count)| {
-                let name = command_name(index)?.to_ascii_uppercase();
-                Some((name, json!({ "read_count": count, "read_ops": rates.command(index), "write_count": count, "write_ops": rates.command(index) })))
-            })
-            .collect();
-        let read = commands + keys + status.dropped.total();
-        json!({
-            "start_time": date_time(status.started_ms.get()),
-            "consistent": status.is_ready(u64::MAX) && status.lag_bytes() == 0 && status.leases_waiting.get() == 0,
-            "total_entries_count": {
-                "read_count": read,
-                "read_ops": rates.total,
-                "write_count": commands + keys,
-                "write_ops": rates.total,
-            },
-            "per_cmd_entries_count": per_command,
-            "reader": self.reader_json(),
-            "writer": {
-                "name": format!("writer_{}", self.target.replace(':', "_")),
-                "unanswered_bytes": status.inflight_bytes.get(),
-                "unanswered_entries": status.inflight_commands.get(),
-            },
-            "understudy": self.own_json(),
-        })
-    }
-
-    fn reader_json(&self) -> Value {
-        let status = &self.status;
-        let word = match status.phase() {
-            Phase::Handshaking => "hand shaking",
-            Phase::WaitingBgsave => "waiting bgsave",
-            Phase::Snapshot => "syncing rdb",
-            Phase::Stream => "syncing aof",
-            Phase::Stopped => "stopped",
-        };
-        let rdb_bytes = status.snapshot_bytes.get();
-        let received = status.snapshot_read.get();
-        let sent = status.snapshot_applied.get();
-        json!({
-            "name": format!("reader_{}", self.source.replace(':', "_")),
-            "address": self.source,
-            "dir": self.dir,
-            "status": word,
-            "rdb_file_size_bytes": rdb_bytes,
-            "rdb_file_size_human": human_bytes(rdb_bytes),
-            "rdb_received_bytes": received,
-            "rdb_received_human": human_bytes(received),
-            "rdb_sent_bytes": sent,
-            "rdb_sent_human": human_bytes(sent),
-            "aof_received_offset": status.source_offset.get(),
-            "aof_sent_offset": status.applied_offset.get(),
-            "aof_received_bytes": status.source_offset.get(),
-            "aof_received_human": human_bytes(status.source_offset.get()),
-        })
-    }
-
-    fn own_json(&self) -> Value {
-        let status = &self.status;
-        json!({
-            "version": env!("CARGO_PKG_VERSION"),
-            "phase": status.phase().name(),
-            "ready": status.is_ready(self.ready_lag_ms),
-            "source_offset": status.source_offset.get(),
-            "spooled_offset": status.spooled_offset.get(),
-            "applied_offset": status.applied_offset.get(),
-            "leases_open": status.leases_open.get(),
-            "leases_waiting": status.leases_waiting.get(),
-            "clock_skew_ms": status.clock_skew_ms.get(),
-            "repairs": status.repairs.get(),
-            "repairs_open": status.repairs_open.get(),
-            "doubtful": status.doubtful.get(),
-            "unchecked": status.unchecked.get(),
-            "lag_bytes": status.lag_bytes(),
-            "lag_seconds": Duration::from_millis(status.lag_ms()).as_secs_f64(),
-            "snapshot_keys": status.snapshot_keys_total.get(),
-            "snapshot_bytes": status.snapshot_bytes.get(),
-            "snapshot_read_bytes": status.snapshot_read.get(),
-            "snapshot_applied_bytes": status.snapshot_applied.get(),
-            "commands_applied": status.commands.total(),
-            "commands_dropped": status.dropped.read(),
-            "target_errors": status.target_errors.read(),
-            "reconnects": status.reconnects.read(),
-            "full_resyncs": status.full_resyncs.read(),
-            "partial_resyncs": status.partial_resyncs.get(),
-            "spool_bytes": status.spool_bytes.get(),
-        })
+        (StatusCode::SERVICE_UNAVAILABLE, waits.concat())
     }
 }

@@ -10,21 +10,40 @@
 //! ```
 //! [`supervise::run`] is the loop around it and the only place that decides to try again.
 
+mod auth;
 mod backoff;
 mod chance;
+mod check;
 mod checkpoint;
 pub mod cli;
 mod client;
 mod clock;
+mod compare;
 pub mod config;
+mod confirm;
+mod cutover;
 mod error;
+mod files;
+mod function;
+mod handover;
 mod http;
+mod limits;
+mod links;
 mod logging;
+mod manual;
 mod metrics;
 mod net;
+mod notices;
 mod pipeline;
+mod probe;
+mod profile;
 mod progress;
 mod rdb;
+mod renew;
+mod scan;
+mod scheduling;
+mod sentinel;
+mod shard;
 #[cfg(test)]
 mod sim;
 mod source;
@@ -33,6 +52,10 @@ pub mod status;
 mod stop;
 mod supervise;
 mod target;
+mod taxonomy;
+mod tls;
+mod version;
+mod view;
 
 pub use error::{Class, Side, SyncError};
 pub use stop::Stop;

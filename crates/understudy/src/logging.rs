@@ -1,6 +1,7 @@
 //! Log lines: text or JSON on standard error, and JSON lines in `advanced.log_file`.
 
-use std::fs::{self, File};
+mod rotate;
+
 use std::io::{self, IsTerminal, Write};
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -11,7 +12,11 @@ use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::util::SubscriberInitExt;
 
 use crate::config::LogConfig;
+use crate::notices::Notices;
 use crate::progress::Bar;
+
+use rotate::LogFile;
+pub use rotate::Rotation;
 
 /// How a log line looks.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
@@ -22,11 +27,11 @@ pub(crate) enum Format {
     Json,
 }
 
-/// Sets up logging for the process.
+/// Sets up logging for the process, and gives what collects its warnings.
 ///
 /// # Errors
 /// The log file cannot be written.
-pub(crate) fn init(config: &LogConfig, format: Format, bar: Bar) -> Result<(), String> {
+pub(crate) fn init(config: &LogConfig, format: Format, bar: Bar) -> Result<Notices, String> {
     let level: LevelFilter = config.level.parse().unwrap_or(LevelFilter::INFO);
     let colours = io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none();
     let console = tracing_subscriber::fmt::layer()
@@ -39,13 +44,7 @@ pub(crate) fn init(config: &LogConfig, format: Format, bar: Bar) -> Result<(), S
     let file = match &config.file {
         None => None,
         Some(path) => {
-            let open = || {
-                if let Some(dir) = path.parent() {
-                    fs::create_dir_all(dir)?;
-                }
-                File::options().create(true).append(true).open(path)
-            };
-            let file = open().map_err(|error| {
+            let file = LogFile::open(path, config.rotation).map_err(|error| {
                 format!(
                     "log file {}: {error}; set advanced.dir or advanced.log_file",
                     path.display()
@@ -61,11 +60,15 @@ pub(crate) fn init(config: &LogConfig, format: Format, bar: Bar) -> Result<(), S
             )
         }
     };
+    let notices = Notices::default();
     tracing_subscriber::registry()
         .with(console.with_filter(level))
         .with(file.with_filter(level))
+        // The spans that tell whose a warning is are below it.
+        .with(notices.clone().with_filter(LevelFilter::INFO))
         .try_init()
-        .map_err(|error| error.to_string())
+        .map_err(|error| error.to_string())?;
+    Ok(notices)
 }
 
 /// A line on standard error, for commands that have no log. Whoever reads it may have gone: that is no reason to panic, as
@@ -76,7 +79,7 @@ pub(crate) fn tell(line: impl std::fmt::Display) {
 
 /// One file for all threads.
 #[derive(Clone)]
-struct Shared(Arc<Mutex<File>>);
+struct Shared(Arc<Mutex<LogFile>>);
 
 impl Write for Shared {
     fn write(&mut self, buf: &[u8]) -> io::Result<usize> {

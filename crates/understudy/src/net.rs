@@ -1,21 +1,19 @@
 //! Sockets: connecting with the options a long-lived link needs, plain or TLS.
 
 use std::io;
-use std::path::Path;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
-use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
-use rustls::pki_types::pem::PemObject;
-use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime};
+use rustls::pki_types::ServerName;
 use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt, ReadBuf};
 use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
 
-use crate::config::{Endpoint, TlsConfig};
+use crate::config::Endpoint;
 use crate::error::{Side, SyncError, io_word};
+use crate::tls;
 
 /// How long a connection may take to stand, TLS included.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
@@ -89,6 +87,14 @@ impl AsyncWrite for Stream {
 
 /// Writes all of `bytes`, through TLS too.
 pub(crate) async fn send(stream: &mut Stream, bytes: &[u8]) -> io::Result<()> {
+    send_to(stream, bytes).await
+}
+
+/// The same for one half of a stream.
+pub(crate) async fn send_to(
+    stream: &mut (impl AsyncWrite + Unpin),
+    bytes: &[u8],
+) -> io::Result<()> {
     stream.write_all(bytes).await?;
     // TLS keeps a record that the socket did not take; a plain socket has nothing to flush.
     stream.flush().await
@@ -138,16 +144,17 @@ async fn connect_now(endpoint: &Endpoint, side: Side, bulk: Bulk) -> Result<Stre
     tune(&tcp, bulk).map_err(|error| {
         SyncError::reconnect(side, address, format!("cannot set socket options: {error}"))
     })?;
-    let Some(tls) = &endpoint.tls else {
+    let Some(wanted) = &endpoint.tls else {
         return Ok(Stream::Plain(tcp));
     };
-    let config = client_config(tls)
+    let config = tls::client_config(wanted)
         .map_err(|what| SyncError::local(format!("TLS of the {side}: {what}")))?;
-    let name = tls
+    let name = wanted
         .server_name
         .as_deref()
         .unwrap_or(endpoint.host())
         .to_owned();
+    let expected = name.clone();
     let name = ServerName::try_from(name).map_err(|error| {
         SyncError::stop(
             side,
@@ -156,49 +163,17 @@ async fn connect_now(endpoint: &Endpoint, side: Side, bulk: Bulk) -> Result<Stre
         )
     })?;
     let handshake = TlsConnector::from(Arc::new(config)).connect(name, tcp);
-    // A plain server waits for the end of a line that a TLS hello does not have.
+    // A plain server waits for the end of a line that a TLS hello does not have; one that is busy answers later.
     match tokio::time::timeout(TLS_TIMEOUT, handshake).await {
         Ok(Ok(stream)) => Ok(Stream::Tls(Box::new(stream))),
-        Ok(Err(error)) => Err(tls_error(&error, side, address)),
+        Ok(Err(error)) => Err(tls::failed(&error, side, address, &expected)),
         Err(_) => {
             let what = format!(
                 "tls = true, but the server did not answer the TLS handshake within {} s; does it speak TLS on this port? Set tls = false, or use its TLS port",
                 TLS_TIMEOUT.as_secs()
             );
-            Err(SyncError::stop(side, address, what))
+            Err(SyncError::reconnect(side, address, what))
         }
-    }
-}
-
-fn tls_error(error: &io::Error, side: Side, address: &str) -> SyncError {
-    let cause = error
-        .get_ref()
-        .and_then(|inner| inner.downcast_ref::<rustls::Error>());
-    match cause {
-        Some(rustls::Error::InvalidMessage(_)) => SyncError::stop(
-            side,
-            address,
-            "tls = true, but the server does not speak TLS on this port; set tls = false or use its TLS port",
-        ),
-        Some(rustls::Error::InvalidCertificate(reason)) => SyncError::stop(
-            side,
-            address,
-            format!(
-                "the server's certificate is not accepted: {reason:?}; set tls_config.ca_cert or tls_config.server_name"
-            ),
-        ),
-        Some(other) => SyncError::stop(side, address, format!("TLS failed: {other}")),
-        // A plain server that sees a TLS hello closes the connection without a word.
-        None if error.kind() == io::ErrorKind::UnexpectedEof
-            || error.kind() == io::ErrorKind::ConnectionReset =>
-        {
-            SyncError::stop(
-                side,
-                address,
-                "the server closed the connection during the TLS handshake; does it speak TLS on this port?",
-            )
-        }
-        None => SyncError::reconnect(side, address, format!("TLS failed: {}", io_word(error))),
     }
 }
 
@@ -220,89 +195,4 @@ fn tune(tcp: &TcpStream, bulk: Bulk) -> io::Result<()> {
         Bulk::Writing => {}
     }
     Ok(())
-}
-
-fn client_config(tls: &TlsConfig) -> Result<rustls::ClientConfig, String> {
-    let provider = Arc::new(rustls::crypto::ring::default_provider());
-    let builder = rustls::ClientConfig::builder_with_provider(provider.clone())
-        .with_safe_default_protocol_versions()
-        .map_err(|error| error.to_string())?;
-    let builder = if tls.insecure {
-        builder
-            .dangerous()
-            .with_custom_certificate_verifier(Arc::new(AcceptAny(provider)))
-    } else {
-        builder.with_root_certificates(roots(tls.ca_cert.as_deref())?)
-    };
-    match &tls.identity {
-        None => Ok(builder.with_no_client_auth()),
-        Some((cert, key)) => {
-            let key = PrivateKeyDer::from_pem_file(key)
-                .map_err(|error| format!("{}: {error}", key.display()))?;
-            builder
-                .with_client_auth_cert(certificates(cert)?, key)
-                .map_err(|error| error.to_string())
-        }
-    }
-}
-
-fn certificates(file: &Path) -> Result<Vec<CertificateDer<'static>>, String> {
-    CertificateDer::pem_file_iter(file)
-        .and_then(Iterator::collect)
-        .map_err(|error| format!("{}: {error}", file.display()))
-}
-
-fn roots(ca: Option<&Path>) -> Result<rustls::RootCertStore, String> {
-    let mut store = rustls::RootCertStore::empty();
-    let certificates = match ca {
-        Some(file) => certificates(file)?,
-        None => rustls_native_certs::load_native_certs().certs,
-    };
-    let (added, _) = store.add_parsable_certificates(certificates);
-    match (added, ca) {
-        (0, Some(file)) => Err(format!("{}: no certificate in it", file.display())),
-        (0, None) => Err("no root certificates on this system; set tls_config.ca_cert".to_owned()),
-        _ => Ok(store),
-    }
-}
-
-/// Accepts any certificate: only for `tls_config.insecure`.
-#[derive(Debug)]
-struct AcceptAny(Arc<rustls::crypto::CryptoProvider>);
-
-impl ServerCertVerifier for AcceptAny {
-    fn verify_server_cert(
-        &self,
-        _: &CertificateDer<'_>,
-        _: &[CertificateDer<'_>],
-        _: &ServerName<'_>,
-        _: &[u8],
-        _: UnixTime,
-    ) -> Result<ServerCertVerified, rustls::Error> {
-        Ok(ServerCertVerified::assertion())
-    }
-
-    fn verify_tls12_signature(
-        &self,
-        message: &[u8],
-        cert: &CertificateDer<'_>,
-        signed: &rustls::DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        let algorithms = &self.0.signature_verification_algorithms;
-        rustls::crypto::verify_tls12_signature(message, cert, signed, algorithms)
-    }
-
-    fn verify_tls13_signature(
-        &self,
-        message: &[u8],
-        cert: &CertificateDer<'_>,
-        signed: &rustls::DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        let algorithms = &self.0.signature_verification_algorithms;
-        rustls::crypto::verify_tls13_signature(message, cert, signed, algorithms)
-    }
-
-    fn supported_verify_schemes(&self) -> Vec<rustls::SignatureScheme> {
-        self.0.signature_verification_algorithms.supported_schemes()
-    }
 }

@@ -10,11 +10,12 @@ use std::time::Duration;
 use bytes::BytesMut;
 use replica::{Event, Link, Poll, ReplId, ReplOffset, Start};
 use tokio::io::AsyncReadExt;
+use tokio::sync::OwnedSemaphorePermit;
 use tokio::time::Instant;
 
 use crate::backoff::Backoff;
 use crate::clock::unix_ms;
-use crate::config::{SourceConfig, SpoolConfig};
+use crate::config::{Limits, SourceConfig, SpoolConfig};
 use crate::error::{Class, Side, SyncError, io_word};
 use crate::net::{self, Bulk, Stream};
 use crate::spool::{Feed, Log, Syncer};
@@ -50,6 +51,22 @@ pub(crate) enum Opened {
         replid: ReplId,
         offset: ReplOffset,
     },
+    /// It does not let us replicate; reading it by SCAN may be possible.
+    Refused {
+        error: SyncError,
+        /// It said so; else it closed the connection, which may have another reason.
+        is_certain: bool,
+    },
+}
+
+impl Opened {
+    /// A refusal as the error that it is where there is no other way.
+    pub(crate) fn or_error(self) -> Result<Self, SyncError> {
+        match self {
+            Self::Refused { error, .. } => Err(error),
+            opened => Ok(opened),
+        }
+    }
 }
 
 /// Connects, shakes hands and asks for the history from `start` on.
@@ -62,17 +79,28 @@ pub(crate) async fn open(
     start: Start,
     status: &Status,
 ) -> Result<Opened, SyncError> {
-    let stream = net::connect(&config.endpoint, Side::Source, Bulk::Reading).await?;
+    let endpoint = Box::pin(config.endpoint.resolved(Side::Source)).await?;
+    let stream = net::connect(&endpoint, Side::Source, Bulk::Reading).await?;
+    if let Some(follow) = &config.endpoint.follow {
+        follow.connects(&endpoint.address);
+    }
+    let auth = &config.endpoint.auth;
+    let credentials = auth.credentials().await;
+    let credentials = credentials
+        .map_err(|what| SyncError::reconnect(Side::Source, &config.endpoint.address, what))?;
+    let (username, password) = credentials.map_or((None, None), |found| {
+        let password = found.password.reveal().to_owned();
+        (found.username, Some(password))
+    });
+    let announced = announced_version(version);
     let options = replica::Options {
-        username: config.endpoint.username.clone(),
-        password: config
-            .endpoint
-            .password
-            .as_ref()
-            .map(|secret| secret.reveal().to_owned()),
-        psync_command: config.psync_command.clone(),
-        capa_eof: config.diskless,
-        version: announced_version(version),
+        username,
+        password,
+        psync_command: config.psync_at(&endpoint.address).to_owned(),
+        // A replica that names its version would be waited for by whoever moves slots; without `capa eof` a Valkey sends
+        // the TTLs of hash fields all the same.
+        capa_eof: config.diskless && !(config.endpoint.follow.is_some() && announced.is_some()),
+        version: announced.filter(|_| config.endpoint.follow.is_none()),
         ack: config.ack,
         timeouts: replica::Timeouts::default(),
     };
@@ -106,7 +134,15 @@ impl Conn {
         let fail = |error: &replica::Error| link_error(error, config);
         let mut tick = tokio::time::interval(TICK);
         loop {
-            match self.link.poll().map_err(|error| fail(&error))? {
+            let polled = match self.link.poll() {
+                Err(error) if is_refusal(&error) => {
+                    let error = fail(&error);
+                    let is_certain = true;
+                    return Ok(Opened::Refused { error, is_certain });
+                }
+                polled => polled.map_err(|error| fail(&error))?,
+            };
+            match polled {
                 Poll::Event(Event::FullResync { replid, offset }) => {
                     status.set_phase(Phase::WaitingBgsave);
                     return Ok(Opened::Full {
@@ -136,8 +172,16 @@ impl Conn {
             }
             tokio::select! {
                 biased;
-                read = self.read() => match read {
-                    Ok(0) => return Err(fail(&self.link.eof())),
+                read = self.read(None) => match read {
+                    Ok(0) => {
+                        let waits_for_psync = self.link.waits_for_psync();
+                        let error = self.link.eof();
+                        let is_certain = false;
+                        return match waits_for_psync {
+                            true => Ok(Opened::Refused { error: fail(&error), is_certain }),
+                            false => Err(fail(&error)),
+                        };
+                    }
                     Ok(_) => self.feed(),
                     Err(error) => return Err(broken(&error, config)),
                 },
@@ -149,16 +193,68 @@ impl Conn {
         }
     }
 
-    async fn read(&mut self) -> std::io::Result<usize> {
+    /// Hands over the snapshot that follows, piece by piece; then the connection ends, and nobody follows this history.
+    ///
+    /// # Errors
+    /// As [`open`]; what `take` gives.
+    pub(crate) async fn snapshot(
+        mut self,
+        config: &SourceConfig,
+        mut take: impl FnMut(&[u8]) -> Result<(), SyncError>,
+    ) -> Result<(), SyncError> {
+        let fail = |error: &replica::Error| link_error(error, config);
+        let mut tick = tokio::time::interval(TICK);
+        loop {
+            while let Poll::Event(event) = self.link.poll().map_err(|error| fail(&error))? {
+                match event {
+                    Event::Snapshot(bytes) => take(&bytes)?,
+                    Event::SnapshotEnd { .. } => return Ok(()),
+                    _ => {}
+                }
+            }
+            while let Some(out) = self.link.output() {
+                net::send(&mut self.stream, &out)
+                    .await
+                    .map_err(|error| broken(&error, config))?;
+            }
+            tokio::select! {
+                biased;
+                _ = tick.tick() => {
+                    let now = self.now_ms();
+                    self.link.tick(now).map_err(|error| fail(&error))?;
+                }
+                read = self.read(None) => match read {
+                    Ok(0) => return Err(fail(&self.link.eof())),
+                    Ok(_) => self.feed(),
+                    Err(error) => return Err(broken(&error, config)),
+                },
+            }
+        }
+    }
+
+    /// `bytes_max`: where the rate is limited.
+    async fn read(&mut self, bytes_max: Option<u64>) -> std::io::Result<usize> {
         if self.buf.capacity() - self.buf.len() < READ_BYTES_MIN {
             self.buf.reserve(READ_BYTES);
         }
-        self.stream.read_buf(&mut self.buf).await
+        match bytes_max {
+            None => self.stream.read_buf(&mut self.buf).await,
+            Some(bytes_max) => {
+                let mut some = (&mut self.stream).take(bytes_max);
+                some.read_buf(&mut self.buf).await
+            }
+        }
     }
 
     fn feed(&mut self) {
         self.link.feed(self.buf.split().freeze());
     }
+}
+
+/// Whether nobody, or not our user, may replicate from there.
+fn is_refusal(error: &replica::Error) -> bool {
+    error.class() == replica::Class::PsyncRefused
+        || matches!(error.kind, replica::ErrorKind::NoPerm { .. })
 }
 
 fn broken(error: &std::io::Error, config: &SourceConfig) -> SyncError {
@@ -168,13 +264,21 @@ fn broken(error: &std::io::Error, config: &SourceConfig) -> SyncError {
 fn link_error(error: &replica::Error, config: &SourceConfig) -> SyncError {
     let address = &config.endpoint.address;
     match error.class() {
+        // The password may be another one by now.
+        replica::Class::Fatal
+            if config.endpoint.auth.may_change()
+                && matches!(error.kind, replica::ErrorKind::Auth { .. }) =>
+        {
+            let origin = config.endpoint.auth.origin().unwrap_or_default();
+            SyncError::reconnect(Side::Source, address, format!("{error}; {origin}"))
+        }
         replica::Class::Reconnect => SyncError::reconnect(Side::Source, address, error),
         replica::Class::Fatal => SyncError::stop(Side::Source, address, error),
         replica::Class::PsyncRefused => SyncError::stop(
             Side::Source,
             address,
             format!(
-                "{error}; allow PSYNC there (ACL: +psync +replconf +ping), or set sync_reader.psync_command if it is renamed; reading without PSYNC is not in this version"
+                "{error}; allow PSYNC there (ACL: +psync +replconf +ping), or set sync_reader.psync_command if it is renamed"
             ),
         ),
     }
@@ -185,6 +289,7 @@ pub(crate) struct Receiver<'a> {
     pub(crate) config: &'a SourceConfig,
     pub(crate) version: SourceVersion,
     pub(crate) spool: &'a SpoolConfig,
+    pub(crate) limits: &'a Limits,
     pub(crate) status: &'a Status,
     pub(crate) syncer: &'a Syncer,
     /// The snapshot, where one was asked for.
@@ -192,6 +297,8 @@ pub(crate) struct Receiver<'a> {
     pub(crate) stream: &'a Feed,
     /// Whether reading has stopped because the spool is full.
     pub(crate) paused: Cell<bool>,
+    /// Leave for a full sync, until the snapshot is in.
+    pub(crate) turn: Cell<Option<OwnedSemaphorePermit>>,
     pub(crate) conn: Conn,
 }
 
@@ -230,7 +337,7 @@ impl Receiver<'_> {
                     self.continued(replid)?;
                     self.conn = conn;
                 }
-                full @ Opened::Full { .. } => return Ok(full),
+                other @ (Opened::Full { .. } | Opened::Refused { .. }) => return Ok(other),
             }
         }
     }
@@ -239,7 +346,8 @@ impl Receiver<'_> {
     async fn reopen(&self, start: Start) -> Result<Opened, SyncError> {
         let mut backoff = Backoff::default();
         loop {
-            match open(self.config, self.version, start.clone(), self.status).await {
+            let opened = open(self.config, self.version, start.clone(), self.status).await;
+            match opened.and_then(Opened::or_error) {
                 Err(error) if error.class == Class::Reconnect => {
                     let pause = backoff.pause();
                     tracing::warn!(%error, retry_in_ms = pause.as_millis() as u64, "cannot reach the source");
@@ -272,31 +380,46 @@ impl Receiver<'_> {
         let mut synced = Instant::now();
         let mut writable = true;
         let mut last_read = Instant::now();
+        let mut read_on = 0;
         loop {
             self.drain_link()?;
             writable = writable && self.answer_source().await;
             let disk_full = self.feeds().any(|feed| feed.is_full());
             let paused = disk_full || self.stream.unapplied_bytes() > self.spool.max_bytes;
             // A little is read all the same, so that the silence is not taken for the source's.
-            let may_read = !paused || (last_read.elapsed() >= TRICKLE && self.may_pend());
+            let is_slowed = !self.limits.may_read();
+            let may_read =
+                !is_slowed && (!paused || (last_read.elapsed() >= TRICKLE && self.may_pend()));
             tokio::select! {
                 biased;
                 // First what is rare: a source that always has more would leave no turn for its ACKs.
                 _ = tick.tick() => {
+                    let is_whole = self.snapshot.is_none_or(Feed::is_complete);
+                    if is_whole && self.config.endpoint.follow.as_ref().is_some_and(|follow| follow.has_moved()) {
+                        let what = "the shard has another master";
+                        return Err(SyncError::reconnect(Side::Source, &self.config.endpoint.address, what));
+                    }
                     self.confirm();
                     let now = self.conn.now_ms();
                     self.conn.link.tick(now).map_err(|error| link_error(&error, self.config))?;
                     self.housekeeping(paused, &mut synced)?;
                 }
                 _ = self.stream.moved() => self.confirm(),
-                read = self.conn.read(), if may_read => match read {
+                () = self.limits.reading(), if is_slowed => {}
+                read = self.conn.read(self.limits.read_bytes_max()), if may_read => match read {
                     Ok(0) => return Err(link_error(&self.conn.link.eof(), self.config)),
-                    Ok(_) => {
+                    Ok(bytes) => {
+                        self.limits.source_bytes.took(bytes as u64);
                         last_read = Instant::now();
                         self.conn.feed();
                         self.drain_link()?;
-                        // The applier shares this thread: it works off what just came.
-                        tokio::task::yield_now().await;
+                        // The applier shares this thread: it works off what just came, once there is no more to read,
+                        // and at the latest after this much.
+                        read_on += bytes;
+                        if read_on >= READ_BYTES_MIN {
+                            read_on = 0;
+                            tokio::task::yield_now().await;
+                        }
                     }
                     Err(error) => return Err(broken(&error, self.config)),
                 },
@@ -349,6 +472,7 @@ impl Receiver<'_> {
                 Event::SnapshotEnd { bytes } => {
                     tracing::info!(bytes, "snapshot received");
                     self.status.snapshot_bytes.set(bytes);
+                    self.turn.take();
                     if let Some(snapshot) = self.snapshot {
                         // From here on a run that is killed needs no second one.
                         // Nothing of the stream is in yet, so its end is where the snapshot was taken.
@@ -392,14 +516,7 @@ impl Receiver<'_> {
     }
 
     fn check_room(&self, bytes: u64) -> Result<(), SyncError> {
-        if bytes > self.spool.max_bytes {
-            let what = format!(
-                "the snapshot ({bytes} bytes or more) does not fit spool.max_bytes ({}); raise it",
-                self.spool.max_bytes
-            );
-            return Err(SyncError::local(what));
-        }
-        Ok(())
+        check_room(bytes, self.spool.max_bytes)
     }
 
     fn housekeeping(&self, paused: bool, synced: &mut Instant) -> Result<(), SyncError> {
@@ -476,6 +593,17 @@ impl Receiver<'_> {
             );
         }
     }
+}
+
+/// Whether a snapshot of so many bytes may be spooled.
+pub(crate) fn check_room(bytes: u64, bytes_max: u64) -> Result<(), SyncError> {
+    if bytes > bytes_max {
+        let what = format!(
+            "the snapshot ({bytes} bytes or more) does not fit spool.max_bytes ({bytes_max}); raise it"
+        );
+        return Err(SyncError::local(what));
+    }
+    Ok(())
 }
 
 /// An error of the spool's disk. Damage is cut off when the spool is opened anew, and what it held is asked of the

@@ -1,5 +1,7 @@
 //! The target: opening it, finding out what it can do, and owning its checkpoint.
 
+pub(crate) mod cluster;
+
 use std::cell::RefCell;
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -11,11 +13,15 @@ use resp::Value;
 use rewrite::{Abilities, Db, Fork};
 use tokio::time::Instant;
 
+pub(crate) use self::cluster::Cluster;
+use self::cluster::Topology;
 use crate::checkpoint::{self, Checkpoint, Phase};
 use crate::client::{Client, Info};
 use crate::config::TargetConfig;
 use crate::error::{Class, Side, SyncError};
+use crate::handover::mark::{self, Record};
 use crate::net::Stream;
+use crate::probe;
 
 /// A target that is ours: the checkpoint carries our epoch, the connection watches it, and is in MULTI.
 pub(crate) struct Target {
@@ -24,6 +30,8 @@ pub(crate) struct Target {
     pub(crate) checkpoint: Checkpoint,
     /// How long it takes to answer.
     pub(crate) round_trip: Duration,
+    /// All nodes, where it is a cluster: `pipe` is of no use then.
+    pub(crate) cluster: Option<Cluster>,
 }
 
 /// A connection that is written to and read from at the same time.
@@ -42,6 +50,9 @@ impl Databases {
     /// # Errors
     /// Stop when it cannot; otherwise as [`Client::connect`].
     pub(crate) async fn check(&self, config: &TargetConfig, db: Db) -> Result<(), SyncError> {
+        if db != Db(0) && config.cluster.is_some() {
+            return Err(Self::none_in_a_cluster(config, db));
+        }
         if db == Db(0) || self.0.borrow().contains(&db) {
             return Ok(());
         }
@@ -56,6 +67,17 @@ impl Databases {
         })?;
         self.0.borrow_mut().insert(db);
         Ok(())
+    }
+}
+
+impl Databases {
+    /// A cluster has database 0 alone, or others to which nothing is copied.
+    pub(crate) fn none_in_a_cluster(config: &TargetConfig, db: Db) -> SyncError {
+        let what = format!(
+            "the source uses database {}, but a cluster has database 0 alone (those that Valkey 9 can have besides are not written to in this version); nothing of it was written: set filter.block_db = [{}], or filter.allow_db = [0]",
+            db.0, db.0
+        );
+        SyncError::stop(Side::Target, &config.endpoint.address, what)
     }
 }
 
@@ -74,8 +96,12 @@ pub(crate) struct Visit<'a> {
     key: String,
     pub(crate) abilities: Abilities,
     pub(crate) found: Found,
-    /// Id of the target's own history.
-    replid: Option<String>,
+    /// What a switch-over has left.
+    record: Option<Record>,
+    /// Ids of the target's own histories: one, or each node's of a cluster.
+    replids: Vec<String>,
+    link_name: String,
+    topology: Option<Topology>,
 }
 
 /// Connects and reads the checkpoint of `link_name`.
@@ -86,9 +112,24 @@ pub(crate) async fn visit<'a>(
     config: &'a TargetConfig,
     link_name: &str,
 ) -> Result<Visit<'a>, SyncError> {
-    let mut client = Client::connect(&config.endpoint, Side::Target).await?;
-    let (abilities, replid) = probe(&mut client, config).await?;
     let key = checkpoint::key(link_name);
+    // In a cluster the link's checkpoint is where its slot is.
+    let (endpoint, topology) = match &config.cluster {
+        None => (config.endpoint.clone(), None),
+        Some(_) => {
+            let located = cluster::locate(config, &key).await?;
+            (located.endpoint, Some(located.topology))
+        }
+    };
+    let mut client = Client::connect(&endpoint, Side::Target).await?;
+    let (mut abilities, replid) = probe(&mut client, config, &key).await?;
+    let mut replids = Vec::from_iter(replid);
+    if let Some(topology) = &topology {
+        // A string of a snapshot is collected whole before it goes to its node.
+        abilities.bulk_bytes_max = abilities.bulk_bytes_max.min(CLUSTER_BULK_BYTES_MAX);
+        replids.extend(cluster::replids(config, topology, &endpoint.address).await?);
+    }
+    let record = mark::get(&mut client, link_name).await?;
     let found = watch_and_read(&mut client, config, &key).await?;
     Ok(Visit {
         client,
@@ -96,9 +137,15 @@ pub(crate) async fn visit<'a>(
         key,
         abilities,
         found,
-        replid,
+        record,
+        replids,
+        link_name: link_name.to_owned(),
+        topology,
     })
 }
+
+/// A larger string of a snapshot is put together at a cluster's node.
+const CLUSTER_BULK_BYTES_MAX: u64 = 8 << 20;
 
 async fn watch_and_read(
     client: &mut Client,
@@ -126,10 +173,11 @@ async fn watch_and_read(
     }
 }
 
-/// What the target can do, and the id of its history.
-async fn probe(
+/// What the target can do, and the id of its history. `key` is that of the link's checkpoint.
+pub(crate) async fn probe(
     client: &mut Client,
     config: &TargetConfig,
+    key: &str,
 ) -> Result<(Abilities, Option<String>), SyncError> {
     let address = &config.endpoint.address;
     let info = client.info("server").await?;
@@ -147,8 +195,8 @@ async fn probe(
         let what = "this is a Sentinel; use the address of the master it watches";
         return Err(SyncError::stop(Side::Target, address, what));
     }
-    if info.get("redis_mode") == Some("cluster") {
-        let what = "this is a cluster node; cluster targets are not in this version";
+    if info.get("redis_mode") == Some("cluster") && config.cluster.is_none() {
+        let what = "this is a node of a cluster: set redis_writer.cluster = true";
         return Err(SyncError::stop(Side::Target, address, what));
     }
     let replication = client.info("replication").await?;
@@ -159,6 +207,10 @@ async fn probe(
     }
     let mut abilities = Abilities::from_version(fork, version);
     abilities.commands = commands(client).await?.map(Arc::new);
+    let profile = config.profile.found(config.endpoint.host(), info.get("os"));
+    profile.limit(&mut abilities);
+    let probed = probe::probe(client, &mut abilities, profile, key).await?;
+    probed.tell(&abilities, profile);
     if config.bulk_bytes_max == 0 {
         abilities.restore = false;
     } else {
@@ -199,10 +251,15 @@ pub(crate) fn version_of(info: &Info) -> Option<(Fork, &str)> {
 }
 
 impl Visit<'_> {
+    /// The switch, if it has been made.
+    pub(crate) fn switch(&self) -> Option<&Record> {
+        self.record.as_ref().filter(|record| record.is_go())
+    }
+
     /// Refuses a target that has the source's own history: it is the source under another name, or the
     /// master of a source that is a replica. A link from there would follow itself.
     pub(crate) fn refuse_source(&self, replid: ReplId) -> Result<(), SyncError> {
-        if self.replid.as_deref() != Some(replid.to_string().as_str()) {
+        if !self.replids.contains(&replid.to_string()) {
             return Ok(());
         }
         let what = "this is the source itself, or the source's master: both have the same replication id; nothing was written; set redis_writer.address to another server";
@@ -215,6 +272,9 @@ impl Visit<'_> {
 
     /// Keys per database that are not ours.
     pub(crate) async fn foreign_keys(&mut self) -> Result<Vec<(u32, u64)>, SyncError> {
+        if let Some(topology) = &self.topology {
+            return cluster::foreign_keys(self.config, topology).await;
+        }
         let mut keyspace = self.client.info("keyspace").await?.keyspace();
         for (db, keys) in &mut keyspace {
             if *db == 0 {
@@ -259,7 +319,10 @@ impl Visit<'_> {
 
     /// FLUSHALL, for `empty_db_before_sync`.
     pub(crate) async fn flush(&mut self) -> Result<(), SyncError> {
-        self.client.call(&[b"FLUSHALL"]).await?;
+        match &self.topology {
+            Some(topology) => cluster::flush(self.config, topology).await?,
+            None => drop(self.client.call(&[b"FLUSHALL"]).await?),
+        }
         self.watch_again().await
     }
 
@@ -283,8 +346,11 @@ impl Visit<'_> {
             .call(&[b"SET", self.key.as_bytes(), value.as_bytes()])
             .await?;
         let fence = checkpoint::fence(&self.key);
-        for command in checkpoint::touch(&fence) {
-            self.client.call(&command).await?;
+        // It is in another slot, and leases of a cluster are kept apart as its units are.
+        if self.topology.is_none() {
+            for command in checkpoint::touch(&fence) {
+                self.client.call(&command).await?;
+            }
         }
         if self.client.call(&[b"EXEC"]).await? == Value::Null {
             self.found = watch_and_read(&mut self.client, self.config, &self.key).await?;
@@ -297,16 +363,40 @@ impl Visit<'_> {
         if !matches!(&self.found, Found::Checkpoint(found) if *found == checkpoint) {
             return Ok(Err(self));
         }
-        // As every unit leaves it: what comes next is in the transaction, or nothing does.
-        self.client.call(&[b"MULTI"]).await?;
+        let mut checkpoint = checkpoint;
+        let cluster = match self.topology {
+            Some(topology) => {
+                self.client.call(&[b"UNWATCH"]).await?;
+                let opened = Cluster::open(self.config, &self.link_name, topology, &checkpoint);
+                let mut cluster = opened.await?;
+                // A node may have lost what was applied of a snapshot.
+                if let Phase::Snapshot(progress) = &mut checkpoint.phase
+                    && cluster.snapshot_bytes() < progress.rdb_bytes
+                {
+                    progress.rdb_bytes = cluster.snapshot_bytes();
+                    cluster.write_checkpoint(&checkpoint).await?;
+                }
+                Some(cluster)
+            }
+            None => {
+                // As every unit leaves it: what comes next is in the transaction, or nothing does.
+                self.client.call(&[b"MULTI"]).await?;
+                None
+            }
+        };
+        let mut abilities = self.abilities;
+        if let Some(cluster) = &cluster {
+            abilities.args_max = cluster.args_max(abilities.args_max);
+        }
         Ok(Ok(Target {
             pipe: Pipe {
                 stream: self.client.into_stream(),
                 replies: BytesMut::with_capacity(64 << 10),
             },
-            abilities: self.abilities,
+            abilities,
             checkpoint,
             round_trip,
+            cluster,
         }))
     }
 }
@@ -322,6 +412,10 @@ pub(crate) async fn retake(
 ) -> Result<Target, SyncError> {
     let address = &config.endpoint.address;
     let mut visit = visit(config, link_name).await?;
+    if visit.switch().is_some_and(|record| !record.applies_late()) {
+        let what = "the switch has been made meanwhile: it is the application's";
+        return Err(SyncError::resync(Side::Target, address, what));
+    }
     loop {
         let found = match &visit.found {
             Found::Nothing => {
@@ -352,6 +446,32 @@ pub(crate) async fn retake(
     }
 }
 
+/// A target that holds keys is not written to, where it has to be empty.
+///
+/// # Errors
+/// Stop, with how many keys there are.
+pub(crate) fn refuse_foreign(
+    config: &TargetConfig,
+    foreign: &[(u32, u64)],
+) -> Result<(), SyncError> {
+    if foreign.is_empty() {
+        return Ok(());
+    }
+    let list: Vec<String> = foreign
+        .iter()
+        .map(|(db, keys)| format!("db{db}: {keys}"))
+        .collect();
+    let what = format!(
+        "the target holds keys already ({}); empty it, or set rdb_restore_command_behavior to \"rewrite\" (replace them) or \"skip\" (leave them); nothing was written",
+        list.join(", ")
+    );
+    Err(SyncError::stop(
+        Side::Target,
+        &config.endpoint.address,
+        what,
+    ))
+}
+
 /// The word when another daemon has taken the link.
 pub(crate) fn fenced(address: &str) -> SyncError {
     SyncError::stop(
@@ -367,5 +487,6 @@ pub(crate) fn phase_word(phase: &Phase) -> &'static str {
         Phase::Snapshot(_) => "an unfinished snapshot",
         Phase::Stream(_) => "a position in the stream",
         Phase::Diverged(_) => "a divergence",
+        Phase::Scan(_) => "a copy made by SCAN",
     }
 }

@@ -7,7 +7,10 @@ mod compat;
 mod demo;
 mod engines;
 mod golden;
+mod instructions;
 mod program;
+mod rigs;
+mod sbom;
 mod test;
 mod text;
 mod torture;
@@ -24,7 +27,13 @@ usage: cargo xtask TASK [ARGS...]
   demo [--keep]       a whole migration on this machine, with proof (--help says more)
   torture [--minutes N] [--seed S]
                       faults on every side at once, with proof after every round (--help says more)
+  rigs [NAMES...] [--keep]
+                      the rigs under docker/, started, put to use and proved (--help says more)
+  sbom [--output FILE]
+                      what the program is made of, as SPDX (--help says more)
   bench [NAMES...]    what a migration costs, beside REPLICAOF in the same run (--help says more)
+  instructions [--bless]
+                      what the hot paths take, in instructions, beside what is noted (--help says more)
   compat [--only NAMES] [--json]
                       every pair of versions, and docs/compatibility.md from it (--help says more)
   golden [NAMES...]   RDB files of real servers for the tests of crates/rdb (--help says more)
@@ -54,9 +63,12 @@ fn run(task: &str, args: &[String]) -> Result<(), String> {
         "test" => test::run(args),
         "bench" => bench::run(args),
         "compat" => compat::run(args),
+        "instructions" => instructions::run(args),
         "golden" => golden::run(args),
         "commands" => commands::run(args),
         "torture" => torture::run(args),
+        "rigs" => rigs::run(args),
+        "sbom" => sbom::run(args),
         "demo" => demo::run(args),
         _ => Err(format!("there is no such task\n\n{USAGE}")),
     }

@@ -8,10 +8,11 @@ use std::time::Instant;
 const USAGE: &str = "\
 usage: cargo xtask test [--quick]
 
-Format, lints, real servers (cargo xtask engines), a release build, all unit and end-to-end tests.
+Format, lints, real servers (cargo xtask engines), a release build, the instructions of the hot paths (cargo xtask
+instructions), all unit and end-to-end tests, and the rigs under docker/ (cargo xtask rigs).
 Everything runs even if something before it failed. The last line sums up.
 
-  --quick   without the release build and the end-to-end tests";
+  --quick   without the release build, the instructions, the end-to-end tests and the rigs";
 
 /// Passed, failed and ignored tests; a step that is no test adds to `failed` when it fails.
 #[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
@@ -61,8 +62,17 @@ pub(crate) fn run(args: &[String]) -> Result<(), String> {
             "release build",
             cargo(&["build", "--release", "--package", "understudy"]),
         );
+        println!("--- instructions of the hot paths");
+        step(
+            "instructions",
+            crate::instructions::check().map(|()| Tally::default()),
+        );
     }
     step("tests", tests(quick));
+    if !quick {
+        println!("--- rigs under docker/");
+        step("rigs", rigs());
+    }
     if tally.ignored > 0 {
         println!("{} ignored", tally.ignored);
     }
@@ -98,7 +108,7 @@ impl Tally {
 }
 
 /// The cargo that runs this task.
-fn command(args: &[&str]) -> Command {
+pub(crate) fn command(args: &[&str]) -> Command {
     let mut command = Command::new(std::env::var_os("CARGO").unwrap_or("cargo".into()));
     command.args(args).stdin(Stdio::null());
     command
@@ -117,6 +127,15 @@ fn cargo(args: &[&str]) -> Result<Tally, String> {
     } else {
         Err(format!("{line}: {status}"))
     }
+}
+
+fn rigs() -> Result<Tally, String> {
+    let (passed, failed) = crate::rigs::check()?;
+    Ok(Tally {
+        passed,
+        failed,
+        ignored: 0,
+    })
 }
 
 /// Runs cargo test, shows what it prints as it comes, and counts.
@@ -162,7 +181,7 @@ fn show_and_count(mut output: impl BufRead, shown: &mut dyn Write) -> Tally {
     tally
 }
 
-fn target() -> PathBuf {
+pub(crate) fn target() -> PathBuf {
     let target = std::env::var_os("CARGO_TARGET_DIR").map_or("target".into(), PathBuf::from);
     crate::workspace_root().join(target)
 }

@@ -206,8 +206,10 @@ impl SnapshotRewriter {
             && !std::mem::replace(begun, true)
         {
             self.select(db, out, sent);
-            write::delete(name, self.options.target.unlink, out);
-            sent.push(Sent::new(&current.head, Method::Commands, Expect::Int));
+            if self.options.deletes {
+                write::delete(name, self.options.target.unlink, out);
+                sent.push(Sent::new(&current.head, Method::Commands, Expect::Int));
+            }
         }
     }
 
@@ -268,7 +270,7 @@ impl SnapshotRewriter {
         else {
             return Ok(());
         };
-        if !any && self.options.existing != Existing::Replace {
+        if !any && (self.options.existing != Existing::Replace || !self.options.deletes) {
             return Ok(());
         }
         self.begin(&mut current, out, sent);

@@ -24,10 +24,13 @@ mod stream;
 mod string;
 mod write;
 
+use std::borrow::Cow;
+
 use bytes::Bytes;
 use rdb::{Dialect, Element, Event, KeyHead, Want};
 
 use crate::abilities::Abilities;
+use crate::dbmap::DbMap;
 use crate::filter::Filter;
 use crate::number::Decimal;
 use crate::outcome::printable;
@@ -63,7 +66,9 @@ pub struct SnapshotOptions {
     pub filter: Filter,
     /// What happens to keys that the target already has.
     pub existing: Existing,
-    /// The largest value that is sent in one piece by `RESTORE`.
+    /// What is built by commands is deleted first; not where the target has none of the keys.
+    pub deletes: bool,
+    /// The largest value that is sent in one piece by `RESTORE`; with 0 commands build whatever they can.
     pub restore_bytes_max: u64,
     /// The most words in a command that builds a value (at least 8).
     pub chunk_items: usize,
@@ -76,6 +81,8 @@ pub struct SnapshotOptions {
     /// The target's libraries of functions go before the snapshot's first one comes: one that is gone at the source may
     /// have a function of the same name, for which the new one would be refused.
     pub flush_functions: bool,
+    /// Where the source's databases go, if not under their own numbers.
+    pub db_map: Option<DbMap>,
     /// The time, in Unix milliseconds: [`SnapshotRewriter::tick`] moves it on.
     pub now_ms: u64,
 }
@@ -88,12 +95,14 @@ impl SnapshotOptions {
             target,
             filter: Filter::default(),
             existing: Existing::Replace,
+            deletes: true,
             restore_bytes_max: 512 << 10,
             chunk_items: 1024,
             chunk_bytes: 64 << 10,
             losses: Losses::Refuse,
             own_key_mark: Bytes::from_static(crate::OWN_KEY_MARK),
             flush_functions: false,
+            db_map: None,
             now_ms,
         }
     }
@@ -220,6 +229,10 @@ impl SnapshotRewriter {
             chosen => chosen.map_err(fail)?,
         };
         let mut head = head.clone();
+        if let Some(map) = &self.options.db_map {
+            head.key = map.key(head.db, &head.key).into_owned().into();
+            head.db = map.db(head.db);
+        }
         if want == Want::Elements {
             self.count_hints(&head);
         }
@@ -375,6 +388,29 @@ impl SnapshotRewriter {
             event if is_of_a_value(&event) => Err(Self::out_of_order()),
             // Hints, notes and the end; keys go to `key`.
             _ => Ok(()),
+        }
+    }
+
+    /// A key that the source does not have, or not any more: it goes at the target too.
+    pub fn remove(&mut self, db: Db, key: &[u8], out: &mut Vec<u8>, sent: &mut Vec<Sent>) {
+        self.current = None;
+        let filter = &self.options.filter;
+        if self.own.contains(key) || !filter.db(db) || (self.has_key_rules && !filter.key(key)) {
+            return;
+        }
+        let (db, name) = match &self.options.db_map {
+            None => (db, Cow::Borrowed(key)),
+            Some(map) => (map.db(db), map.key(db, key)),
+        };
+        self.select(db, out, sent);
+        write::delete(&name, self.options.target.unlink, out);
+        sent.push(Sent::deleted(db, Bytes::copy_from_slice(&name)));
+    }
+
+    /// A library of functions that the source does not have any more.
+    pub fn remove_library(&mut self, name: &[u8], out: &mut Vec<u8>, sent: &mut Vec<Sent>) {
+        if self.options.target.functions {
+            write::delete_library(name, out, sent);
         }
     }
 

@@ -47,7 +47,7 @@ impl SnapshotRewriter {
     }
 
     fn make_room(&mut self, head: &KeyHead, out: &mut Vec<u8>, sent: &mut Vec<Sent>) {
-        if self.options.existing == Existing::Replace {
+        if self.options.existing == Existing::Replace && self.options.deletes {
             self.select(head.db, out, sent);
             write::delete(&head.key, self.options.target.unlink, out);
             sent.push(Sent::new(head, Method::Commands, Expect::Int));

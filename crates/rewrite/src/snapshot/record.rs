@@ -30,6 +30,7 @@ impl SnapshotRewriter {
     pub fn plain_set(&mut self, record: &Record<'_>, out: &mut Vec<u8>) -> PlainSet {
         let len = record.value.len();
         if self.options.existing != Existing::Replace
+            || self.options.db_map.is_some()
             || record.expire_at_ms.is_some()
             || self.selected != Some(record.db)
             || record.key.len() + len > PAIR_BYTES_MAX
@@ -56,6 +57,7 @@ impl SnapshotRewriter {
     pub fn record(&mut self, record: &Record<'_>, out: &mut Vec<u8>, sent: &mut Vec<Sent>) -> bool {
         let target = &self.options.target;
         if self.options.existing != Existing::Replace
+            || self.options.db_map.is_some()
             || (record.expire_at_ms.is_some() && !target.set_pxat)
             || record.value.len() as u64 > target.bulk_bytes_max
         {

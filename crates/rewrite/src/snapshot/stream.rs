@@ -238,8 +238,10 @@ impl SnapshotRewriter {
         }
         self.select(head.db, out, sent);
         let Way::Skeleton(skeleton) = &mut stream.way else {
-            write::delete(&stream.name, self.options.target.unlink, out);
-            sent.push(Sent::new(head, Method::Commands, Expect::Int));
+            if self.options.deletes {
+                write::delete(&stream.name, self.options.target.unlink, out);
+                sent.push(Sent::new(head, Method::Commands, Expect::Int));
+            }
             return;
         };
         let Some((skeleton, restore)) = skeleton.take() else {

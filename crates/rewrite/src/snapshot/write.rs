@@ -81,6 +81,14 @@ impl Sent {
         self
     }
 
+    /// A key that is gone.
+    pub(super) fn deleted(db: Db, key: Bytes) -> Self {
+        Self {
+            key,
+            ..Self::without_key(db, Method::Commands, Expect::Int)
+        }
+    }
+
     fn without_key(db: Db, method: Method, expect: Expect) -> Self {
         Self {
             key: Bytes::new(),
@@ -105,6 +113,11 @@ pub(super) fn script(code: &[u8], out: &mut Vec<u8>, sent: &mut Vec<Sent>) {
 
 pub(super) fn flush_functions(out: &mut Vec<u8>, sent: &mut Vec<Sent>) {
     encode::command(out, &[b"FUNCTION", b"FLUSH"]);
+    sent.push(Sent::without_key(Db(0), Method::Function, Expect::Ok));
+}
+
+pub(super) fn delete_library(name: &[u8], out: &mut Vec<u8>, sent: &mut Vec<Sent>) {
+    encode::command(out, &[b"FUNCTION", b"DELETE", name]);
     sent.push(Sent::without_key(Db(0), Method::Function, Expect::Ok));
 }
 

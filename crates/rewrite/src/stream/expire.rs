@@ -53,6 +53,9 @@ impl Work<'_> {
         let Some(at) = self.at_ms(words.at(2), time) else {
             return Done::Forward;
         };
+        if self.options.conditions_stay && words.len() > 3 {
+            return self.replace(&[(0, b"PEXPIREAT"), (2, Decimal::new(at).text())], &[]);
+        }
         let at = self.leased(words.at(1), at);
         self.emit(&[b"PEXPIREAT", words.at(1), Decimal::new(at).text()]);
         Done::Rewritten(1)
@@ -83,6 +86,48 @@ impl Work<'_> {
         Ok(self.absolute_option(2, end.unwrap_or(2)))
     }
 
+    /// `HSETEX key [FNX | FXX] [EX s | ... | KEEPTTL] FIELDS n (field value)...` for a target without it: the fields, then
+    /// their expiry where it has such. The condition was met.
+    pub(super) fn hsetex_apart(mut self) -> Result<Done, ErrorKind> {
+        let words = self.words;
+        let Some(fields) = (2..words.len()).find(|at| words.is(*at, b"FIELDS")) else {
+            return self.unknown_there();
+        };
+        let from = fields + 2;
+        let pairs = words.len().saturating_sub(from);
+        if pairs == 0 || !pairs.is_multiple_of(2) {
+            return self.unknown_there();
+        }
+        let target = &self.options.target;
+        let (has_ttls, is_variadic) = (target.hash_field_ttl, target.hset_variadic);
+        if has_ttls && (2..fields).any(|at| words.is(at, b"KEEPTTL")) {
+            return self.lacks("HSETEX ... KEEPTTL (Redis 8.0, Valkey 9.0)");
+        }
+        let timed = (2..fields).find_map(|at| Some((at, Time::of_option(words.at(at))?)));
+        let at = timed.and_then(|(at, time)| self.at_ms(words.at(at + 1), time));
+        if timed.is_some() && !has_ttls {
+            self.leave_out("TTLs of hash fields (Redis 7.4, Valkey 9.0)")?;
+        }
+        let name: &[u8] = if is_variadic { b"HSET" } else { b"HMSET" };
+        let mut argv = vec![name, words.at(1)];
+        argv.extend((from..words.len()).map(|at| words.at(at)));
+        encode::command(self.out, &argv);
+        let Some(at) = at.filter(|_| has_ttls) else {
+            return Ok(Done::Rewritten(1));
+        };
+        let (at, count) = (Decimal::new(at), Decimal::unsigned(pairs as u64 / 2));
+        let mut argv = vec![
+            b"HPEXPIREAT",
+            words.at(1),
+            at.text(),
+            b"FIELDS",
+            count.text(),
+        ];
+        argv.extend((from..words.len()).step_by(2).map(|at| words.at(at)));
+        encode::command(self.out, &argv);
+        Ok(Done::Rewritten(2))
+    }
+
     /// `MSETEX n (key value)... [NX | XX] [EX s | ...]`.
     pub(super) fn msetex(self) -> Done {
         let count = parse_i64(self.words.at(1)).and_then(|count| usize::try_from(count).ok());
@@ -94,10 +139,12 @@ impl Work<'_> {
     }
 
     /// Makes the time among the options at `from..end` absolute and takes the conditions off, which were met by all.
-    fn absolute_option(self, from: usize, end: usize) -> Done {
+    pub(super) fn absolute_option(self, from: usize, end: usize) -> Done {
         let words = self.words;
         let conditions: [&[u8]; 4] = [b"NX", b"XX", b"FNX", b"FXX"];
+        let is_source = !self.options.conditions_stay;
         let without: Vec<usize> = (from..end)
+            .filter(|_| is_source)
             .filter(|at| conditions.iter().any(|word| words.is(*at, word)))
             .collect();
         let timed = (from..end).find_map(|at| Some((at, Time::of_option(words.at(at))?)));

@@ -19,6 +19,7 @@ mod scripts;
 mod split;
 mod streams;
 mod strings;
+mod wide;
 mod xadd;
 
 use bytes::Bytes;
@@ -32,6 +33,10 @@ use crate::outcome::{DropReason, Error, ErrorKind, Outcome, printable};
 use crate::own::OwnKeys;
 use crate::table::{CommandId, Table};
 use plan::{Action, KeyPlan, Plan};
+use split::Cut;
+
+/// Rewriting adds a few words to a command at most: a script's, the parts of an expiry.
+const WORDS_ADDED_MAX: u64 = 8;
 
 /// What is lost on the way to a target that lacks something (functions, TTLs of fields).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -63,6 +68,8 @@ pub struct StreamOptions {
     pub databases: u32,
     /// What may be lost.
     pub losses: Losses,
+    /// The commands come from no source but are made up on the way: their conditions are still to be met, and stay.
+    pub conditions_stay: bool,
     /// The commands there are.
     pub table: Table,
 }
@@ -89,6 +96,7 @@ impl StreamOptions {
             start_db: Db(0),
             databases: 16,
             losses: Losses::Refuse,
+            conditions_stay: false,
             table: Table::new(),
         }
     }
@@ -101,6 +109,7 @@ pub struct StreamRewriter {
     plans: Vec<Plan>,
     own: OwnKeys,
     has_key_rules: bool,
+    set: Option<CommandId>,
     db: Db,
     db_passes: bool,
     in_transaction: bool,
@@ -155,9 +164,10 @@ impl StreamRewriter {
     /// A rewriter at the beginning of a stream (or where a checkpoint left it: outside a transaction).
     pub fn new(options: StreamOptions) -> Self {
         Self {
-            plans: plan::plans(&options.table, &options.filter, &options.target),
+            plans: plan::plans(&options),
             own: OwnKeys::new(&options.own_key_mark),
             has_key_rules: options.filter.has_key_rules(),
+            set: options.table.find(b"set"),
             db: options.start_db,
             db_passes: options.filter.db(options.start_db),
             in_transaction: false,
@@ -173,6 +183,77 @@ impl StreamRewriter {
     /// clock: times that count from now count from there. What [`Outcome::Rewritten`] speaks of is appended to `out`; it
     /// is meant for [`Self::db`], and leaves that db selected. After an error nothing is appended.
     pub fn command(
+        &mut self,
+        frame: &[u8],
+        args: &[Arg],
+        received_at_ms: u64,
+        out: &mut Vec<u8>,
+    ) -> Result<Outcome, Error> {
+        let start = out.len();
+        let outcome = self.say(frame, args, received_at_ms, out)?;
+        // Nearly no target and no command: rewriting makes none longer by much.
+        if (args.len() as u64).saturating_add(WORDS_ADDED_MAX) > self.options.target.args_max {
+            return self.narrow(outcome, frame, args, start, out);
+        }
+        Ok(outcome)
+    }
+
+    /// Commands with more words than the target takes fall apart, or are refused.
+    #[cold]
+    fn narrow(
+        &self,
+        outcome: Outcome,
+        frame: &[u8],
+        args: &[Arg],
+        start: usize,
+        out: &mut Vec<u8>,
+    ) -> Result<Outcome, Error> {
+        let words_max = usize::try_from(self.options.target.args_max).unwrap_or(usize::MAX);
+        let (command, whole) = match outcome {
+            Outcome::Forward { command } if args.len() > words_max => (command, frame.to_vec()),
+            Outcome::Rewritten { command, .. } => {
+                (command, out.get(start..).unwrap_or(&[]).to_vec())
+            }
+            outcome => return Ok(outcome),
+        };
+        let mut decoder = resp::CommandDecoder::new(resp::Limits {
+            bulk_bytes_max: u64::MAX,
+            ..resp::Limits::default()
+        });
+        let (mut rest, mut commands) = (&*whole, 0);
+        out.truncate(start);
+        while let Ok(Some(found)) = decoder.poll(rest) {
+            let one = rest.get(..found.len).unwrap_or_default();
+            if decoder.args().len() <= words_max {
+                out.extend_from_slice(one);
+                commands += 1;
+            } else {
+                match wide::split(one, decoder.args(), words_max, out) {
+                    Some(parts) => commands += parts,
+                    None => {
+                        out.truncate(start);
+                        return self.too_wide(args, frame);
+                    }
+                }
+            }
+            rest = rest.get(found.len..).unwrap_or_default();
+        }
+        Ok(Outcome::Rewritten { command, commands })
+    }
+
+    fn too_wide(&self, args: &[Arg], frame: &[u8]) -> Result<Outcome, Error> {
+        match self.options.losses {
+            Losses::Allow => Ok(Outcome::Dropped(DropReason::TargetLacks)),
+            Losses::Refuse => Err(Error {
+                command: printable(Words { frame, args }.at(0)),
+                kind: ErrorKind::TargetLacks {
+                    what: "room for so many words in one command",
+                },
+            }),
+        }
+    }
+
+    fn say(
         &mut self,
         frame: &[u8],
         args: &[Arg],
@@ -214,11 +295,12 @@ impl StreamRewriter {
             Verdict::Mixed(reason) => {
                 let kept = split::cut_down(words, &self.places, |key| self.passes(key), out);
                 return Ok(match kept {
-                    Some(()) => Outcome::Rewritten {
+                    Cut::Down => Outcome::Rewritten {
                         command: id,
                         commands: 1,
                     },
-                    None => Outcome::Dropped(reason),
+                    Cut::Nothing => Outcome::Dropped(DropReason::FilterKey),
+                    Cut::Cannot => Outcome::Dropped(reason),
                 });
             }
         }
@@ -250,6 +332,17 @@ impl StreamRewriter {
         }
     }
 
+    /// Whether a plain `SET key value` goes to the target as it is in the db in force, which it does for each key that
+    /// [`Self::passes`]: then [`Self::command`] need not be asked about one. The command, for counters.
+    pub fn forwards_sets(&self) -> Option<CommandId> {
+        let id = self.set?;
+        let plan = self.plans.get(usize::from(id.0))?;
+        let goes = matches!(plan.action, Action::Set | Action::Forward)
+            && plan.blocked.is_none()
+            && self.db_passes;
+        goes.then_some(id)
+    }
+
     /// Expiries are moved by this rule from now on, or are left as they are.
     pub fn set_lease(&mut self, lease: Option<LeaseRule>) {
         self.lease = lease;
@@ -264,6 +357,14 @@ impl StreamRewriter {
     /// to be counted as [`DropReason::TargetLacksWords`].
     pub fn take_left_out(&mut self) -> u64 {
         std::mem::take(&mut self.left_out)
+    }
+
+    /// The next command is for this db, as behind a `SELECT`.
+    pub fn set_db(&mut self, db: Db) {
+        self.db = db;
+        self.db_passes = self.options.filter.db(db);
+        // A source may have more of them than most.
+        self.options.databases = self.options.databases.max(db.0.saturating_add(1));
     }
 
     /// The db in force.
@@ -301,8 +402,7 @@ impl StreamRewriter {
 
     fn select(&mut self, words: Words<'_>) -> Result<Outcome, ErrorKind> {
         let db = crate::number::parse_db(words.at(1)).ok_or(ErrorKind::BadDb)?;
-        self.db = db;
-        self.db_passes = self.options.filter.db(db);
+        self.set_db(db);
         Ok(Outcome::Select(db))
     }
 
@@ -329,7 +429,8 @@ impl StreamRewriter {
     }
 
     /// Whether a key passes the filter and is not ours.
-    fn passes(&self, key: &[u8]) -> bool {
+    #[inline]
+    pub fn passes(&self, key: &[u8]) -> bool {
         !self.own.contains(key) && (!self.has_key_rules || self.options.filter.key(key))
     }
 
@@ -421,6 +522,7 @@ impl Work<'_> {
             Action::Flushdb => self.flushdb(),
             Action::Bitop => self.bitop()?,
             Action::MsetexApart => self.msetex_apart()?,
+            Action::HsetexApart => self.hsetex_apart()?,
             Action::Lacks => self.unknown_there()?,
             Action::Forward
             | Action::Select

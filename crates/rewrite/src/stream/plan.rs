@@ -3,7 +3,8 @@
 use crate::abilities::Abilities;
 use crate::filter::{Blocked, Filter};
 use crate::outcome::DropReason;
-use crate::table::{Begin, Command, Find, Flags, Group, Shape, Table};
+use crate::stream::StreamOptions;
+use crate::table::{Begin, Command, Find, Flags, Group, Shape};
 
 /// What is done with a command.
 #[derive(Debug, Clone, Copy)]
@@ -72,6 +73,7 @@ pub(super) enum Action {
     Flushdb,
     Bitop,
     MsetexApart,
+    HsetexApart,
     /// The target has no such command.
     Lacks,
 }
@@ -138,12 +140,19 @@ impl Time {
 }
 
 /// A plan per command of the table, by its id.
-pub(super) fn plans(table: &Table, filter: &Filter, target: &Abilities) -> Vec<Plan> {
+pub(super) fn plans(options: &StreamOptions) -> Vec<Plan> {
+    let StreamOptions {
+        table,
+        filter,
+        target,
+        conditions_stay,
+        ..
+    } = options;
     let ids = 0..table.len();
     let commands = ids
         .filter_map(|id| u16::try_from(id).ok())
         .map(crate::CommandId);
-    let plan = |command: &Command| plan(command, filter, target);
+    let plan = |command: &Command| plan(command, filter, target, *conditions_stay);
     commands
         .filter_map(|id| table.command(id))
         .map(plan)
@@ -170,8 +179,11 @@ pub(super) fn unknown(name: &[u8], filter: &Filter, target: &Abilities) -> Plan 
     }
 }
 
-fn plan(command: &Command, filter: &Filter, target: &Abilities) -> Plan {
-    let usual = action(command, target);
+fn plan(command: &Command, filter: &Filter, target: &Abilities, conditions_stay: bool) -> Plan {
+    let usual = match action(command, target) {
+        _ if conditions_stay && is_conditional(&command.name) => Action::Forward,
+        usual => usual,
+    };
     let action = if keeps_its_name(usual) && !target.has_command(command.name.as_bytes()) {
         Action::Lacks
     } else {
@@ -239,6 +251,7 @@ fn keeps_its_name(action: Action) -> bool {
             | Action::FieldOptions
             | Action::Msetex
             | Action::Swapdb
+            | Action::Move
             | Action::Copy
             | Action::StreamGroup
             | Action::StreamSetId
@@ -285,6 +298,7 @@ fn action(command: &Command, target: &Abilities) -> Action {
         "hpexpire" => Action::FieldExpire(Time::PX),
         "hexpireat" => Action::FieldExpire(Time::EXAT),
         "hpexpireat" => Action::FieldExpire(Time::PXAT),
+        "hsetex" if !target.has_command(b"hsetex") || !target.hash_field_ttl => Action::HsetexApart,
         "hsetex" | "hgetex" => Action::FieldOptions,
         "msetex" if !target.has_command(b"msetex") => Action::MsetexApart,
         "msetex" => Action::Msetex,
@@ -316,6 +330,14 @@ fn action(command: &Command, target: &Abilities) -> Action {
         _ if is_control(command) => Action::Drop(DropReason::Control),
         _ => Action::Forward,
     }
+}
+
+/// Commands that do something only where something else is so.
+fn is_conditional(name: &str) -> bool {
+    [
+        "setnx", "msetnx", "hsetnx", "renamenx", "delex", "delifeq", "lpushx", "rpushx",
+    ]
+    .contains(&name)
 }
 
 /// Commands that have got words with 6.2, or came with it and can be said otherwise.

@@ -15,6 +15,7 @@ if t>0 then redis.call('PEXPIRE',KEYS[1],t) end";
 struct SetOptions {
     expire_at_ms: Option<i64>,
     keep_ttl: bool,
+    conditional: bool,
     /// Something goes: a condition that was met, a `GET`, a time that is not absolute.
     changed: bool,
 }
@@ -34,6 +35,12 @@ impl Work<'_> {
         let Some(options) = self.set_options() else {
             return Done::Forward;
         };
+        if options.conditional && self.options.conditions_stay {
+            if !self.options.target.set_pxat {
+                return Done::Forward;
+            }
+            return self.absolute_option(3, words.len());
+        }
         let (key, value) = (words.at(1), words.at(2));
         let target = &self.options.target;
         match options.expire_at_ms {
@@ -58,10 +65,14 @@ impl Work<'_> {
         let mut at = 3;
         while at < words.len() {
             let is = |word: &[u8]| words.is(at, word);
-            if is(b"NX") || is(b"XX") || is(b"GET") {
+            if is(b"NX") || is(b"XX") {
+                options.changed = true;
+                options.conditional = true;
+            } else if is(b"GET") {
                 options.changed = true;
             } else if is(b"IFEQ") || is(b"IFNE") || is(b"IFDEQ") || is(b"IFDNE") {
                 options.changed = true;
+                options.conditional = true;
                 at += 1;
             } else if is(b"KEEPTTL") {
                 options.keep_ttl = true;

@@ -73,7 +73,7 @@ groups! {
 
 impl Group {
     /// The group of a command that no table knows, by the names that Tair's modules use; any other is a module's.
-    pub(crate) fn of_unknown(name: &[u8]) -> Self {
+    pub fn of_unknown(name: &[u8]) -> Self {
         let starts = |prefix: &[u8]| {
             name.get(..prefix.len())
                 .is_some_and(|head| head.eq_ignore_ascii_case(prefix))

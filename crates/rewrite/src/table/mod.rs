@@ -55,6 +55,13 @@ impl CommandId {
             .get(usize::from(self.0))
             .map(|command| &*command.name)
     }
+
+    /// The group of a command of the built-in table.
+    pub fn group(self) -> Option<Group> {
+        generated::ROWS
+            .get(usize::from(self.0))
+            .map(|command| command.group)
+    }
 }
 
 /// A set of facts about a command.

@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 
 use tempfile::TempDir;
 
+use super::Way;
 use crate::{Server, process};
 
 /// Far more than a pair takes.
@@ -21,10 +22,11 @@ pub(super) fn run(
     source: &Server,
     target: &Server,
     losses: &str,
+    way: Way,
 ) -> Result<BTreeMap<String, u64>, String> {
     let folder = TempDir::with_prefix("understudy-compat-").expect("make the daemon's folder");
     let file = |name: &str| folder.path().join(name);
-    fs::write(file("shake.toml"), config(source, target, losses)).expect("write shake.toml");
+    fs::write(file("shake.toml"), config(source, target, losses, way)).expect("write shake.toml");
     let output = File::create(file("output")).expect("make the output file");
     let mut child = Command::new(binary)
         .args(["sync", "shake.toml"])
@@ -68,10 +70,20 @@ fn wait(child: &mut Child, target: &Server) -> Option<ExitStatus> {
     }
 }
 
-fn config(source: &Server, target: &Server, policy: &str) -> String {
-    let (source, target) = (source.address(), target.address());
+fn config(source: &Server, target: &Server, policy: &str, way: Way) -> String {
+    let reader = match way {
+        Way::Sync => format!(
+            "[sync_reader]\naddress = \"{}\"\nsync_aof = false\n",
+            source.address()
+        ),
+        Way::Rdb => format!(
+            "[rdb_reader]\nfilepath = \"{}\"\n",
+            source.rdb_file().display()
+        ),
+    };
+    let target = target.address();
     format!(
-        "[sync_reader]\naddress = \"{source}\"\nsync_aof = false\n\
+        "{reader}\
          [redis_writer]\naddress = \"{target}\"\nlosses = \"{policy}\"\n\
          [link]\nname = \"compat\"\n"
     )

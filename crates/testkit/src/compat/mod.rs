@@ -56,6 +56,15 @@ pub enum Verdict {
     Wrong(Vec<String>),
 }
 
+/// How a source's samples are brought.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Way {
+    /// As a replica of it.
+    Sync,
+    /// By the file that it saves.
+    Rdb,
+}
+
 /// A pair that was run.
 #[derive(Debug, Clone)]
 pub struct Outcome {
@@ -87,17 +96,31 @@ pub fn source(engine: &str) -> Server {
 /// Brings a source's samples to a target, which is emptied first, and compares. `losses` is what `redis_writer.losses`
 /// says. A target that dies of it is started again.
 pub fn run(binary: &Path, source: &Server, target: &mut Server, losses: &str) -> Outcome {
+    run_by(binary, source, target, losses, Way::Sync)
+}
+
+/// The same, in one of the ways.
+pub fn run_by(
+    binary: &Path,
+    source: &Server,
+    target: &mut Server,
+    losses: &str,
+    way: Way,
+) -> Outcome {
     empty(&mut target.client());
     if source.engine().version.redis(3, 0) {
         samples::fill_expired(&mut source.client());
     }
+    if way == Way::Rdb {
+        source.client().command(&argv!["SAVE"]);
+    }
     let from = Instant::now();
-    let ended = migrate::run(binary, source, target, losses);
+    let ended = migrate::run(binary, source, target, losses, way);
     let ran = from.elapsed();
     let verdict = match ended {
         Err(_) if !target.answers() => Verdict::Wrong(vec![DIED.into()]),
         Err(refusal) => Verdict::Refused(refusal),
-        Ok(left_out) => verdict_of_living(source, target, left_out),
+        Ok(left_out) => verdict_of_living(source, target, left_out, way),
     };
     if !target.answers() {
         target.restart();
@@ -119,8 +142,13 @@ fn empty(client: &mut Client) {
 }
 
 /// A payload can kill a target, at once or when it is read: the oracle panics then, and the matrix goes on.
-fn verdict_of_living(source: &Server, target: &Server, left_out: BTreeMap<String, u64>) -> Verdict {
-    let compared = catch_unwind(AssertUnwindSafe(|| verdict(source, target, left_out)));
+fn verdict_of_living(
+    source: &Server,
+    target: &Server,
+    left_out: BTreeMap<String, u64>,
+    way: Way,
+) -> Verdict {
+    let compared = catch_unwind(AssertUnwindSafe(|| verdict(source, target, left_out, way)));
     match compared {
         Ok(verdict) => verdict,
         Err(_) if target.answers() => Verdict::Wrong(vec!["the comparison failed".into()]),
@@ -129,7 +157,7 @@ fn verdict_of_living(source: &Server, target: &Server, left_out: BTreeMap<String
 }
 
 /// Compares, and explains what differs; again without what was explained, since a key shows one difference at a time.
-fn verdict(source: &Server, target: &Server, left_out: BTreeMap<String, u64>) -> Verdict {
+fn verdict(source: &Server, target: &Server, left_out: BTreeMap<String, u64>, way: Way) -> Verdict {
     let mut options = OracleOptions {
         consumer_times: true,
         rounds: 1,
@@ -161,7 +189,10 @@ fn verdict(source: &Server, target: &Server, left_out: BTreeMap<String, u64>) ->
             }
         }
         if !again {
-            wrong.extend(scripts(source, target));
+            // A server writes its scripts for a replica alone.
+            if way == Way::Sync {
+                wrong.extend(scripts(source, target));
+            }
             if !wrong.is_empty() {
                 return Verdict::Wrong(wrong);
             }

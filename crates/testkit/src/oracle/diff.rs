@@ -58,7 +58,9 @@ fn contents(source: &Content, target: &Content, options: &OracleOptions) -> Opti
         }
         (Content::Zset(a), Content::Zset(b)) => maps("member", a, b, |a, b| {
             let (a_score, b_score) = (f64::from_bits(*a), f64::from_bits(*b));
-            (a != b).then(|| {
+            // Zeros of both signs are one score: a listpack keeps -0 as 0 and a skiplist as it is, so which of them
+            // a server shows depends on what the key's encoding was when it was written.
+            (a != b && (a_score, b_score) != (0.0, 0.0)).then(|| {
                 format!("score: source {a_score:?} ({a:016x}), target {b_score:?} ({b:016x})")
             })
         }),

@@ -1,6 +1,6 @@
 //! Is the target equal to the source? Compares what clients can see, key by key, in both directions.
 //!
-//! Compared: the keys of every db, type, value (lists in order, sets and hashes without, scores bit by bit), expiry,
+//! Compared: the keys of every db, type, value (lists in order, sets and hashes without, scores bit by bit but for the sign of zero), expiry,
 //! expiry of hash fields, streams with their groups, consumers, pending entries and producers, arrays, function
 //! libraries; values of modules by their DUMP. Encodings and LRU/LFU are not. Keys with `understudy` in their name are left out.
 //!
@@ -139,11 +139,74 @@ pub fn assert_equal_with(source: &str, target: &str, options: &OracleOptions) {
     );
 }
 
+/// All differences of a server and a cluster, by the slots that each of its primaries has.
+pub fn compare_cluster(
+    source: &str,
+    slots: &BTreeMap<String, Vec<(u16, u16)>>,
+    options: &OracleOptions,
+) -> Vec<Difference> {
+    let nodes = slots.iter();
+    nodes
+        .flat_map(|(target, slots)| compare_slots(source, target, Some(slots), options))
+        .collect()
+}
+
+/// Panics with the differences, if there are any.
+pub fn assert_cluster_equal(
+    source: &str,
+    slots: &BTreeMap<String, Vec<(u16, u16)>>,
+    options: &OracleOptions,
+) {
+    let differences = compare_cluster(source, slots, options);
+    let shown: Vec<String> = differences.iter().map(ToString::to_string).collect();
+    assert!(
+        shown.is_empty(),
+        "source and cluster differ:\n{}",
+        shown.join("\n")
+    );
+}
+
+/// Panics with the differences of two clusters, each by the slots that its primaries have; a single server has all slots.
+pub fn assert_clusters_equal(
+    source: &BTreeMap<String, Vec<(u16, u16)>>,
+    target: &BTreeMap<String, Vec<(u16, u16)>>,
+    options: &OracleOptions,
+) {
+    let mut shown = Vec::new();
+    for (one, ranges) in source {
+        for (other, there) in target {
+            let pairs = ranges
+                .iter()
+                .flat_map(|a| there.iter().map(move |b| (a, b)));
+            let both = pairs.map(|(a, b)| (a.0.max(b.0), a.1.min(b.1)));
+            let both: Vec<(u16, u16)> = both.filter(|(first, last)| first <= last).collect();
+            let found = compare_slots(one, other, Some(&both), options);
+            shown.extend(found.iter().map(ToString::to_string));
+        }
+    }
+    assert!(
+        shown.is_empty(),
+        "the clusters differ:\n{}",
+        shown.join("\n")
+    );
+}
+
 /// All differences of the two servers.
 pub fn compare_with(source: &str, target: &str, options: &OracleOptions) -> Vec<Difference> {
+    compare_slots(source, target, None, options)
+}
+
+/// All differences in some slots, or in all keys.
+fn compare_slots(
+    source: &str,
+    target: &str,
+    slots: Option<&[(u16, u16)]>,
+    options: &OracleOptions,
+) -> Vec<Difference> {
     let mut both = Both {
         source: Side::connect(source),
         target: Side::connect(target),
+        slots,
         options,
     };
     let mut differences = Vec::new();
@@ -234,6 +297,8 @@ impl Side {
 struct Both<'a> {
     source: Side,
     target: Side,
+    /// The slots that the target has, if it is a node of a cluster.
+    slots: Option<&'a [(u16, u16)]>,
     options: &'a OracleOptions,
 }
 
@@ -253,11 +318,38 @@ impl Both<'_> {
     fn keys(&mut self, db: u32) -> Vec<Vec<u8>> {
         let mut keys = BTreeSet::new();
         for side in [&mut self.source, &mut self.target] {
-            side.client.select(db);
+            // A node of a cluster has one database, and it is selected.
+            if db != 0 || self.slots.is_none() {
+                side.client.select(db);
+            }
             keys.extend(side.client.keys());
         }
         keys.retain(|key: &Vec<u8>| !key.windows(OWN.len()).any(|part| part == OWN));
-        keys.into_iter().collect()
+        let Some(slots) = self.slots else {
+            return keys.into_iter().collect();
+        };
+        // Another opinion than ours on where a key belongs: that of a server which is in a cluster.
+        let all: Vec<Vec<u8>> = keys.into_iter().collect();
+        let asked: Vec<_> = all
+            .iter()
+            .map(|key| argv!["CLUSTER", "KEYSLOT", key])
+            .collect();
+        let is_node =
+            self.target.client.info("cluster").get("cluster_enabled") == Some(&"1".into());
+        let node = if is_node {
+            &mut self.target
+        } else {
+            &mut self.source
+        };
+        let told = node.client.commands(&asked);
+        let is_here = |slot: i64| {
+            let mut ranges = slots.iter();
+            ranges.any(|(first, last)| (i64::from(*first)..=i64::from(*last)).contains(&slot))
+        };
+        let here = all.into_iter().zip(&told);
+        here.filter(|(_, slot)| crate::client::number(slot).is_some_and(is_here))
+            .map(|(key, _)| key)
+            .collect()
     }
 
     /// At most one difference a key: the first thing that differs.

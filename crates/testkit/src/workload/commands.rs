@@ -31,6 +31,8 @@ pub(super) struct Generator {
     version: Version,
     ids: Vec<(Vec<u8>, Vec<u8>)>,
     dump: Vec<u8>,
+    /// Db 0 alone.
+    one_db: bool,
 }
 
 /// A family: how often, since when, and what it does.
@@ -67,23 +69,27 @@ const FAMILIES: &[Family] = &[
 ];
 
 impl Generator {
-    pub(super) fn new(seed: u64, version: Version) -> Self {
+    pub(super) fn new(seed: u64, version: Version, one_db: bool) -> Self {
         Self {
             rng: Rng::new(seed),
             version,
             ids: Vec::new(),
             dump: Vec::new(),
+            one_db,
         }
     }
 
     /// What a fresh connection needs: the groups that are read from, and a payload for RESTORE.
     pub(super) fn prepare(&mut self, client: &mut Client) {
         let mut commands = Vec::new();
-        for db in DBS {
+        let dbs: &[u32] = if self.one_db { &[0] } else { &DBS };
+        for db in dbs {
             commands.push(argv!["SELECT", db]);
             commands.extend((0..4).map(create_group));
         }
-        commands.push(argv!["SELECT", SCRATCH_DB]);
+        if !self.one_db {
+            commands.push(argv!["SELECT", SCRATCH_DB]);
+        }
         commands.push(argv!["RPUSH", "w:dumped", 1, "two", "3.5", "x".repeat(100)]);
         commands.push(argv!["DUMP", "w:dumped"]);
         commands.push(argv!["SELECT", 0]);
@@ -96,6 +102,20 @@ impl Generator {
 
     /// One or a few commands that belong together.
     pub(super) fn unit(&mut self) -> Vec<Argv> {
+        let mut unit = self.any_unit();
+        if self.one_db {
+            let flushes = self.rng.one_in(15);
+            unit.retain(|argv| {
+                let is = |word: &str| argv[0].eq_ignore_ascii_case(word.as_bytes());
+                let names_db = argv.iter().any(|word| word == b"DB");
+                let is_of_dbs = is("SELECT") || is("MOVE") || is("SWAPDB");
+                !(is_of_dbs || is("COPY") && names_db) && (flushes || !is("FLUSHDB"))
+            });
+        }
+        unit
+    }
+
+    fn any_unit(&mut self) -> Vec<Argv> {
         let version = self.version;
         let known = || FAMILIES.iter().filter(|(_, since, _)| since(&version));
         let mut left = self.rng.below(known().map(|(weight, ..)| weight).sum());

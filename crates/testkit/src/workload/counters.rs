@@ -58,6 +58,8 @@ pub struct Ledger {
     counts: [[u64; KINDS.len()]; GROUPS],
     /// Whether the server knows streams.
     streams: bool,
+    /// All groups are in db 0.
+    one_db: bool,
 }
 
 /// A running counter workload; ends when it is dropped.
@@ -73,6 +75,15 @@ impl Counters {
     /// answers). When the connection breaks, it is made anew and the counts are taken from the source, so that what was
     /// in flight is neither lost nor guessed.
     pub fn start(address: &str, seed: u64, rate: u64) -> Self {
+        Self::start_in(address, seed, rate, false)
+    }
+
+    /// The same with all groups in db 0, for a target that has no other.
+    pub fn start_in_db_0(address: &str, seed: u64, rate: u64) -> Self {
+        Self::start_in(address, seed, rate, true)
+    }
+
+    fn start_in(address: &str, seed: u64, rate: u64, one_db: bool) -> Self {
         let stopped = Arc::new(AtomicBool::new(false));
         let acknowledged = Arc::new(AtomicU64::new(0));
         let mut client = Client::connect(address);
@@ -85,6 +96,7 @@ impl Counters {
             ledger: Ledger {
                 counts: Default::default(),
                 streams,
+                one_db,
             },
             rng: Rng::new(seed),
             stopped: Arc::clone(&stopped),
@@ -139,7 +151,7 @@ impl Ledger {
     pub fn check_with(&self, read: &mut dyn FnMut(u32, Argv) -> Value) -> Vec<String> {
         let mut wrong = Vec::new();
         self.each(
-            |group, kind, expected| match Self::found(group, kind, read) {
+            |group, kind, expected| match self.found(group, kind, read) {
                 Ok(found) if found == expected => {}
                 Ok(found) => wrong.push(format!(
                     "{}: {found}, acknowledged at the source: {expected}",
@@ -158,7 +170,7 @@ impl Ledger {
         let mut read = reader(&mut client);
         let mut wrong = Vec::new();
         self.each(
-            |group, kind, most| match Self::found(group, kind, &mut read) {
+            |group, kind, most| match self.found(group, kind, &mut read) {
                 Ok(found) if found <= most => {}
                 Ok(found) => {
                     wrong.push(format!(
@@ -187,14 +199,22 @@ impl Ledger {
         }
     }
 
+    fn db(&self, group: usize) -> u32 {
+        if self.one_db {
+            return 0;
+        }
+        COUNTER_DBS[group % COUNTER_DBS.len()]
+    }
+
     /// How far a counter is, or what is wrong inside it.
     fn found(
+        &self,
         group: usize,
         kind: Kind,
         read: &mut dyn FnMut(u32, Argv) -> Value,
     ) -> Result<u64, String> {
         let name = key(group, kind);
-        let mut ask = |argv: Argv| read(db(group), argv);
+        let mut ask = |argv: Argv| read(self.db(group), argv);
         match kind {
             Kind::Incr => Ok(count(&ask(argv!["GET", name]))),
             Kind::Zset => Ok(text(&ask(argv!["ZSCORE", name, "m"]))
@@ -257,10 +277,6 @@ fn count(reply: &Value) -> u64 {
     number(reply)
         .and_then(|number| u64::try_from(number).ok())
         .unwrap_or(0)
-}
-
-fn db(group: usize) -> u32 {
-    COUNTER_DBS[group % COUNTER_DBS.len()]
 }
 
 fn key(group: usize, kind: Kind) -> String {
@@ -367,7 +383,7 @@ impl Job {
         let mut counts = self.ledger.counts;
         self.ledger.each(|group, kind, _| {
             let at = KINDS.iter().position(|other| *other == kind).unwrap_or(0);
-            counts[group][at] = Ledger::found(group, kind, &mut read).unwrap_or(0);
+            counts[group][at] = self.ledger.found(group, kind, &mut read).unwrap_or(0);
         });
         if !gone {
             self.ledger.counts = counts;
@@ -385,7 +401,7 @@ impl Job {
             let operation = self.operation();
             let count = &mut counts[operation.group][operation.kind];
             *count += operation.step;
-            commands.push(argv!["SELECT", db(operation.group)]);
+            commands.push(argv!["SELECT", self.ledger.db(operation.group)]);
             commands.extend(written(&operation, *count));
             ends.push(commands.len());
             operations.push(operation);

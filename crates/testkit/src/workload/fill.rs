@@ -14,23 +14,28 @@ const LOT: usize = 2000;
 /// Fills the server behind `client` with `keys` keys (a few fewer: near expiries come true) over all dbs of
 /// [`DBS`], and with function libraries where it knows them.
 pub fn fill(client: &mut Client, seed: u64, keys: u64) {
+    fill_dbs(client, seed, keys, &DBS);
+}
+
+/// The same in some dbs.
+pub fn fill_dbs(client: &mut Client, seed: u64, keys: u64, dbs: &[u32]) {
     let version = client.version();
     let mut filler = Filler {
         rng: Rng::new(seed),
         version,
         commands: Vec::new(),
     };
-    let mut lots: Vec<Vec<(Vec<u8>, u64)>> = vec![Vec::new(); DBS.len()];
+    let mut lots: Vec<Vec<(Vec<u8>, u64)>> = vec![Vec::new(); dbs.len()];
     for number in 0..keys {
         // Half of it in db 0, as people have it.
         let db = if filler.rng.one_in(2) {
             0
         } else {
-            filler.rng.below(DBS.len() as u64) as usize
+            filler.rng.below(dbs.len() as u64) as usize
         };
         lots[db].push((name(&mut filler.rng, number), number));
     }
-    for (db, lot) in DBS.iter().zip(lots) {
+    for (db, lot) in dbs.iter().zip(lots) {
         filler.commands.push(argv!["SELECT", db]);
         for (key, number) in lot {
             filler.key(&key, number);

@@ -9,12 +9,14 @@
 mod commands;
 mod counters;
 mod fill;
+mod in_cluster;
 mod streams;
 mod values;
 mod writer;
 
 pub use counters::{Counters, Ledger};
-pub use fill::fill;
+pub use fill::{fill, fill_dbs};
+pub use in_cluster::ClusterWriter;
 pub use writer::{Report, Writer};
 
 /// The dbs that hold the data.

@@ -43,6 +43,15 @@ pub struct Writer {
 impl Writer {
     /// Starts writing to `address`, `rate` commands a second (0: as fast as the server answers).
     pub fn start(address: &str, seed: u64, rate: u64) -> Self {
+        Self::start_in(address, seed, rate, false)
+    }
+
+    /// The same in db 0 alone, for a target that has no other.
+    pub fn start_in_db_0(address: &str, seed: u64, rate: u64) -> Self {
+        Self::start_in(address, seed, rate, true)
+    }
+
+    fn start_in(address: &str, seed: u64, rate: u64, one_db: bool) -> Self {
         let version = Client::connect(address).version();
         let stopped = Arc::new(AtomicBool::new(false));
         let answered = Arc::new(AtomicU64::new(0));
@@ -51,6 +60,7 @@ impl Writer {
             version,
             stopped: Arc::clone(&stopped),
             answered: Arc::clone(&answered),
+            one_db,
         };
         let (writer, blocker) = (job.clone(), job);
         Self {
@@ -95,6 +105,7 @@ struct Job {
     version: Version,
     stopped: Arc<AtomicBool>,
     answered: Arc<AtomicU64>,
+    one_db: bool,
 }
 
 impl Job {
@@ -115,7 +126,7 @@ impl Job {
 
     fn write(&self, seed: u64, rate: u64) -> Report {
         let mut report = Report::default();
-        let mut generator = Generator::new(seed, self.version);
+        let mut generator = Generator::new(seed, self.version, self.one_db);
         while let Some(mut client) = self.connect() {
             generator.prepare(&mut client);
             let from = Instant::now();
@@ -168,9 +179,12 @@ impl Job {
     fn block(&self, seed: u64) {
         let mut rng = Rng::new(seed);
         while let Some(mut client) = self.connect() {
-            client.select(*rng.pick(&DBS));
+            client.select(if self.one_db { 0 } else { *rng.pick(&DBS) });
             while self.runs() {
                 let argv = blocking(&mut rng, &self.version);
+                if self.one_db && argv[0] == b"SELECT" {
+                    continue;
+                }
                 if client.pipeline(&[argv]).1.is_some() {
                     break;
                 }

@@ -4,9 +4,11 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::path::{Path, PathBuf};
 
+use rewrite::DbMap;
 use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
+use super::environment;
 use super::keys::{KEYS, Key, Kind, Support, TABLES_LATER};
 use super::units;
 
@@ -47,6 +49,7 @@ pub(crate) enum Value {
     Int(i64),
     Texts(Vec<String>),
     Ints(Vec<i64>),
+    Dbs(DbMap),
 }
 
 /// A checked file.
@@ -54,6 +57,8 @@ pub(crate) enum Value {
 pub(crate) struct Document {
     file: PathBuf,
     values: BTreeMap<&'static str, (Value, usize)>,
+    /// Where the first lines of texts of several lines stand.
+    text_lines: BTreeMap<&'static str, usize>,
 }
 
 impl Document {
@@ -68,7 +73,10 @@ impl Document {
                 "cannot be read: {error}; name a shake.toml, e.g. `understudy sync shake.toml`"
             ),
         })?;
-        Self::parse(file, &expand(&text, |name| std::env::var(name).ok()))
+        Self::parse(
+            file,
+            &environment::expand(&text, |name| std::env::var(name).ok()),
+        )
     }
 
     /// Checks `text`, called `file` in errors.
@@ -77,6 +85,7 @@ impl Document {
             file: file.to_owned(),
             text,
             values: BTreeMap::new(),
+            text_lines: BTreeMap::new(),
         };
         let table = DeTable::parse(text).map_err(|error| {
             let at = error.span().map_or(0, |span| span.start);
@@ -86,6 +95,7 @@ impl Document {
         Ok(Self {
             file: reader.file,
             values: reader.values,
+            text_lines: reader.text_lines,
         })
     }
 
@@ -94,6 +104,15 @@ impl Document {
         match self.values.get(path) {
             Some((value, _)) => value.clone(),
             None => default_of(path),
+        }
+    }
+
+    /// Whether a text, or a list, is there and not empty.
+    pub(crate) fn is_filled(&self, path: &'static str) -> bool {
+        match self.value(path) {
+            Value::Text(text) => !text.is_empty(),
+            Value::Texts(list) => !list.is_empty(),
+            _ => false,
         }
     }
 
@@ -136,6 +155,37 @@ impl Document {
         }
     }
 
+    /// Where databases go; `None` where each keeps its number.
+    pub(crate) fn dbs(&self, path: &'static str) -> Option<DbMap> {
+        match self.value(path) {
+            Value::Dbs(DbMap::Numbers(rules)) if rules.is_empty() => None,
+            Value::Dbs(map) => Some(map),
+            other => unreachable!("{path} holds {other:?}"),
+        }
+    }
+
+    /// The file as it was named.
+    pub(crate) fn file(&self) -> &Path {
+        &self.file
+    }
+
+    /// The line of the file that the first line of a text of several lines is.
+    pub(crate) fn text_line(&self, path: &str) -> Option<usize> {
+        self.text_lines.get(path).copied()
+    }
+
+    /// An error at a line within the text of `path`; at its own where that is not known.
+    pub(crate) fn error_at(
+        &self,
+        path: &str,
+        line: Option<usize>,
+        what: impl Into<String>,
+    ) -> ConfigError {
+        let mut error = self.error(path, what);
+        error.place.line = line.or(error.place.line);
+        error
+    }
+
     /// An error at the line of `path` (or of the file, where it is not set).
     pub(crate) fn error(&self, path: &str, what: impl Into<String>) -> ConfigError {
         let line = self.values.get(path).map(|(_, line)| *line);
@@ -170,6 +220,7 @@ struct Reader<'a> {
     file: PathBuf,
     text: &'a str,
     values: BTreeMap<&'static str, (Value, usize)>,
+    text_lines: BTreeMap<&'static str, usize>,
 }
 
 impl Reader<'_> {
@@ -214,8 +265,23 @@ impl Reader<'_> {
         if let Some((_, word)) = TABLES_LATER.iter().find(|(table, _)| *table == path) {
             return Err(self.error(at, format!("[{path}]: {word}")));
         }
-        if let Some(key) = KEYS.iter().find(|key| key.path == path) {
+        let is_table = KEYS
+            .iter()
+            .any(|key| key.path.starts_with(&format!("{path}.")));
+        let is_value = !(is_table && matches!(value.get_ref(), DeValue::Table(_)));
+        if let Some(key) = KEYS.iter().find(|key| key.path == path && is_value) {
             let line = self.line(at);
+            let begin = value.span().start;
+            let raw = self.text.get(begin..).unwrap_or_default();
+            if let Some(rest) = ["\"\"\"", "'''"]
+                .iter()
+                .find_map(|quotes| raw.strip_prefix(quotes))
+            {
+                // TOML takes off a line's end right behind the quotes.
+                let is_below = rest.starts_with('\n') || rest.starts_with("\r\n");
+                let first = self.line(begin) + usize::from(is_below);
+                self.text_lines.insert(key.path, first);
+            }
             let value = convert(key, value.get_ref())
                 .map_err(|what| self.error(at, format!("{path} {what}")))?;
             if key.support == Support::DefaultOnly && value != default_of(path) {
@@ -225,9 +291,6 @@ impl Reader<'_> {
             self.values.insert(key.path, (value, line));
             return Ok(());
         }
-        let is_table = KEYS
-            .iter()
-            .any(|key| key.path.starts_with(&format!("{path}.")));
         match value.get_ref() {
             DeValue::Table(inner) if is_table => self.table(path, inner),
             _ if is_table => Err(self.error(at, format!("{path} is a table, not a value"))),
@@ -258,6 +321,29 @@ fn unknown(path: &str) -> String {
         })
         .unwrap_or_default();
     format!("unknown key {path}; did you mean {nearest}?")
+}
+
+fn db_map(value: &DeValue<'_>) -> Result<DbMap, String> {
+    let wrong = || "must be a table such as { 1 = 0, 3 = \"drop\" }, or \"prefix\"".to_owned();
+    if value.as_str() == Some("prefix") {
+        return Ok(DbMap::Prefix);
+    }
+    let mut rules = BTreeMap::new();
+    for (from, to) in value.as_table().ok_or_else(wrong)? {
+        let name = from.get_ref();
+        let from: u32 = name
+            .parse()
+            .map_err(|_| format!("names {name:?}, which is not a database"))?;
+        let to = to.get_ref();
+        let number = to.as_integer().and_then(|to| to.as_str().parse().ok());
+        let to = match (to.as_str(), number) {
+            (Some("drop"), _) => None,
+            (None, Some(to)) => Some(to),
+            _ => return Err(wrong()),
+        };
+        rules.insert(from, to);
+    }
+    Ok(DbMap::Numbers(rules))
 }
 
 /// Turns a TOML value into one of the key's kind.
@@ -316,6 +402,19 @@ fn convert(key: &Key, value: &DeValue<'_>) -> Result<Value, String> {
             })
             .map(Value::Texts)
             .ok_or_else(|| wrong("a list of texts")),
+        Kind::Files => match (text, value.as_array()) {
+            (Some(""), _) => Ok(Value::Texts(Vec::new())),
+            (Some(file), _) => Ok(Value::Texts(vec![file.to_owned()])),
+            (None, list) => list
+                .and_then(|list| {
+                    list.iter()
+                        .map(|item| item.get_ref().as_str().filter(|file| !file.is_empty()))
+                        .map(|file| file.map(str::to_owned))
+                        .collect()
+                })
+                .map(Value::Texts)
+                .ok_or_else(|| wrong("a file's name, or a list of them")),
+        },
         Kind::Ints => value
             .as_array()
             .and_then(|list| {
@@ -328,35 +427,13 @@ fn convert(key: &Key, value: &DeValue<'_>) -> Result<Value, String> {
             })
             .map(Value::Ints)
             .ok_or_else(|| wrong("a list of whole numbers")),
+        Kind::Dbs => db_map(value).map(Value::Dbs),
     }
 }
 
 fn article(kind: &str) -> String {
     let vowel = kind.starts_with(['a', 'e', 'i', 'o', 'u']);
     format!("{} {kind}", if vowel { "an" } else { "a" })
-}
-
-/// Replaces `${VAR}` as envsubst does: an unset variable becomes the empty text.
-fn expand(text: &str, var: impl Fn(&str) -> Option<String>) -> String {
-    let mut out = String::with_capacity(text.len());
-    let mut rest = text;
-    while let Some(start) = rest.find("${") {
-        out.push_str(&rest[..start]);
-        let after = &rest[start + 2..];
-        let name_len = after.find(|c: char| !(c.is_ascii_alphanumeric() || c == '_'));
-        match name_len {
-            Some(len) if len > 0 && after[len..].starts_with('}') => {
-                out.push_str(&var(&after[..len]).unwrap_or_default());
-                rest = &after[len + 1..];
-            }
-            _ => {
-                out.push_str("${");
-                rest = after;
-            }
-        }
-    }
-    out.push_str(rest);
-    out
 }
 
 #[cfg(test)]
@@ -394,15 +471,6 @@ mod tests {
         assert!(problem("[advanced]\nlog_level = \"loud\"\n").contains("must be one of \"trace\""));
         assert!(problem("[advanced\n").starts_with("shake.toml:1: not TOML"));
         assert!(problem("[sync_redaer]\naddress=\"a:1\"").contains("did you mean sync_reader?"));
-        assert!(problem("[scan_reader]\naddress=\"a:1\"").contains("not in this version"));
         assert!(problem("[sync_reader]\naddress=\"nohost\"").contains("host:port"));
-    }
-
-    #[test]
-    fn environment_is_expanded() {
-        let var = |name: &str| (name == "HOST").then(|| "db1".to_owned());
-        assert_eq!(expand("a ${HOST}:1 ${NONE}.", var), "a db1:1 .");
-        assert_eq!(expand("${", var), "${");
-        assert_eq!(expand("${a b}", var), "${a b}");
     }
 }

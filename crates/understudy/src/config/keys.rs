@@ -4,102 +4,20 @@
 //! prints it, and `configs/shake.toml` is that print. The paths are RedisShake's where RedisShake has
 //! the key; the rest are ours.
 
-/// What a key holds.
-#[derive(Debug, Clone, Copy, PartialEq)]
-pub(crate) enum Kind {
-    /// Any text.
-    Text,
-    /// Text that is never printed.
-    Secret,
-    /// `host:port`.
-    Address,
-    /// `true` or `false`.
-    Bool,
-    /// A whole number within these bounds.
-    Int { min: i64, max: i64 },
-    /// A size: bytes as a number, or text with a unit (`"64kb"`, `"20gb"`).
-    Bytes,
-    /// A time: seconds as a number, or text with a unit (`"500ms"`, `"10s"`, `"5m"`).
-    Time,
-    /// One of these words.
-    Word(&'static [&'static str]),
-    /// A list of texts.
-    Texts,
-    /// A list of whole numbers.
-    Ints,
-}
-
-/// Whether this build acts on the key.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Support {
-    /// Acted on.
-    Yes,
-    /// Known, but only its default can be honoured: any other value is refused with a clear word.
-    DefaultOnly,
-}
-
-/// One key.
-#[derive(Debug)]
-pub(crate) struct Key {
-    pub(crate) path: &'static str,
-    pub(crate) kind: Kind,
-    /// The default as a TOML literal.
-    pub(crate) default: &'static str,
-    pub(crate) doc: &'static str,
-    pub(crate) support: Support,
-}
-
-const fn key(path: &'static str, kind: Kind, default: &'static str, doc: &'static str) -> Key {
-    Key {
-        path,
-        kind,
-        default,
-        doc,
-        support: Support::Yes,
-    }
-}
-
-const fn later(path: &'static str, kind: Kind, default: &'static str, doc: &'static str) -> Key {
-    Key {
-        path,
-        kind,
-        default,
-        doc,
-        support: Support::DefaultOnly,
-    }
-}
-
-const PORT: Kind = Kind::Int {
-    min: 0,
-    max: 65_535,
-};
-const COUNT: Kind = Kind::Int {
-    min: 0,
-    max: i64::MAX,
-};
+use super::key::{COUNT, PORT, joined, key, later, nested};
+pub(crate) use super::key::{Key, Kind, Support};
+use super::{cutover, scan};
 
 /// Tables of other readers and writers, with the word said when one is used.
-pub(crate) const TABLES_LATER: &[(&str, &str)] = &[
-    (
-        "scan_reader",
-        "reading by SCAN is not in this version; use [sync_reader] with a source that allows PSYNC",
-    ),
-    (
-        "rdb_reader",
-        "reading RDB files is not in this version; use [sync_reader]",
-    ),
-    (
-        "aof_reader",
-        "reading AOF files is not in this version; use [sync_reader]",
-    ),
-    (
-        "file_writer",
-        "writing to files is not in this version; use [redis_writer]",
-    ),
-];
+pub(crate) const TABLES_LATER: &[(&str, &str)] = &[];
 
 /// All keys, in the order in which they are printed.
-pub(crate) const KEYS: &[Key] = &[
+pub(crate) const KEYS: &[Key] = &joined::<{ MOST.len() + OTHERS.len() }>(MOST, OTHERS);
+
+const OTHERS: &[Key] =
+    &joined::<{ scan::KEYS.len() + cutover::KEYS.len() }>(scan::KEYS, cutover::KEYS);
+
+const MOST: &[Key] = &[
     key(
         "sync_reader.address",
         Kind::Address,
@@ -118,11 +36,89 @@ pub(crate) const KEYS: &[Key] = &[
         r#""""#,
         "Password at the source; empty for none.",
     ),
-    later(
+    key(
+        "sync_reader.password_file",
+        Kind::Text,
+        r#""""#,
+        "File with the password at the source, read anew for each connection: a password may be changed while running.",
+    ),
+    key(
+        "sync_reader.password_env",
+        Kind::Text,
+        r#""""#,
+        "Variable of the environment with the password at the source.",
+    ),
+    key(
+        "sync_reader.password_command",
+        Kind::Secret,
+        r#""""#,
+        "Command (for sh) that prints the password at the source, run anew for each connection.",
+    ),
+    key(
+        "sync_reader.reauth_after",
+        Kind::Time,
+        "0",
+        "A connection that has stood for so long says its password again; 0: never, but 11h with iam.",
+    ),
+    key(
+        "sync_reader.iam.cache_name",
+        Kind::Text,
+        r#""""#,
+        "IAM authentication: name of the ElastiCache cache or replication group. AWS credentials come from the standard chain; username is the IAM-enabled user.",
+    ),
+    key(
+        "sync_reader.iam.region",
+        Kind::Text,
+        r#""""#,
+        "Its region; default: AWS_REGION, AWS_DEFAULT_REGION.",
+    ),
+    key(
+        "sync_reader.iam.serverless",
+        Kind::Bool,
+        "false",
+        "It is ElastiCache Serverless.",
+    ),
+    key(
         "sync_reader.cluster",
         Kind::Bool,
         "false",
-        "The source is a Redis Cluster.",
+        "The source is a Redis Cluster; the address is that of any of its nodes. Each of its shards is a link of its own; slots that move are handed over.",
+    ),
+    nested(
+        "sync_reader.sentinel.master_name",
+        Kind::Text,
+        r#""""#,
+        "Where Sentinels know the source, in the place of its address: the name of the master (a failover is followed),",
+    ),
+    nested(
+        "sync_reader.sentinel.address",
+        Kind::Text,
+        r#""""#,
+        "the Sentinels that are asked for it (host:port, host:port; they tell of others),",
+    ),
+    nested(
+        "sync_reader.sentinel.username",
+        Kind::Text,
+        r#""""#,
+        "ACL user at the Sentinels,",
+    ),
+    nested(
+        "sync_reader.sentinel.password",
+        Kind::Secret,
+        r#""""#,
+        "password at the Sentinels,",
+    ),
+    nested(
+        "sync_reader.sentinel.tls",
+        Kind::Bool,
+        "false",
+        "and TLS to them, with sync_reader.tls_config.",
+    ),
+    key(
+        "sync_reader.full_syncs_per_host",
+        COUNT,
+        "1",
+        "So many shards of a source cluster that run on one host make their snapshots at the same time (each forks); 0: all of them.",
     ),
     key(
         "sync_reader.tls",
@@ -161,6 +157,12 @@ pub(crate) const KEYS: &[Key] = &[
         "Do not verify the server's certificate.",
     ),
     key(
+        "sync_reader.tls_config.min_version",
+        Kind::Word(&["1.2", "1.3"]),
+        r#""1.2""#,
+        "Oldest version of TLS that is spoken.",
+    ),
+    key(
         "sync_reader.sync_rdb",
         Kind::Bool,
         "true",
@@ -188,7 +190,7 @@ pub(crate) const KEYS: &[Key] = &[
         "sync_reader.psync_command",
         Kind::Text,
         r#""""#,
-        "Name of PSYNC where the source has it renamed.",
+        "Name of PSYNC where the source has it renamed: one name, or one for each node (\"host:port@name, host:port@name\").",
     ),
     key(
         "sync_reader.ack_mode",
@@ -200,7 +202,25 @@ pub(crate) const KEYS: &[Key] = &[
         "sync_reader.on_psync_refused",
         Kind::Word(&["scan", "fail"]),
         r#""scan""#,
-        "What to do when the source refuses PSYNC. This version has no SCAN reader and stops in both cases.",
+        "What to do when the source refuses PSYNC: read it by SCAN and keyspace events (docs/scan.md, with the keys of scan_reader but for its address and ksn), or stop.",
+    ),
+    key(
+        "rdb_reader.filepath",
+        Kind::Files,
+        r#""""#,
+        "In the place of [sync_reader]: an RDB file, or a list of them, plain or compressed (gzip, zstd); \"-\" is standard input.",
+    ),
+    key(
+        "aof_reader.filepath",
+        Kind::Text,
+        r#""""#,
+        "In the place of [sync_reader]: an append-only file, or the manifest of one in several files, or the folder with it.",
+    ),
+    key(
+        "aof_reader.timestamp",
+        COUNT,
+        "0",
+        "Stop before what was written later than this (Unix time in seconds), told by the annotations of aof-timestamp-enabled; 0: play all of it.",
     ),
     key(
         "redis_writer.address",
@@ -220,23 +240,95 @@ pub(crate) const KEYS: &[Key] = &[
         r#""""#,
         "Password at the target; empty for none.",
     ),
-    later(
+    key(
+        "redis_writer.password_file",
+        Kind::Text,
+        r#""""#,
+        "File with the password at the target, read anew for each connection: a password may be changed while running.",
+    ),
+    key(
+        "redis_writer.password_env",
+        Kind::Text,
+        r#""""#,
+        "Variable of the environment with the password at the target.",
+    ),
+    key(
+        "redis_writer.password_command",
+        Kind::Secret,
+        r#""""#,
+        "Command (for sh) that prints the password at the target, run anew for each connection.",
+    ),
+    key(
+        "redis_writer.reauth_after",
+        Kind::Time,
+        "0",
+        "A connection that has stood for so long says its password again; 0: never, but 11h with iam.",
+    ),
+    key(
+        "redis_writer.iam.cache_name",
+        Kind::Text,
+        r#""""#,
+        "IAM authentication: name of the ElastiCache cache or replication group. AWS credentials come from the standard chain; username is the IAM-enabled user.",
+    ),
+    key(
+        "redis_writer.iam.region",
+        Kind::Text,
+        r#""""#,
+        "Its region; default: AWS_REGION, AWS_DEFAULT_REGION.",
+    ),
+    key(
+        "redis_writer.iam.serverless",
+        Kind::Bool,
+        "false",
+        "It is ElastiCache Serverless.",
+    ),
+    key(
         "redis_writer.cluster",
         Kind::Bool,
         "false",
-        "The target is a Redis Cluster.",
+        "The target is a Redis Cluster; the address is that of any of its nodes, or its configuration endpoint.",
     ),
-    later(
+    key(
         "redis_writer.sentinel",
         Kind::Bool,
         "false",
-        "The address is a Sentinel's.",
+        "The address is a Sentinel's, which is asked for the master before every connection. (Or the table redis_writer.sentinel, below.)",
     ),
-    later(
+    key(
         "redis_writer.master",
         Kind::Text,
         r#""""#,
         "Name of the master that Sentinel watches.",
+    ),
+    nested(
+        "redis_writer.sentinel.master_name",
+        Kind::Text,
+        r#""""#,
+        "In the place of sentinel, master and address, as later RedisShakes have it: the name of the master,",
+    ),
+    nested(
+        "redis_writer.sentinel.address",
+        Kind::Text,
+        r#""""#,
+        "the Sentinels that are asked for it (host:port, host:port; they tell of others),",
+    ),
+    nested(
+        "redis_writer.sentinel.username",
+        Kind::Text,
+        r#""""#,
+        "ACL user at the Sentinels,",
+    ),
+    nested(
+        "redis_writer.sentinel.password",
+        Kind::Secret,
+        r#""""#,
+        "password at the Sentinels,",
+    ),
+    nested(
+        "redis_writer.sentinel.tls",
+        Kind::Bool,
+        "false",
+        "and TLS to them, with redis_writer.tls_config.",
     ),
     key(
         "redis_writer.tls",
@@ -274,17 +366,35 @@ pub(crate) const KEYS: &[Key] = &[
         "false",
         "Do not verify the server's certificate.",
     ),
-    later(
+    key(
+        "redis_writer.tls_config.min_version",
+        Kind::Word(&["1.2", "1.3"]),
+        r#""1.2""#,
+        "Oldest version of TLS that is spoken.",
+    ),
+    key(
         "redis_writer.off_reply",
         Kind::Bool,
         "false",
-        "RedisShake's CLIENT REPLY OFF. Replies are what exactly-once stands on: always read here.",
+        "RedisShake's CLIENT REPLY OFF; accepted without effect: replies are what exactly-once stands on.",
+    ),
+    key(
+        "redis_writer.buff_send",
+        Kind::Bool,
+        "false",
+        "RedisShake's; accepted without effect: what goes to the target is always sent in large writes.",
     ),
     key(
         "redis_writer.existing_keys",
-        Kind::Word(&["", "fail", "replace", "skip"]),
+        Kind::Word(&["", "fail", "replace", "skip", "mirror"]),
         r#""""#,
-        "Keys that the target holds already; empty: as advanced.rdb_restore_command_behavior says.",
+        "Keys that the target holds already: refuse to start, replace those that the source has too, leave those, or mirror: replace them and remove what the source does not have. Empty: as advanced.rdb_restore_command_behavior says.",
+    ),
+    key(
+        "redis_writer.db_map",
+        Kind::Dbs,
+        "{}",
+        "Databases under other numbers, e.g. { 1 = 0, 3 = \"drop\" }; \"prefix\": all into database 0, where the keys of database n become dbn:key.",
     ),
     key(
         "redis_writer.losses",
@@ -299,7 +409,7 @@ pub(crate) const KEYS: &[Key] = &[
             max: 65_536,
         },
         "1024",
-        "Most commands in one unit (MULTI ... EXEC with its checkpoint).",
+        "Most commands in one unit (MULTI ... EXEC with its checkpoint); fewer go to a target that answers quickly, 256 or more.",
     ),
     key(
         "redis_writer.batch_bytes",
@@ -319,17 +429,35 @@ pub(crate) const KEYS: &[Key] = &[
         "1",
         "Parallel lanes per node.",
     ),
-    later(
+    key(
         "redis_writer.profile",
         Kind::Word(&["auto", "redis", "elasticache", "elasticache-serverless"]),
         r#""auto""#,
-        "What may be sent to the target; auto probes.",
+        "What kind of target it is, which says what is never sent there; auto: found out by its name and by asking it.",
     ),
-    later(
+    key(
         "redis_writer.cross_slot",
         Kind::Word(&["emulate", "fail"]),
         r#""emulate""#,
-        "Multi-key commands into a cluster.",
+        "Commands whose keys are in several slots of a cluster: do the same in steps, or stop and name the command and its keys.",
+    ),
+    key(
+        "redis_writer.slot_fence",
+        Kind::Word(&["auto", "kill", "lua"]),
+        r#""auto""#,
+        "What keeps a writer that was replaced out of a cluster: its connections are killed, or every slot's commands go by a script that looks first; auto probes.",
+    ),
+    key(
+        "file_writer.filepath",
+        Kind::Text,
+        r#""""#,
+        "In the place of [redis_writer]: the file to write.",
+    ),
+    key(
+        "file_writer.type",
+        Kind::Word(&["cmd", "aof", "json", "rdb"]),
+        r#""cmd""#,
+        "What is in it: a command a line as for redis-cli, commands that a server loads (AOF), a line of JSON a command, or a snapshot (RDB).",
     ),
     key("filter.allow_keys", Kind::Texts, "[]", "Only these keys."),
     key(
@@ -400,11 +528,23 @@ pub(crate) const KEYS: &[Key] = &[
         "[]",
         "Never commands of these groups.",
     ),
-    later(
+    key(
         "filter.function",
         Kind::Text,
         r#""""#,
-        "A Lua function run for each command.",
+        "A script in Lua 5.1 that is run for each command that passes: shake.call(DB, ARGV) says what goes to the target in its place.",
+    ),
+    key(
+        "filter.function_timeout",
+        Kind::Time,
+        r#""1s""#,
+        "The longest that the script may take for one command; then the link stops.",
+    ),
+    key(
+        "filter.function_memory",
+        Kind::Bytes,
+        r#""64mb""#,
+        "The most memory that the script may have.",
     ),
     key(
         "advanced.dir",
@@ -412,17 +552,17 @@ pub(crate) const KEYS: &[Key] = &[
         r#""data""#,
         "Where files of ours are kept.",
     ),
-    later(
+    key(
         "advanced.ncpu",
         COUNT,
         "0",
-        "RedisShake's GOMAXPROCS; one link here needs one core.",
+        "RedisShake's GOMAXPROCS; accepted without effect: a link is one thread.",
     ),
-    later(
+    key(
         "advanced.pprof_port",
         PORT,
         "0",
-        "RedisShake's Go profiler.",
+        "RedisShake's Go profiler; accepted without effect, and said at the start.",
     ),
     key(
         "advanced.status_port",
@@ -435,6 +575,12 @@ pub(crate) const KEYS: &[Key] = &[
         Kind::Text,
         r#""127.0.0.1""#,
         "Address that the status port is bound to.",
+    ),
+    key(
+        "advanced.admin_token",
+        Kind::Secret,
+        r#""""#,
+        "Who sends it (Authorization: Bearer ...) may POST /limits, /pause and /resume; empty: nobody.",
     ),
     key(
         "advanced.ready_lag",
@@ -467,31 +613,31 @@ pub(crate) const KEYS: &[Key] = &[
         "advanced.log_rotation",
         Kind::Bool,
         "true",
-        "RedisShake's; accepted without effect: the file is only appended to, rotate it from outside.",
+        "Begin the log file anew when it is full: shake.log becomes shake-<time>.log.",
     ),
     key(
         "advanced.log_max_size",
         COUNT,
         "512",
-        "RedisShake's, as log_rotation.",
+        "Megabytes of a full log file; 0: it only grows.",
     ),
     key(
         "advanced.log_max_age",
         COUNT,
         "7",
-        "RedisShake's, as log_rotation.",
+        "Days after which an old log file goes; 0: at no age.",
     ),
     key(
         "advanced.log_max_backups",
         COUNT,
         "3",
-        "RedisShake's, as log_rotation.",
+        "How many old log files are kept; 0: all.",
     ),
     key(
         "advanced.log_compress",
         Kind::Bool,
         "true",
-        "RedisShake's, as log_rotation.",
+        "Pack old log files (.gz).",
     ),
     key(
         "advanced.rdb_restore_command_behavior",
@@ -499,17 +645,17 @@ pub(crate) const KEYS: &[Key] = &[
         r#""panic""#,
         "Keys that the target holds already: stop before anything is written, replace them, or leave them.",
     ),
-    later(
+    key(
         "advanced.pipeline_count_limit",
         COUNT,
         "1024",
-        "RedisShake's bound on commands in flight; here redis_writer.batch_commands and inflight_bytes.",
+        "RedisShake's bound on commands that are not answered yet: here one on the commands of a unit, beside redis_writer.batch_commands; 0: none.",
     ),
-    later(
+    key(
         "advanced.target_redis_max_qps",
         COUNT,
         "300000",
-        "RedisShake's rate limit.",
+        "RedisShake's rate limit, acted on where it is written; here limits.target_commands_per_second.",
     ),
     key(
         "advanced.target_redis_client_max_querybuf_len",
@@ -523,11 +669,11 @@ pub(crate) const KEYS: &[Key] = &[
         "512000000",
         "The target's proto-max-bulk-len: larger values are sent as commands in parts.",
     ),
-    later(
+    key(
         "advanced.aws_psync",
         Kind::Text,
         r#""""#,
-        "RedisShake's map of renamed PSYNC commands; here sync_reader.psync_command.",
+        "RedisShake's name of sync_reader.psync_command: \"host:port@name, host:port@name\".",
     ),
     key(
         "advanced.empty_db_before_sync",
@@ -535,11 +681,59 @@ pub(crate) const KEYS: &[Key] = &[
         "false",
         "FLUSHALL at the target before the first snapshot.",
     ),
-    later(
+    key(
+        "advanced.io_reconnect",
+        Kind::Bool,
+        "true",
+        "A fork of RedisShake's, as the next seven; accepted without effect: what is lost is connected anew, waited for, and gone on with.",
+    ),
+    key(
+        "advanced.io_reconnect_max_times",
+        COUNT,
+        "0",
+        "As io_reconnect; there is no last time here.",
+    ),
+    key(
+        "advanced.io_reconnect_delay_ms",
+        COUNT,
+        "0",
+        "As io_reconnect; pauses grow here.",
+    ),
+    key(
+        "advanced.target_redis_oom_requeue",
+        Kind::Bool,
+        "true",
+        "As io_reconnect: a target that is out of memory is waited for.",
+    ),
+    key(
+        "advanced.target_redis_oom_requeue_max_times",
+        COUNT,
+        "0",
+        "As io_reconnect.",
+    ),
+    key(
+        "advanced.target_redis_oom_requeue_delay_ms",
+        COUNT,
+        "0",
+        "As io_reconnect.",
+    ),
+    key(
+        "advanced.target_redis_writer_shards",
+        COUNT,
+        "0",
+        "As io_reconnect; here redis_writer.connections.",
+    ),
+    key(
+        "advanced.rewrite_collection_batch_size",
+        COUNT,
+        "0",
+        "As io_reconnect; here up to 1,024 words go into one command.",
+    ),
+    key(
         "module.target_mbbloom_version",
         COUNT,
         "20603",
-        "RedisShake's Bloom rewriting; modules are passed on as they are here.",
+        "RedisShake's Bloom rewriting; accepted without effect: values of modules are passed on as they are.",
     ),
     key(
         "link.name",
@@ -587,12 +781,69 @@ pub(crate) const KEYS: &[Key] = &[
         "limits.memory",
         Kind::Bytes,
         r#""256mb""#,
-        "Memory for data: an eighth of it (1 to 64 MiB) is the newest part of the snapshot and of the stream each, kept beside the disk; an eighth is for one command and a quarter for one transaction, or one element of the snapshot. Large values stay on disk; what does not fit all the same ends the link with a word.",
+        "Memory for data: a thirty-second of it (1 to 64 MiB) is the newest part of the snapshot and of the stream each, kept beside the disk; an eighth is for one command and a quarter for one transaction, or one element of the snapshot. Large values stay on disk; what does not fit all the same ends the link with a word.",
+    ),
+    key(
+        "limits.source_bytes_per_second",
+        Kind::Bytes,
+        "0",
+        "Most bytes read from the source in a second; 0: no limit. POST /limits changes these three while it runs.",
+    ),
+    key(
+        "limits.target_commands_per_second",
+        COUNT,
+        "0",
+        "Most commands sent to the target in a second; 0: no limit.",
+    ),
+    key(
+        "limits.target_bytes_per_second",
+        Kind::Bytes,
+        "0",
+        "Most bytes sent to the target in a second; 0: no limit.",
     ),
     key(
         "limits.shutdown_timeout",
         Kind::Time,
         r#""10s""#,
         "Time given to what is in flight when asked to stop.",
+    ),
+    key(
+        "compare.sample",
+        Kind::Text,
+        r#""100%""#,
+        "Share of the keys that `compare` (and sync, with compare.background_qps) looks at; chosen by chance, anew in each run.",
+    ),
+    key(
+        "compare.qps",
+        COUNT,
+        "5000",
+        "Most keys a second that `compare` looks at, each by three small commands at each end; 0: no limit.",
+    ),
+    key(
+        "compare.background_qps",
+        Kind::Int {
+            min: 0,
+            max: 1_000_000,
+        },
+        "0",
+        "Keys a second that sync compares all the while, as metrics compare_keys_total; 0: none.",
+    ),
+    key(
+        "compare.ttl_tolerance",
+        Kind::Time,
+        r#""1s""#,
+        "Expiries that are not further apart than this are equal.",
+    ),
+    key(
+        "compare.rounds",
+        Kind::Int { min: 1, max: 100 },
+        "3",
+        "How often a key that differs is looked at, with pauses, before it is looked at closely.",
+    ),
+    key(
+        "compare.pause",
+        Kind::Time,
+        r#""1s""#,
+        "Pause between two rounds; where sync runs, it is also waited until the target has caught up.",
     ),
 ];

@@ -1,25 +1,57 @@
 //! `shake.toml`: what was typed (`document`), every known key (`keys`), what it comes to ([`Config`]).
 
+mod compare;
+mod cutover;
 mod document;
+mod endpoint;
+mod ends;
+mod environment;
+mod function;
+mod key;
 mod keys;
 mod print;
+mod reverse;
+mod scan;
 mod units;
 
+use std::borrow::Cow;
 use std::fmt;
 use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+pub use compare::CompareConfig;
+pub(crate) use compare::{WHOLE_PPM, share_ppm};
+pub use cutover::{CompareExtent, CutoverConfig, FenceKind};
 pub use document::{ConfigError, Place};
+pub use ends::{AofReader, FileKind, FileWriter, Reader, Writer};
 pub use print::{annotated_default, effective};
+pub use reverse::{reverse, reversed};
+pub use scan::{ScanConfig, ScanWhen};
 pub use units::human_bytes;
+pub(crate) use units::time_ms;
 
+pub use crate::auth::{Auth, IamCache, Proof};
+pub use crate::function::FunctionConfig;
+pub use crate::limits::Limits;
+pub use crate::logging::Rotation;
+pub use crate::profile::Profile;
+pub use crate::sentinel::Sentinel;
+pub use crate::shard::{Follow, Shard};
+use bytes::Bytes;
 use document::Document;
+use rewrite::Db;
 
 /// A text that is never shown.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Secret(String);
 
 impl Secret {
+    /// A text to keep.
+    pub fn new(text: &str) -> Self {
+        Self(text.to_owned())
+    }
+
     /// The text itself, for the one place that sends it.
     pub fn reveal(&self) -> &str {
         &self.0
@@ -37,12 +69,14 @@ impl fmt::Debug for Secret {
 pub struct Endpoint {
     /// `host:port`.
     pub address: String,
-    /// ACL user, if any.
-    pub username: Option<String>,
-    /// Password, if any.
-    pub password: Option<Secret>,
+    /// Who we are there.
+    pub auth: Auth,
     /// TLS, if wanted.
     pub tls: Option<TlsConfig>,
+    /// The Sentinels that know its address; then `address` is that of the first of them.
+    pub sentinel: Option<Arc<Sentinel>>,
+    /// The shard of a source cluster whose master it is, wherever that is now.
+    pub follow: Option<Arc<Follow>>,
 }
 
 impl Endpoint {
@@ -67,6 +101,8 @@ pub struct TlsConfig {
     pub server_name: Option<String>,
     /// No verification at all.
     pub insecure: bool,
+    /// Nothing older than TLS 1.3.
+    pub only_1_3: bool,
 }
 
 /// The source side.
@@ -82,8 +118,14 @@ pub struct SourceConfig {
     pub diskless: bool,
     /// Name of PSYNC there.
     pub psync_command: String,
+    /// Its names at nodes where it is another one: by address.
+    pub psync_commands: Vec<(String, String)>,
     /// What we ACK.
     pub ack: replica::AckMode,
+    /// It is a cluster: a link for each of its shards.
+    pub cluster: bool,
+    /// So many shards of one host make a snapshot for us at once; 0: any number.
+    pub full_syncs_per_host: usize,
 }
 
 /// What to do with keys that the target holds already.
@@ -104,6 +146,8 @@ pub struct TargetConfig {
     pub endpoint: Endpoint,
     /// Keys that are there already.
     pub existing: ExistingKeys,
+    /// Keys that are there are older ones of the source's: those that it does not have go.
+    pub mirror: bool,
     /// What the target's version cannot hold.
     pub losses: rewrite::Losses,
     /// Most commands in a unit.
@@ -116,6 +160,34 @@ pub struct TargetConfig {
     pub bulk_bytes_max: u64,
     /// FLUSHALL before the first snapshot.
     pub empty_before: bool,
+    /// What kind of target it is.
+    pub profile: Profile,
+    /// Where the source's databases go, if not under their own numbers.
+    pub db_map: Option<rewrite::DbMap>,
+    /// It is a cluster.
+    pub cluster: Option<ClusterConfig>,
+}
+
+/// A target that is a cluster.
+#[derive(Debug, Clone)]
+pub struct ClusterConfig {
+    /// Commands whose keys are in several slots are done in steps; otherwise they end the link.
+    pub emulates: bool,
+    /// What keeps a writer out that was replaced.
+    pub fence: SlotFence,
+    /// Addresses of nodes that were seen: when the one that was given is gone, others tell where the slots are.
+    pub seen: Arc<Mutex<Vec<String>>>,
+}
+
+/// What keeps a replaced writer's late transactions out of a cluster.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum SlotFence {
+    /// As [`Self::Kill`] where the target lets us, else as [`Self::Lua`].
+    Auto,
+    /// Whoever takes the link over ends the other's connections (CLIENT KILL).
+    Kill,
+    /// Each slot's commands go by a script that first looks at the slot's checkpoint.
+    Lua,
 }
 
 /// The spool.
@@ -143,6 +215,8 @@ pub struct LogConfig {
     pub level: String,
     /// Pause between progress lines.
     pub interval: Duration,
+    /// When the file begins anew; `None`: never.
+    pub rotation: Option<Rotation>,
 }
 
 /// The status server.
@@ -150,6 +224,8 @@ pub struct LogConfig {
 pub struct HttpConfig {
     /// `address:port` to bind.
     pub bind: String,
+    /// Who sends this may change limits, pause and resume; nobody where it is not set.
+    pub admin_token: Option<Secret>,
 }
 
 /// Whatever `limits.memory` says: commands of so many bytes are nothing unusual.
@@ -158,12 +234,18 @@ const MEMORY_SHARE_MIN: usize = 4 << 20;
 /// A whole, checked configuration.
 #[derive(Debug, Clone)]
 pub struct Config {
-    /// The source.
+    /// What is read.
+    pub reader: Reader,
+    /// Where it is written.
+    pub writer: Writer,
+    /// The source; of files, what they are called is in the place of its address.
     pub source: SourceConfig,
-    /// The target.
+    /// The target; of a file, what it is called is in the place of its address.
     pub target: TargetConfig,
     /// What goes through.
     pub filter: rewrite::Filter,
+    /// A script that says what goes to the target in the place of what goes through.
+    pub function: Option<FunctionConfig>,
     /// The spool.
     pub spool: SpoolConfig,
     /// Logging.
@@ -182,9 +264,63 @@ pub struct Config {
     pub shutdown_timeout: Duration,
     /// Memory for data, all in all.
     pub memory_bytes: u64,
+    /// How much may go each way in a second; shared with whoever changes it.
+    pub limits: Arc<Limits>,
+    /// How both ends are compared.
+    pub compare: CompareConfig,
+    /// How the application is switched over.
+    pub cutover: CutoverConfig,
+    /// How the source is read where it offers no PSYNC.
+    pub scan: ScanConfig,
+    /// What is to be said at the start.
+    pub notes: Vec<String>,
+    /// The source is this shard of a cluster.
+    pub shard: Option<Arc<Shard>>,
+}
+
+/// What would make a checkpoint ambiguous, or change its slot.
+const NOT_IN_NAMES: [char; 5] = ['|', ' ', '\n', '{', '}'];
+
+impl TargetConfig {
+    /// The target's name for a key of the source.
+    pub(crate) fn name_of<'k>(&self, db: u32, key: &'k [u8]) -> (u32, Cow<'k, [u8]>) {
+        match &self.db_map {
+            None => (db, Cow::Borrowed(key)),
+            Some(map) => (map.db(Db(db)).0, map.key(Db(db), key)),
+        }
+    }
+
+    /// The target's database for one of the source.
+    pub(crate) fn db_of(&self, db: Db) -> Db {
+        self.db_map.as_ref().map_or(db, |map| map.db(db))
+    }
+
+    /// The source's name for a key of the target, where it can be told.
+    pub(crate) fn origin_of(&self, db: u32, key: &Bytes) -> Option<(u32, Bytes)> {
+        match &self.db_map {
+            None => Some((db, key.clone())),
+            Some(map) => map.origin(Db(db), key).map(|(db, key)| (db.0, key)),
+        }
+    }
 }
 
 impl Config {
+    /// Whether a key of the target may be one of the source's that passes the filter.
+    pub(crate) fn may_be_copied(&self, db: u32, key: &Bytes) -> bool {
+        if self.function.is_some() {
+            // A script may make any.
+            return true;
+        }
+        let passes = |(db, key): (u32, Bytes)| self.filter.db(Db(db)) && self.filter.key(&key);
+        match &self.target.db_map {
+            // It is one of several databases': whose, nobody can tell.
+            Some(map) if map.is_merged(Db(db)) => {
+                map.sources(Db(db)).iter().any(|db| self.filter.db(*db)) && self.filter.key(key)
+            }
+            _ => self.target.origin_of(db, key).is_some_and(passes),
+        }
+    }
+
     /// Most bytes of a command that are held at once, its large values not counted where they stay in the spool.
     pub(crate) fn command_bytes_max(&self) -> usize {
         self.memory_share(8)
@@ -223,42 +359,92 @@ impl Config {
     }
 
     fn from_document(doc: &Document) -> Result<Self, ConfigError> {
-        let source = source(doc)?;
-        let target = target(doc)?;
-        if source.endpoint.address == target.endpoint.address {
-            let what = "redis_writer.address is the source's own address; a link from a server to itself would never end";
-            return Err(doc.error("redis_writer.address", what));
+        let (reader, at_source) = ends::reader(doc)?;
+        let (writer, at_target) = ends::writer(doc)?;
+        let source = source(doc, &reader, at_source)?;
+        let target = target(doc, at_target)?;
+        ends::check(doc, &reader, &writer)?;
+        let are_plain = source.endpoint.sentinel.is_none() && target.endpoint.sentinel.is_none();
+        if source.endpoint.address == target.endpoint.address && are_plain {
+            let (key, what) = match &writer {
+                Writer::Redis => (
+                    "redis_writer.address",
+                    "redis_writer.address is the source's own address; a link from a server to itself would never end",
+                ),
+                Writer::File(_) => (
+                    "file_writer.filepath",
+                    "file_writer.filepath is the file that is read; name another one",
+                ),
+            };
+            return Err(doc.error(key, what));
         }
         let link_name = match doc.text("link.name") {
             name if name.is_empty() => {
-                format!("{}>{}", source.endpoint.address, target.endpoint.address)
+                let name = format!("{}>{}", source.endpoint.address, target.endpoint.address);
+                // What a file is called may hold anything.
+                name.replace(NOT_IN_NAMES, "_")
             }
-            name if name.contains(['|', ' ', '\n', '{', '}']) => {
+            name if name.contains(NOT_IN_NAMES) => {
                 let what = "link.name must not contain '|', spaces or braces";
                 return Err(doc.error("link.name", what));
             }
             name => name,
         };
+        if source.cluster && target.db_map.is_some() {
+            let what = "redis_writer.db_map is not for source clusters in this version: a cluster has database 0 alone";
+            return Err(doc.error("redis_writer.db_map", what));
+        }
+        if source.cluster && source.endpoint.sentinel.is_some() {
+            let what = "sync_reader.cluster and sync_reader.sentinel are both set: a cluster has no Sentinels; remove one of them";
+            return Err(doc.error("sync_reader.cluster", what));
+        }
+        if source.cluster && doc.int("compare.background_qps") > 0 {
+            let what =
+                "compare.background_qps is not for source clusters in this version; set it to 0";
+            return Err(doc.error("compare.background_qps", what));
+        }
+        if source.cluster && target.cluster.is_some() {
+            let what = "a source cluster into a target cluster is not in this version: set redis_writer.cluster = false with a single server as the target";
+            return Err(doc.error("sync_reader.cluster", what));
+        }
         let dir = PathBuf::from(doc.text("advanced.dir"));
+        let function = function::read(doc, &target)?;
+        let is_mapped = target.db_map.is_some() || function.is_some();
+        let scan = scan::read(doc, &reader, is_mapped)?;
         Ok(Self {
             spool: spool(doc, &dir, &link_name),
             log: LogConfig {
                 file: optional(doc.text("advanced.log_file")).map(|name| dir.join(name)),
                 level: doc.text("advanced.log_level"),
                 interval: Duration::from_secs(doc.int("advanced.log_interval")),
+                rotation: rotation(doc),
             },
             http: match doc.int("advanced.status_port") {
                 0 => None,
                 port => Some(HttpConfig {
                     bind: format!("{}:{port}", doc.text("advanced.status_address")),
+                    admin_token: optional(doc.text("advanced.admin_token")).map(Secret),
                 }),
             },
             filter: filter(doc)?,
-            resync_on_history_lost: doc.text("checkpoint.on_history_lost") == "resync",
-            repair: doc.text("checkpoint.on_divergence") == "repair",
+            resync_on_history_lost: doc.text("checkpoint.on_history_lost") == "resync"
+                && (function.is_none() || doc.is_set("checkpoint.on_history_lost")),
+            // A file cannot be asked for what a key is now.
+            repair: doc.text("checkpoint.on_divergence") == "repair"
+                && function.is_none()
+                && !reader.is_of_files(),
+            function,
             ready_lag: Duration::from_millis(doc.int("advanced.ready_lag")),
             shutdown_timeout: Duration::from_millis(doc.int("limits.shutdown_timeout")),
             memory_bytes: doc.int("limits.memory"),
+            compare: compare::read(doc, target.db_map.is_some())?,
+            cutover: cutover::read(doc)?,
+            scan,
+            limits: limits(doc),
+            notes: notes(doc),
+            shard: None,
+            reader,
+            writer,
             source,
             target,
             link_name,
@@ -266,129 +452,139 @@ impl Config {
     }
 }
 
+fn limits(doc: &Document) -> Arc<Limits> {
+    let limits = Limits::default();
+    limits
+        .source_bytes
+        .set(doc.int("limits.source_bytes_per_second"));
+    limits
+        .target_bytes
+        .set(doc.int("limits.target_bytes_per_second"));
+    let commands = match doc.int("limits.target_commands_per_second") {
+        // RedisShake's default is no wish of anybody's.
+        0 if doc.is_set("advanced.target_redis_max_qps") => {
+            doc.int("advanced.target_redis_max_qps")
+        }
+        commands => commands,
+    };
+    limits.target_commands.set(commands);
+    Arc::new(limits)
+}
+
+/// Sizes are in megabytes and ages in days, as RedisShake has them; no size is no rotation.
+fn rotation(doc: &Document) -> Option<Rotation> {
+    let megabytes = doc.int("advanced.log_max_size");
+    let days = doc.int("advanced.log_max_age");
+    (doc.bool("advanced.log_rotation") && megabytes > 0).then(|| Rotation {
+        bytes_max: megabytes.saturating_mul(1 << 20),
+        age_max: (days > 0).then(|| Duration::from_secs(days.saturating_mul(86_400))),
+        backups_max: usize::try_from(doc.int("advanced.log_max_backups")).unwrap_or(usize::MAX),
+        compresses: doc.bool("advanced.log_compress"),
+    })
+}
+
 fn optional(text: String) -> Option<String> {
     (!text.is_empty()).then_some(text)
 }
 
-/// The keys of an endpoint, spelt out so that each is checked against the table.
-struct EndpointKeys {
-    table: &'static str,
-    address: &'static str,
-    username: &'static str,
-    password: &'static str,
-    tls: &'static str,
-    ca_cert: &'static str,
-    cert: &'static str,
-    key: &'static str,
-    server_name: &'static str,
-    insecure: &'static str,
+impl SourceConfig {
+    /// The name of PSYNC at the server there.
+    pub(crate) fn psync_at(&self, address: &str) -> &str {
+        let here = self.psync_commands.iter().find(|(at, _)| at == address);
+        here.map_or(&self.psync_command, |(_, name)| name)
+    }
 }
 
-const SOURCE: EndpointKeys = EndpointKeys {
-    table: "sync_reader",
-    address: "sync_reader.address",
-    username: "sync_reader.username",
-    password: "sync_reader.password",
-    tls: "sync_reader.tls",
-    ca_cert: "sync_reader.tls_config.ca_cert",
-    cert: "sync_reader.tls_config.cert",
-    key: "sync_reader.tls_config.key",
-    server_name: "sync_reader.tls_config.server_name",
-    insecure: "sync_reader.tls_config.insecure",
-};
+/// The name of PSYNC, and those at some nodes: one name, or RedisShake's `host:port@name,host:port@name`.
+fn psync_commands(doc: &Document) -> Result<(String, Vec<(String, String)>), ConfigError> {
+    let keys = ["sync_reader.psync_command", "advanced.aws_psync"];
+    let given = keys.map(|key| (key, doc.text(key)));
+    let (mut name, mut by_node) = ("PSYNC".to_owned(), Vec::new());
+    let [own, theirs] = &given;
+    if !own.1.is_empty() && !theirs.1.is_empty() {
+        let what =
+            "advanced.aws_psync and sync_reader.psync_command are both set; one of them is enough";
+        return Err(doc.error(theirs.0, what));
+    }
+    let (key, text) = if own.1.is_empty() { theirs } else { own };
+    for part in text
+        .split(',')
+        .map(str::trim)
+        .filter(|part| !part.is_empty())
+    {
+        let (address, word) = match part.split_once('@') {
+            Some((address, word)) => (Some(address.trim()), word.trim()),
+            None => (None, part),
+        };
+        if word.is_empty() || word.contains(char::is_whitespace) {
+            let what = format!("{key}: {part:?} must be one word, or host:port@word for each node");
+            return Err(doc.error(key, what));
+        }
+        match address {
+            Some(address) => {
+                let checked = units::address(address);
+                checked.map_err(|what| doc.error(key, format!("{key}: {what}")))?;
+                by_node.push((address.to_owned(), word.to_owned()));
+            }
+            None if text.contains(',') => {
+                let what = format!("{key}: {part:?} names no node: host:port@{word}");
+                return Err(doc.error(key, what));
+            }
+            None => word.clone_into(&mut name),
+        }
+    }
+    Ok((name, by_node))
+}
 
-const TARGET: EndpointKeys = EndpointKeys {
-    table: "redis_writer",
-    address: "redis_writer.address",
-    username: "redis_writer.username",
-    password: "redis_writer.password",
-    tls: "redis_writer.tls",
-    ca_cert: "redis_writer.tls_config.ca_cert",
-    cert: "redis_writer.tls_config.cert",
-    key: "redis_writer.tls_config.key",
-    server_name: "redis_writer.tls_config.server_name",
-    insecure: "redis_writer.tls_config.insecure",
-};
-
-fn endpoint(doc: &Document, keys: &EndpointKeys) -> Result<Endpoint, ConfigError> {
-    let address = doc.text(keys.address);
-    if address.is_empty() {
+fn source(
+    doc: &Document,
+    reader: &Reader,
+    endpoint: Endpoint,
+) -> Result<SourceConfig, ConfigError> {
+    let (psync_command, psync_commands) = psync_commands(doc)?;
+    let is_named = psync_commands
+        .iter()
+        .any(|(node, _)| *node == endpoint.address);
+    if doc.is_filled("sync_reader.address")
+        && !doc.bool("sync_reader.cluster")
+        && !psync_commands.is_empty()
+        && !is_named
+    {
+        let given = ["advanced.aws_psync", "sync_reader.psync_command"];
+        let path = given
+            .into_iter()
+            .find(|path| doc.is_filled(path))
+            .unwrap_or_default();
         let what = format!(
-            "{} is missing: add [{}] with address = \"host:port\"",
-            keys.address, keys.table
+            "{path} has no name for {0}; write its address as it stands in sync_reader.address: \"{0}@name\"",
+            endpoint.address
         );
-        return Err(doc.error(keys.address, what));
+        return Err(doc.error(path, what));
     }
-    let username = optional(doc.text(keys.username));
-    let password = optional(doc.text(keys.password)).map(Secret);
-    if username.is_some() && password.is_none() {
-        let what = format!("{} is set without {}", keys.username, keys.password);
-        return Err(doc.error(keys.username, what));
-    }
-    let tls = if doc.bool(keys.tls) {
-        Some(tls(doc, keys)?)
-    } else {
-        None
-    };
-    Ok(Endpoint {
-        address,
-        username,
-        password,
-        tls,
-    })
-}
-
-fn tls(doc: &Document, keys: &EndpointKeys) -> Result<TlsConfig, ConfigError> {
-    let file = |path| optional(doc.text(path)).map(PathBuf::from);
-    let identity = match (file(keys.cert), file(keys.key)) {
-        (Some(cert), Some(key)) => Some((cert, key)),
-        (None, None) => None,
-        (Some(_), None) => {
-            return Err(doc.error(
-                keys.cert,
-                format!("{} is set without {}", keys.cert, keys.key),
-            ));
-        }
-        (None, Some(_)) => {
-            return Err(doc.error(
-                keys.key,
-                format!("{} is set without {}", keys.key, keys.cert),
-            ));
-        }
-    };
-    Ok(TlsConfig {
-        ca_cert: file(keys.ca_cert),
-        identity,
-        server_name: optional(doc.text(keys.server_name)),
-        insecure: doc.bool(keys.insecure),
-    })
-}
-
-fn source(doc: &Document) -> Result<SourceConfig, ConfigError> {
-    let psync_command = match doc.text("sync_reader.psync_command") {
-        name if name.is_empty() => "PSYNC".to_owned(),
-        name if name.contains(|c: char| c.is_whitespace()) => {
-            let what = "sync_reader.psync_command must be one word";
-            return Err(doc.error("sync_reader.psync_command", what));
-        }
-        name => name,
-    };
     Ok(SourceConfig {
-        endpoint: endpoint(doc, &SOURCE)?,
-        sync_rdb: doc.bool("sync_reader.sync_rdb"),
-        sync_aof: doc.bool("sync_reader.sync_aof"),
+        endpoint,
+        sync_rdb: doc.bool("sync_reader.sync_rdb") || reader.is_of_files(),
+        sync_aof: match reader {
+            Reader::Sync | Reader::Scan => doc.bool("sync_reader.sync_aof"),
+            Reader::Rdb(_) => false,
+            Reader::Aof(_) => true,
+        },
         diskless: doc.bool("sync_reader.try_diskless"),
         psync_command,
+        psync_commands,
         ack: match doc.text("sync_reader.ack_mode").as_str() {
             "zero" => replica::AckMode::Zero,
             _ => replica::AckMode::Applied,
         },
+        cluster: doc.bool("sync_reader.cluster"),
+        full_syncs_per_host: usize::try_from(doc.int("sync_reader.full_syncs_per_host"))
+            .unwrap_or(usize::MAX),
     })
 }
 
-fn target(doc: &Document) -> Result<TargetConfig, ConfigError> {
+fn target(doc: &Document, endpoint: Endpoint) -> Result<TargetConfig, ConfigError> {
     let existing = match doc.text("redis_writer.existing_keys").as_str() {
-        "replace" => ExistingKeys::Replace,
+        "replace" | "mirror" => ExistingKeys::Replace,
         "skip" => ExistingKeys::Skip,
         "fail" => ExistingKeys::Fail,
         _ => match doc.text("advanced.rdb_restore_command_behavior").as_str() {
@@ -412,13 +608,19 @@ fn target(doc: &Document) -> Result<TargetConfig, ConfigError> {
         );
         Ok(usize::try_from(fits).unwrap_or(usize::MAX))
     };
+    let (cluster, db_map) = (cluster(doc), doc.dbs("redis_writer.db_map"));
+    if cluster.is_some() && db_map.is_some() {
+        let what = "redis_writer.db_map is not for clusters in this version: a cluster has database 0 alone; set filter.allow_db = [0]";
+        return Err(doc.error("redis_writer.db_map", what));
+    }
     Ok(TargetConfig {
         existing,
+        mirror: doc.text("redis_writer.existing_keys") == "mirror",
         losses: match doc.text("redis_writer.losses").as_str() {
             "warn" => rewrite::Losses::Allow,
             _ => rewrite::Losses::Refuse,
         },
-        batch_commands: doc.int("redis_writer.batch_commands") as usize,
+        batch_commands: batch_commands(doc),
         batch_bytes: size("redis_writer.batch_bytes", 1024)?,
         inflight_bytes: size("redis_writer.inflight_bytes", 64 * 1024)?,
         bulk_bytes_max: match doc.int("advanced.target_redis_proto_max_bulk_len") {
@@ -433,8 +635,76 @@ fn target(doc: &Document) -> Result<TargetConfig, ConfigError> {
             bytes => bytes,
         },
         empty_before: doc.bool("advanced.empty_db_before_sync"),
-        endpoint: endpoint(doc, &TARGET)?,
+        cluster,
+        profile: Profile::of(&doc.text("redis_writer.profile")),
+        db_map,
+        endpoint,
     })
+}
+
+/// RedisShake's bound on commands that are not answered yet is one on a unit, of which one is on its way.
+fn batch_commands(doc: &Document) -> usize {
+    let batch = doc.int("redis_writer.batch_commands");
+    let limit = match doc.int("advanced.pipeline_count_limit") {
+        0 => batch,
+        limit => limit,
+    };
+    usize::try_from(batch.min(limit)).unwrap_or(usize::MAX)
+}
+
+/// Keys of RedisShake's that are set to something that means nothing here: said at the start, not refused.
+fn notes(doc: &Document) -> Vec<String> {
+    let rows = [
+        (
+            doc.bool("redis_writer.off_reply"),
+            "redis_writer.off_reply: replies are read all the same, since exactly-once stands on them",
+        ),
+        (
+            doc.int("advanced.pprof_port") > 0,
+            "advanced.pprof_port: there is no Go profiler here, and nothing listens there; /metrics on advanced.status_port tells of CPU and memory",
+        ),
+        (
+            doc.int("advanced.ncpu") > 1,
+            "advanced.ncpu: a link is one thread, and needs no more than one processor",
+        ),
+        (
+            doc.is_set("advanced.io_reconnect") && !doc.bool("advanced.io_reconnect"),
+            "advanced.io_reconnect: connections that are lost are made anew in any case",
+        ),
+    ];
+    let said = rows.into_iter().filter(|(is_set, _)| *is_set);
+    said.map(|(_, note)| note.to_owned()).collect()
+}
+
+fn cluster(doc: &Document) -> Option<ClusterConfig> {
+    doc.bool("redis_writer.cluster").then(|| ClusterConfig {
+        emulates: doc.text("redis_writer.cross_slot") == "emulate",
+        fence: match doc.text("redis_writer.slot_fence").as_str() {
+            "kill" => SlotFence::Kill,
+            "lua" => SlotFence::Lua,
+            _ => SlotFence::Auto,
+        },
+        seen: Arc::default(),
+    })
+}
+
+/// The name of a link's directory.
+fn dir_name(link_name: &str) -> String {
+    let safe = |c: char| match c.is_ascii_alphanumeric() || "._-".contains(c) {
+        true => c,
+        false => '_',
+    };
+    link_name.chars().map(safe).collect()
+}
+
+impl SpoolConfig {
+    /// The same beside this one, for another link.
+    pub(crate) fn of_link(&self, link_name: &str) -> Self {
+        Self {
+            dir: self.dir.with_file_name(dir_name(link_name)),
+            ..self.clone()
+        }
+    }
 }
 
 /// The spool's directory is the link's own: two links never share one.
@@ -443,22 +713,12 @@ fn spool(doc: &Document, dir: &Path, link_name: &str) -> SpoolConfig {
         Some(root) => PathBuf::from(root),
         None => dir.join("spool"),
     };
-    let own: String = link_name
-        .chars()
-        .map(|c| {
-            if c.is_ascii_alphanumeric() || "._-".contains(c) {
-                c
-            } else {
-                '_'
-            }
-        })
-        .collect();
     SpoolConfig {
-        dir: root.join(own),
+        dir: root.join(dir_name(link_name)),
         max_bytes: doc.int("spool.max_bytes"),
         retain_bytes: doc.int("spool.retain_bytes"),
         unseen_bytes_max: doc.int("spool.max_bytes"),
-        tail_bytes: usize::try_from(doc.int("limits.memory") / 8)
+        tail_bytes: usize::try_from(doc.int("limits.memory") / 32)
             .unwrap_or(usize::MAX)
             .clamp(1 << 20, 64 << 20),
     }
@@ -495,7 +755,15 @@ fn filter(doc: &Document) -> Result<rewrite::Filter, ConfigError> {
         allow_key_regex: doc.texts("filter.allow_key_regex"),
         block_key_regex: doc.texts("filter.block_key_regex"),
         allow_db: dbs("filter.allow_db")?,
-        block_db: dbs("filter.block_db")?,
+        block_db: {
+            let mut block = dbs("filter.block_db")?;
+            // A database that is dropped is one that does not pass.
+            if let Some(rewrite::DbMap::Numbers(rules)) = doc.dbs("redis_writer.db_map") {
+                let dropped = rules.iter().filter(|(_, to)| to.is_none());
+                block.extend(dropped.map(|(db, _)| *db));
+            }
+            block
+        },
         allow_command: doc.texts("filter.allow_command"),
         block_command: doc.texts("filter.block_command"),
         allow_command_group: groups("filter.allow_command_group")?,

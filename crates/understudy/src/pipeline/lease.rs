@@ -32,12 +32,17 @@ use crate::config::Config;
 use crate::error::{Class, Side, SyncError};
 use crate::spool::Feed;
 use crate::status::Status;
+use crate::target::cluster::Reach;
 
 /// Added to an expiry: some 246 years, and not a round number, so that with what is near now added to it no
 /// expiry that anybody means comes out.
-const LEASE_MS: i64 = 7_777_777_777_777;
+pub(crate) const LEASE_MS: i64 = 7_777_777_777_777;
 /// Keys of a snapshot, and of the stream while we are behind, that expire within this time get a lease.
 pub(super) const WINDOW_MS: i64 = 10 * 60 * 1000;
+/// Keys of a recording that expire within this time get one: it may take so long to play it.
+const RECORDING_WINDOW_MS: i64 = 30 * 24 * 3600 * 1000;
+/// No recording is older than this.
+const RECORDING_OLDEST_MS: i64 = 10 * 365 * 24 * 3600 * 1000;
 /// Otherwise, keys that expire within this time.
 const NEAR_MS: i64 = 15_000;
 /// While nothing goes on, keys with more than this left have their exact expiry.
@@ -61,6 +66,8 @@ const SLACK_MS: u64 = 50;
 const BATCH_KEYS: usize = 200;
 const ROUND: Duration = Duration::from_millis(100);
 const RETRY: Duration = Duration::from_millis(500);
+/// Between two rounds while the stream is held, and writers wait.
+const HELD_ROUND: Duration = Duration::from_millis(10);
 
 /// A key whose expiry was moved, or will have to be.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -112,9 +119,13 @@ impl Lease {
 }
 
 /// Whether a lease can have been granted for this expiry: not a far one that somebody means.
-fn is_grantable(at_ms: i64) -> bool {
+fn is_grantable(at_ms: i64, is_recording: bool) -> bool {
     let now_ms = now_ms();
-    (now_ms - OLDEST_MS..now_ms + WINDOW_MS + GUESS_MS).contains(&at_ms)
+    let (oldest_ms, window_ms) = match is_recording {
+        false => (OLDEST_MS, WINDOW_MS),
+        true => (RECORDING_OLDEST_MS, RECORDING_WINDOW_MS),
+    };
+    (now_ms - oldest_ms..now_ms + window_ms + GUESS_MS).contains(&at_ms)
 }
 
 /// The open leases of a link: granted by the appliers, ended by [`settle_forever`], on one thread.
@@ -127,12 +138,26 @@ pub(crate) struct Leases {
     /// Some are out of the list because they are being worked on.
     in_work: Cell<bool>,
     granted: Notify,
+    /// The stream is no live source's: whatever expires may have been saved behind.
+    is_recording: bool,
 }
 
 impl Leases {
+    /// Of a stream that is no live source's.
+    pub(crate) fn of_a_recording() -> Self {
+        Self {
+            is_recording: true,
+            ..Self::default()
+        }
+    }
+
     /// The expiry to write for a key of a snapshot that expires `at_ms`.
     pub(crate) fn grant(&self, db: u32, key: &[u8], at_ms: i64) -> i64 {
-        if at_ms >= now_ms().saturating_add(WINDOW_MS) {
+        let window_ms = match self.is_recording {
+            false => WINDOW_MS,
+            true => RECORDING_WINDOW_MS,
+        };
+        if at_ms >= now_ms().saturating_add(window_ms) {
             return at_ms;
         }
         self.note(db, Bytes::copy_from_slice(key), at_ms, 0);
@@ -170,10 +195,28 @@ impl Leases {
         self.unknown.get().is_some() || self.in_work.get() || !self.open.borrow().is_empty()
     }
 
+    /// Whether every key has its own expiry.
+    pub(crate) fn are_ended(&self) -> bool {
+        let is_leased = |lease: &Lease| lease.form == Form::Leased;
+        self.unknown.get().is_none()
+            && !self.in_work.get()
+            && !self.open.borrow().iter().any(is_leased)
+    }
+
+    /// The rule for a snapshot's commands.
+    pub(super) fn snapshot_rule() -> LeaseRule {
+        LeaseRule {
+            before_ms: now_ms().saturating_add(WINDOW_MS),
+            add_ms: LEASE_MS,
+        }
+    }
+
     /// The rule for commands of the stream.
     pub(crate) fn rule(is_behind: bool, tide: &Tide) -> LeaseRule {
         let near_ms = NEAR_MS.saturating_add(tide.ahead_ms());
-        let window_ms = if is_behind {
+        let window_ms = if tide.is_recording() {
+            RECORDING_WINDOW_MS
+        } else if is_behind {
             WINDOW_MS.max(near_ms)
         } else {
             near_ms
@@ -236,7 +279,7 @@ pub(crate) async fn end_all(config: &Config, leases: &Leases, owner: u64) -> Res
     if !leases.any() {
         return Ok(());
     }
-    let mut target = Target::connect(config).await?;
+    let mut target = Target::connect(config, owner).await?;
     if !target.is_owner(owner).await? {
         // Whoever has taken the link over needs them.
         return Ok(());
@@ -247,13 +290,24 @@ pub(crate) async fn end_all(config: &Config, leases: &Leases, owner: u64) -> Res
         leases.open.borrow_mut().extend(found);
     }
     while leases.any() {
-        let ended = target.round(leases, owner, |_| Step::End).await;
+        let ended = target
+            .round(leases, owner, |lease| match is_ours(config, lease) {
+                true => Step::End,
+                false => Step::Forget,
+            })
+            .await;
         if ended.is_err() && !target.is_owner(owner).await? {
             return Ok(());
         }
         ended?;
     }
     Ok(())
+}
+
+/// Whether the lease's key is this link's: its slot, where the source is a shard, may have gone to another one.
+fn is_ours(config: &Config, lease: &Lease) -> bool {
+    let slot = rewrite::slot_of(&lease.key);
+    config.shard.as_ref().is_none_or(|shard| shard.holds(slot))
 }
 
 /// Works until no lease is open.
@@ -268,19 +322,32 @@ async fn settle(
     if !leases.any() {
         return Ok(());
     }
-    let mut target = Target::connect(config).await?;
-    let mut source = Client::connect(&config.source.endpoint, Side::Source).await?;
+    let mut target = Target::connect(config, owner).await?;
+    let mut source = None;
     let (mut stood_at, mut since) = (0, Instant::now());
     // Whoever was interrupted in the midst of work has lost what it held.
     if leases.in_work.replace(false) {
         leases.suspect(0);
     }
     while leases.any() {
-        let mark = Mark::read(&mut source, feed).await?;
+        if feed.is_held() {
+            hold(config, &mut target, feed, leases, owner).await?;
+            leases.show(status, now_ms());
+            tokio::time::sleep(HELD_ROUND).await;
+            continue;
+        }
+        let mark = tokio::select! {
+            mark = read_mark(config, &mut source, feed) => mark?,
+            // A source that is paused does not answer.
+            () = until_held(feed) => {
+                source = None;
+                continue;
+            }
+        };
         if mark.offset != stood_at {
             (stood_at, since) = (mark.offset, Instant::now());
         }
-        while feed.applied() < mark.offset {
+        while feed.applied() < mark.offset && !feed.is_held() {
             tokio::time::sleep(Duration::from_millis(10)).await;
         }
         // From here on keys get their own expiries, behind a snapshot too.
@@ -300,6 +367,8 @@ async fn settle(
         let applied = feed.applied();
         target
             .round(leases, owner, |lease| match lease.from <= applied {
+                // Its slot is another link's now, which may have given it a lease of its own.
+                _ if !is_ours(config, lease) => Step::Forget,
                 true => mark.step(lease, is_idle, tide.ahead_ms()),
                 // The target does not have it yet.
                 false => Step::Keep,
@@ -311,6 +380,55 @@ async fn settle(
         }
     }
     Ok(())
+}
+
+async fn read_mark(
+    config: &Config,
+    source: &mut Option<Client>,
+    feed: &Feed,
+) -> Result<Mark, SyncError> {
+    let source = match source {
+        Some(source) => source,
+        none => none.insert(Client::connect(&config.source.endpoint, Side::Source).await?),
+    };
+    Mark::read(source, feed).await
+}
+
+async fn until_held(feed: &Feed) {
+    while !feed.is_held() {
+        tokio::time::sleep(ROUND).await;
+    }
+}
+
+/// The stream stands still at a place, and the target may become the application's: what is applied gets its own expiry,
+/// and a lease again if it goes on. (The source's offset goes on, by its pings: it is not waited for.)
+async fn hold(
+    config: &Config,
+    target: &mut Target,
+    feed: &Feed,
+    leases: &Leases,
+    owner: u64,
+) -> Result<(), SyncError> {
+    if !feed.is_at_hold() {
+        return Ok(());
+    }
+    if leases.unknown.take().is_some() {
+        leases.in_work.set(true);
+        let found = target.find(config).await;
+        leases.in_work.set(false);
+        match found {
+            Ok(found) => leases.open.borrow_mut().extend(found),
+            Err(error) => {
+                leases.suspect(0);
+                return Err(error);
+            }
+        }
+    }
+    let step = |lease: &Lease| match lease.form {
+        Form::Leased => Step::Write(Form::Exact),
+        Form::Exact => Step::Keep,
+    };
+    target.round(leases, owner, step).await
 }
 
 /// A moment of the source: everything done there before it lies before `offset` in the stream.
@@ -388,7 +506,7 @@ impl Mark {
 
 /// The connection over which leases are ended.
 struct Target {
-    client: Client,
+    server: Server,
     address: String,
     /// The checkpoint's.
     key: String,
@@ -397,16 +515,43 @@ struct Target {
     tells_time: bool,
 }
 
+/// One server, or all primaries of a cluster.
+enum Server {
+    One(Box<Client>),
+    Many(Box<Reach>),
+}
+
 impl Target {
-    async fn connect(config: &Config) -> Result<Self, SyncError> {
-        let client = Client::connect(&config.target.endpoint, Side::Target).await?;
+    async fn connect(config: &Config, owner: u64) -> Result<Self, SyncError> {
+        let server = match &config.target.cluster {
+            None => {
+                let client = Client::connect(&config.target.endpoint, Side::Target).await?;
+                Server::One(Box::new(client))
+            }
+            Some(_) => Server::Many(Box::new(Reach::connect(config, owner).await?)),
+        };
         Ok(Self {
-            client,
+            server,
             address: config.target.endpoint.address.clone(),
             key: checkpoint::key(&config.link_name),
             db: 0,
             tells_time: true,
         })
+    }
+
+    fn client(&mut self) -> Result<&mut Client, SyncError> {
+        match &mut self.server {
+            Server::One(client) => Ok(client),
+            Server::Many(reach) => reach.client(),
+        }
+    }
+
+    /// What a batch has in common: its database, and in a cluster its slot.
+    fn share(&self, lease: &Lease) -> (u32, u16) {
+        match self.server {
+            Server::One(_) => (lease.db, 0),
+            Server::Many(_) => (lease.db, rewrite::slot_of(&lease.key).0),
+        }
     }
 
     /// Does for every lease what is due. Only who has the link, its `owner`, may: whoever has taken it over does not know
@@ -427,12 +572,12 @@ impl Target {
                 step => due.push((lease, step)),
             }
         }
-        due.sort_by_key(|(lease, _)| lease.db);
+        due.sort_by_key(|(lease, _)| self.share(lease));
         let mut rest = due.as_slice();
         while let Some((first, _)) = rest.first() {
             let same_db = rest
                 .iter()
-                .take_while(|(lease, _)| lease.db == first.db)
+                .take_while(|(lease, _)| self.share(lease) == self.share(first))
                 .count();
             let (batch, after) = rest.split_at(same_db.min(BATCH_KEYS));
             match self.write(batch, owner).await {
@@ -486,7 +631,9 @@ impl Target {
         let mut kept = Vec::new();
         let mut texts = Vec::new();
         for ((lease, step), at_ms) in batch.iter().zip(expiries) {
-            let slack = if self.tells_time { 0 } else { SLACK_MS };
+            // A slot that moves takes along what is left of an expiry, which is a moment less exact.
+            let is_exact = self.tells_time && matches!(self.server, Server::One(_));
+            let slack = if is_exact { 0 } else { SLACK_MS };
             let Some(found) = lease.found_as(at_ms, slack) else {
                 continue;
             };
@@ -505,24 +652,24 @@ impl Target {
             }
         }
         if texts.is_empty() {
-            self.client.call(&[b"UNWATCH"]).await?;
+            self.client()?.call(&[b"UNWATCH"]).await?;
             return Ok(Some(kept));
         }
         // Alone: a busy server may refuse it and take what follows, which then would not be guarded.
-        self.client.call(&[b"MULTI"]).await?;
+        self.client()?.call(&[b"MULTI"]).await?;
         let mut commands: Vec<Vec<&[u8]>> = texts
             .iter()
             .map(|(key, at)| vec![&b"PEXPIREAT"[..], key, at.as_bytes()])
             .collect();
         commands.push(vec![b"EXEC"]);
-        let replies = self.client.ask_all(&commands).await?;
+        let replies = self.client()?.ask_all(&commands).await?;
         // The first error is the cause; EXEC only says that there was one.
         let refused = replies.iter().find_map(|reply| match reply {
             Value::Error(error) => Some(error),
             _ => None,
         });
         match (refused, replies.last()) {
-            (Some(error), _) => Err(self.client.refused(&[b"PEXPIREAT"], error)),
+            (Some(error), _) => Err(self.client()?.refused(&[b"PEXPIREAT"], error)),
             (None, Some(Value::Array(_))) => Ok(Some(kept)),
             (None, _) => Ok(None),
         }
@@ -531,29 +678,41 @@ impl Target {
     /// Whether the link is still this process's.
     async fn is_owner(&mut self, owner: u64) -> Result<bool, SyncError> {
         self.select(0).await?;
-        let value = self.client.call(&[b"GET", self.key.as_bytes()]).await?;
+        let key = self.key.clone();
+        if let Server::Many(reach) = &mut self.server {
+            reach.go(key.as_bytes())?;
+        }
+        let value = self.client()?.call(&[b"GET", key.as_bytes()]).await?;
         Ok(is_owners(&value, owner))
     }
 
     /// Watches keys of the database in force, and who has the link, which is ours still: an EXEC that follows changes
     /// nothing once another daemon has taken it, or leases have been looked for, however late it arrives.
     async fn watch(&mut self, keys: &[&[u8]], owner: u64) -> Result<(), SyncError> {
-        let (db, fence) = (self.db, checkpoint::fence(&self.key));
+        if let (Server::Many(reach), Some(first)) = (&mut self.server, keys.first()) {
+            reach.watch_slot(first).await?;
+            let mut watch: Vec<&[u8]> = vec![b"WATCH"];
+            watch.extend(keys);
+            reach.client()?.call(&watch).await?;
+            return Ok(());
+        }
+        let (db, key) = (self.db, self.key.clone());
+        let fence = checkpoint::fence(&key);
         let number = db.to_string();
         let mut watch: Vec<&[u8]> = vec![b"WATCH"];
         watch.extend(keys);
         let commands = [
             vec![&b"SELECT"[..], b"0"],
             vec![b"WATCH", fence.as_bytes()],
-            vec![b"GET", self.key.as_bytes()],
+            vec![b"GET", key.as_bytes()],
             vec![b"SELECT", number.as_bytes()],
             watch,
         ];
         self.db = u32::MAX;
-        let replies = self.client.ask_all(&commands).await?;
+        let replies = self.client()?.ask_all(&commands).await?;
         for (command, reply) in commands.iter().zip(&replies) {
             if let Value::Error(error) = reply {
-                return Err(self.client.refused(command, error));
+                return Err(self.client()?.refused(command, error));
             }
         }
         self.db = db;
@@ -565,8 +724,8 @@ impl Target {
     }
 
     async fn select(&mut self, db: u32) -> Result<(), SyncError> {
-        if self.db != db {
-            self.client
+        if self.db != db && matches!(self.server, Server::One(_)) {
+            self.client()?
                 .call(&[b"SELECT", db.to_string().as_bytes()])
                 .await?;
             self.db = db;
@@ -582,7 +741,7 @@ impl Target {
                 .iter()
                 .map(|key| vec![&b"PEXPIRETIME"[..], key])
                 .collect();
-            let answers = self.client.ask_all(&questions).await?;
+            let answers = self.client()?.ask_all(&questions).await?;
             self.tells_time = !answers
                 .iter()
                 .any(|answer| matches!(answer, Value::Error(_)));
@@ -594,9 +753,9 @@ impl Target {
             keys.iter().map(|key| vec![&b"PTTL"[..], key]).collect();
         // What is left counts from the target's time, not from ours.
         questions.push(vec![b"TIME"]);
-        let mut answers = self.client.ask_all(&questions).await?;
+        let mut answers = self.client()?.ask_all(&questions).await?;
         let now_ms = match answers.pop() {
-            Some(Value::Error(error)) => return Err(self.client.refused(&[b"TIME"], &error)),
+            Some(Value::Error(error)) => return Err(self.client()?.refused(&[b"TIME"], &error)),
             time => time.as_ref().and_then(time_ms).unwrap_or_else(now_ms),
         };
         let refused = answers.iter().find_map(|answer| match answer {
@@ -604,7 +763,7 @@ impl Target {
             _ => None,
         });
         if let Some(error) = refused {
-            return Err(self.client.refused(&[b"PTTL"], error));
+            return Err(self.client()?.refused(&[b"PTTL"], error));
         }
         Ok(answers
             .iter()
@@ -615,11 +774,26 @@ impl Target {
     /// Looks for keys with a lease. What was sent over a connection that is lost, and is still on its way, comes to nothing:
     /// it would change what was looked at.
     async fn find(&mut self, config: &Config) -> Result<Vec<Lease>, SyncError> {
+        let addresses = match &self.server {
+            Server::One(_) => return self.find_in_one(config).await,
+            Server::Many(reach) => reach.addresses(),
+        };
+        let mut found = Vec::new();
+        for address in addresses {
+            if let Server::Many(reach) = &mut self.server {
+                reach.go_to(&address);
+            }
+            found.extend(self.look(config).await?);
+        }
+        Ok(found)
+    }
+
+    async fn find_in_one(&mut self, config: &Config) -> Result<Vec<Lease>, SyncError> {
         self.select(0).await?;
         let fence = checkpoint::fence(&self.key);
         let [set, del] = checkpoint::touch(&fence);
         let commands = [vec![&b"MULTI"[..]], set, del, vec![b"EXEC"]];
-        let replies = self.client.ask_all(&commands).await?;
+        let replies = self.client()?.ask_all(&commands).await?;
         let refused = commands.iter().zip(&replies);
         let refused = refused.filter_map(|(command, reply)| match reply {
             Value::Error(error) => Some((command, error)),
@@ -628,11 +802,16 @@ impl Target {
         match refused.min_by_key(|(_, error)| error.code != resp::ErrorCode::Oom) {
             // It takes no SET; the leases are to end all the same.
             Some((_, error)) if error.code == resp::ErrorCode::Oom => {}
-            Some((command, error)) => return Err(self.client.refused(command, error)),
+            Some((command, error)) => return Err(self.client()?.refused(command, error)),
             None => {}
         }
+        self.look(config).await
+    }
+
+    /// Looks at every key of the server.
+    async fn look(&mut self, config: &Config) -> Result<Vec<Lease>, SyncError> {
         let mut keys: Vec<(u32, Bytes)> = Vec::new();
-        each_key(config, &mut self.client, |db, key| {
+        each_key(config, self.client()?, |db, key| {
             keys.push((db, key.clone()))
         })
         .await?;
@@ -648,7 +827,7 @@ impl Target {
                 let names: Vec<&[u8]> = keys.iter().map(|(_, key)| key.as_ref()).collect();
                 for ((db, key), at_ms) in keys.iter().zip(self.expiries_ms(&names).await?) {
                     let at_ms = at_ms.unwrap_or(0) - LEASE_MS;
-                    if is_grantable(at_ms) {
+                    if is_grantable(at_ms, config.reader.is_of_files()) {
                         found.push(Lease::leased(*db, key.clone(), at_ms, 0));
                     }
                 }
@@ -665,7 +844,7 @@ fn is_owners(value: &Value, owner: u64) -> bool {
 }
 
 /// The reply to TIME, seconds and microseconds, in milliseconds.
-pub(super) fn time_ms(reply: &Value) -> Option<i64> {
+pub(crate) fn time_ms(reply: &Value) -> Option<i64> {
     let Value::Array(time) = reply else {
         return None;
     };
@@ -682,62 +861,8 @@ fn positive(answer: &Value) -> Option<i64> {
     }
 }
 
-pub(super) fn now_ms() -> i64 {
+pub(crate) fn now_ms() -> i64 {
     i64::try_from(unix_ms()).unwrap_or(i64::MAX)
 }
-
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn only_what_expires_soon_gets_a_lease() {
-        let leases = Leases::default();
-        let now = now_ms();
-        assert_eq!(
-            leases.grant(0, b"far", now + 2 * WINDOW_MS),
-            now + 2 * WINDOW_MS
-        );
-        assert!(!leases.any());
-        assert_eq!(leases.grant(0, b"near", now + 5), now + 5 + LEASE_MS);
-        assert_eq!(leases.grant(0, b"past", 7), 7 + LEASE_MS);
-        assert_eq!(leases.open.borrow().len(), 2);
-    }
-
-    #[test]
-    fn an_expiry_that_somebody_means_is_no_lease() {
-        let now = now_ms();
-        assert!(is_grantable(now - 1000) && is_grantable(now + WINDOW_MS));
-        assert!(!is_grantable(9_999_999_999_999 - LEASE_MS) && !is_grantable(now + 2 * WINDOW_MS));
-    }
-
-    #[test]
-    fn steps() {
-        let mark = Mark {
-            source_ms: 1_000_000,
-            offset: 0,
-            read: Instant::now(),
-        };
-        let lease = |left_ms, form| Lease {
-            db: 0,
-            key: Bytes::new(),
-            at_ms: 1_000_000 + left_ms,
-            form,
-            from: 0,
-        };
-        let step = |left_ms, form, is_idle| mark.step(&lease(left_ms, form), is_idle, 0);
-        assert_eq!(step(-SKEW_MS, Form::Leased, false), Step::End);
-        assert_eq!(step(-SKEW_MS + 1, Form::Leased, true), Step::Keep);
-        assert_eq!(step(AHEAD_MS + 1, Form::Leased, false), Step::Keep);
-        assert_eq!(
-            step(AHEAD_MS + 1, Form::Leased, true),
-            Step::Write(Form::Exact)
-        );
-        assert_eq!(step(AHEAD_MS + 1, Form::Exact, true), Step::Keep);
-        assert_eq!(step(AHEAD_MS, Form::Exact, true), Step::Write(Form::Leased));
-        assert_eq!(step(NEAR_MS + 1, Form::Leased, false), Step::End);
-        assert_eq!(step(NEAR_MS + 1, Form::Exact, false), Step::Forget);
-        let ahead = mark.step(&lease(AHEAD_MS + 3999, Form::Exact), true, 4000);
-        assert_eq!(ahead, Step::Write(Form::Leased));
-    }
-}
+mod tests;

@@ -1,15 +1,23 @@
 //! From the spool to the target: the snapshot, then the stream.
 
+mod called;
 mod clocks;
+pub(crate) mod cluster;
 mod lane;
+mod late_writes;
 mod lease;
 mod lookahead;
+mod mapper;
+mod merged;
 mod repair;
 mod sets;
+mod slots;
 mod snapshot;
 mod stream;
 mod sweep;
+mod throttle;
 mod tide;
+pub(crate) mod to_file;
 mod unit;
 
 use crate::config::Config;
@@ -17,13 +25,19 @@ use crate::status::Status;
 use crate::target::Databases;
 
 pub(crate) use clocks::compare_forever;
-pub(crate) use lease::{Leases, end_all, settle_forever};
-pub(crate) use repair::Repairs;
-pub(crate) use snapshot::SnapshotApplier;
+pub(crate) use lane::{Lane, Reply};
+pub(crate) use late_writes::{count_forever as count_late_forever, prefix_of};
+pub(crate) use lease::{LEASE_MS, Leases, end_all, now_ms, settle_forever, time_ms};
+pub(crate) use repair::{Copied, Copies, Repairs, copied_time, read as read_copies};
+pub(crate) use snapshot::{
+    Applied, Behind, SnapshotApplier, is_unknown_module, kind_name, method_name, rdb_limits,
+};
+pub(crate) use stream::Hole;
 pub(crate) use stream::StreamApplier;
-use stream::stream_limits;
+pub(crate) use stream::{NOT_OURS, show, stream_limits};
 pub(crate) use sweep::{KeySet, has_old_libraries, remove_unfinished, sweep};
 pub(crate) use tide::{Tide, read_marks_forever};
+pub(crate) use unit::{End, Gap, each_command, gaps_of, guard, items_of, words_of, zeros};
 
 /// What both appliers of a link work with.
 #[derive(Clone, Copy)]
@@ -37,4 +51,4 @@ pub(crate) struct Common<'a> {
 }
 
 /// Said behind an error about what the target lacks.
-const ALLOW_LOSS: &str = "; redis_writer.losses = \"warn\" allows it";
+pub(crate) const ALLOW_LOSS: &str = "; redis_writer.losses = \"warn\" allows it";

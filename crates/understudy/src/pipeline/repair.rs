@@ -14,11 +14,12 @@ use resp::{Arg, Value};
 use rewrite::{Db, Table};
 
 use super::sweep::is_own;
-use super::unit::Sealed;
+use super::unit::{Sealed, each_command};
 use crate::checkpoint::{NAMED_BYTES_MAX, NAMED_MAX, Names};
 use crate::client::{Client, Info};
 use crate::config::Config;
 use crate::error::{Class, Side, SyncError};
+use crate::target::cluster::redirects;
 
 /// Most keys in doubt after an outage, with those; some may be copied in vain.
 const DOUBTFUL_MAX: usize = 400_000;
@@ -133,7 +134,10 @@ impl Repairs {
 
 /// Whether a key of the source is ours to write at the target.
 pub(super) fn is_copied(config: &Config, db: u32, key: &[u8]) -> bool {
-    config.filter.db(Db(db)) && config.filter.key(key) && !is_own(key)
+    // Where several databases go into one, the value of one of them might not be the key's.
+    let map = config.target.db_map.as_ref();
+    let is_merged = map.is_some_and(|map| map.is_merged(map.db(Db(db))));
+    config.filter.db(Db(db)) && config.filter.key(key) && !is_own(key) && !is_merged
 }
 
 /// What a command of `db` touches.
@@ -160,8 +164,11 @@ impl Touched {
         let name = word(0).to_ascii_lowercase();
         let mut touched = Self::default();
         let mut places = Vec::new();
-        if let Some(command) = table.lookup(&name) {
-            rewrite::keys_of(command, frame, args, &mut places);
+        match table.lookup(&name) {
+            Some(command) => rewrite::keys_of(command, frame, args, &mut places),
+            // As everywhere: a module's command has its key first.
+            None if args.len() > 1 => places.push(1),
+            None => {}
         }
         let other = match name.as_slice() {
             b"move" => number(word(2)),
@@ -219,11 +226,24 @@ fn number(word: &[u8]) -> Option<u32> {
 /// The keys that differ after a unit in which the commands at the places `failed`, in order, failed: theirs, and those
 /// that later commands of the unit made from them. `None` where a command that failed names no key.
 pub(super) fn damaged(table: &Table, sealed: &Sealed, failed: &[usize]) -> Option<Names> {
+    damage(table, failed, |each| sealed.each(each))
+}
+
+/// The same of these encoded commands.
+pub(super) fn damaged_in(table: &Table, commands: &[u8], failed: &[usize]) -> Option<Names> {
+    damage(table, failed, |each| each_command(commands, each))
+}
+
+fn damage(
+    table: &Table,
+    failed: &[usize],
+    each: impl FnOnce(&mut dyn FnMut(usize, &[u8], &[Arg])),
+) -> Option<Names> {
     if failed.is_empty() {
         return Some(Names::default());
     }
     let (mut names, mut db, mut is_known) = (Names::default(), 0, true);
-    sealed.each(|at, frame, args| {
+    each(&mut |at, frame, args| {
         let word = |at: usize| args.get(at).map_or(&[][..], |arg| arg.of(frame));
         if word(0).eq_ignore_ascii_case(b"select") {
             db = number(word(1)).unwrap_or(db);
@@ -250,21 +270,42 @@ pub(super) fn damaged(table: &Table, sealed: &Sealed, failed: &[usize]) -> Optio
 
 /// Values of the source at one moment of its history.
 #[derive(Debug)]
-pub(super) struct Copies {
-    pub(super) replid: Option<ReplId>,
-    pub(super) offset: u64,
-    pub(super) keys: Vec<Copied>,
+pub(crate) struct Copies {
+    pub(crate) replid: Option<ReplId>,
+    pub(crate) offset: u64,
+    pub(crate) keys: Vec<Copied>,
+}
+
+impl Copies {
+    /// Keys at the moment that this INFO tells.
+    pub(crate) fn at(info: &[u8], keys: Vec<Copied>) -> Option<Self> {
+        let info = Info::of(info);
+        Some(Self {
+            replid: info.get("master_replid").and_then(|id| id.parse().ok()),
+            offset: info.get("master_repl_offset")?.parse().ok()?,
+            keys,
+        })
+    }
+}
+
+/// When a key expires, in Unix milliseconds; 0 for never: by PEXPIRETIME, or by PTTL and TIME.
+pub(crate) fn copied_time(time: &Value, now: Option<&Value>) -> Option<i64> {
+    let Value::Int(time) = time else {
+        return None;
+    };
+    let now_ms = now.map_or(Some(0), super::lease::time_ms)?;
+    Some(if *time < 0 { 0 } else { now_ms + time })
 }
 
 /// A key and what it holds.
 #[derive(Debug)]
-pub(super) struct Copied {
-    pub(super) db: u32,
-    pub(super) key: Bytes,
+pub(crate) struct Copied {
+    pub(crate) db: u32,
+    pub(crate) key: Bytes,
     /// The payload of DUMP; `None`: there is no such key.
-    pub(super) value: Option<Bytes>,
+    pub(crate) value: Option<Bytes>,
     /// When it expires, in Unix milliseconds; 0 for never.
-    pub(super) at_ms: i64,
+    pub(crate) at_ms: i64,
 }
 
 /// A key, and what it takes at the source, if the source tells.
@@ -363,12 +404,16 @@ fn portion(config: &Config, sized: &[Sized]) -> Result<Names, SyncError> {
 ///
 /// # Errors
 /// As the source's client; stop where it does not allow to read keys this way, or where one is too large.
-pub(super) async fn read(
+pub(crate) async fn read(
     config: &Config,
     names: Names,
     tells_time: bool,
 ) -> Result<Copies, SyncError> {
     let mut client = connect(config).await?;
+    let names = match &config.shard {
+        Some(_) => of_one_slot(&names),
+        None => names,
+    };
     let sized = sizes(&mut client, &names).await?;
     let mut names = portion(config, &sized)?;
     loop {
@@ -382,6 +427,18 @@ pub(super) async fn read(
             read => return read,
         }
     }
+}
+
+/// Those in the slot of the first one: a transaction of a cluster has room for no others.
+fn of_one_slot(names: &Names) -> Names {
+    let mut some = Names::default();
+    let slot = names.iter().next().map(|(_, key)| rewrite::slot_of(key));
+    for (db, key) in names.iter() {
+        if Some(rewrite::slot_of(key)) == slot {
+            some.insert(db, key.clone());
+        }
+    }
+    some
 }
 
 /// Reads these keys, and no fewer.
@@ -407,6 +464,7 @@ async fn read_portion(
         }
     }
     commands.push(vec![b"INFO", b"replication"]);
+    commands.push(vec![b"INFO", b"server"]);
     commands.push(vec![b"EXEC"]);
     let mut replies = client.ask_all(&commands).await?;
     let answers = match replies.pop() {
@@ -418,7 +476,12 @@ async fn read_portion(
     let refused = refused.chain(answers.iter().zip(commands.iter().skip(1)));
     for (reply, argv) in refused {
         if let Value::Error(error) = reply {
+            let code = error.code;
             let mut error = client.refused(argv, error);
+            if config.shard.is_some() && redirects(code) {
+                // The slot moves, and its keys are the new owner's.
+                error.class = Class::Reconnect;
+            }
             if error.class == Class::Stop {
                 error.what.push_str("; to repair a key, the user at the source also needs ~* +multi +exec +select +dump +memory|usage +pexpiretime +pttl +time");
             }
@@ -454,27 +517,26 @@ fn parse(
                 Value::Null => None,
                 _ => return None,
             };
-            let Value::Int(time) = answers.next()? else {
-                return None;
-            };
-            let now_ms = match tells_time {
-                true => 0,
-                false => super::lease::time_ms(&answers.next()?)?,
+            let time = answers.next()?;
+            let now = match tells_time {
+                true => None,
+                false => answers.next(),
             };
             keys.push(Copied {
                 db: *db,
                 key: key.clone(),
                 value,
-                at_ms: if time < 0 { 0 } else { now_ms + time },
+                at_ms: copied_time(&time, now.as_ref())?,
             });
         }
     }
-    let info = Info::of(answers.next()?.as_bytes()?);
-    Some(Copies {
-        replid: info.get("master_replid").and_then(|id| id.parse().ok()),
-        offset: info.get("master_repl_offset")?.parse().ok()?,
-        keys,
-    })
+    let (info, server) = (answers.next()?, answers.next()?);
+    // Before 4.0 a history has the name of the run.
+    let server = Info::of(server.as_bytes()?);
+    let run_id = server.get("run_id").and_then(|id| id.parse().ok());
+    let mut copies = Copies::at(info.as_bytes()?, keys)?;
+    copies.replid = copies.replid.or(run_id);
+    Some(copies)
 }
 
 #[cfg(test)]

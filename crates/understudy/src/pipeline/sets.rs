@@ -11,7 +11,7 @@ const PAIR_BYTES_MAX: usize = 4 << 10;
 /// An MSET does not grow beyond this much.
 const BYTES_MAX: usize = 16 << 10;
 
-const SET: &[u8] = b"*3\r\n$3\r\nSET\r\n";
+const SET: &[u8] = resp::PlainSet::HEAD;
 
 /// A run of SETs that is not written yet.
 #[derive(Debug, Default)]
@@ -26,8 +26,13 @@ impl Sets {
     /// what is too large to gain from company.
     pub(crate) fn pair(frame: &[u8]) -> Option<&[u8]> {
         let (head, pair) = frame.split_at_checked(SET.len())?;
-        let is_set = head.eq_ignore_ascii_case(SET) && pair.len() <= PAIR_BYTES_MAX;
+        let is_set = head.eq_ignore_ascii_case(SET) && Self::is_small(pair);
         is_set.then_some(pair)
+    }
+
+    /// Whether a pair gains from company.
+    pub(crate) fn is_small(pair: &[u8]) -> bool {
+        pair.len() <= PAIR_BYTES_MAX
     }
 
     pub(crate) fn is_empty(&self) -> bool {

@@ -3,6 +3,8 @@
 //! Every write here can be repeated. The checkpoint says which byte of the RDB is confirmed: whoever goes on from there
 //! passes over the keys before it. Nothing of the stream is applied before the last reply of the snapshot is in.
 
+mod called;
+pub(super) mod in_cluster;
 mod records;
 
 use std::collections::BTreeMap;
@@ -13,17 +15,21 @@ use resp::ReplyKind;
 use rewrite::{Db, Expect, Method, Sent, SnapshotRewriter};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
+use self::called::Scripted;
 use super::lane::{Lane, Reply};
 use super::lease::Leases;
 use super::lookahead::{Failed, Lookahead, Looked};
+use super::merged::Merged;
 use super::stream::{NOT_OURS, show};
 use super::sweep::KeySet;
+use super::unit::guard;
 use super::{ALLOW_LOSS, Common};
 use crate::checkpoint::{self, Checkpoint, KEY_PREFIX, Phase, Progress};
-use crate::client::{class_of, mend};
+use crate::client::mend;
 use crate::clock::unix_ms;
 use crate::config::{Config, ExistingKeys};
 use crate::error::{Class, Side, SyncError, io_word};
+use crate::renew::Renewal;
 use crate::source::spool_error;
 use crate::spool::Feed;
 use crate::status::Status;
@@ -33,9 +39,22 @@ use crate::target::{Databases, Target};
 /// clients while it is rebuilt, and double its memory for that moment.
 const RESTORE_BYTES_MAX: u64 = 1 << 20;
 
+/// What may stand in the feed behind an RDB.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Behind {
+    /// Nothing.
+    Nothing,
+    /// Another one.
+    Rdbs,
+    /// The commands of an append-only file.
+    Commands,
+}
+
 /// What a snapshot said beside its keys.
 #[derive(Debug)]
 pub(crate) struct Applied {
+    /// Where it ends in the feed.
+    pub(crate) end: u64,
     /// Database selected in the stream that follows.
     pub(crate) stream_db: u32,
     /// Its keys, where they were asked for.
@@ -48,6 +67,9 @@ pub(crate) struct SnapshotApplier<'a> {
     status: &'a Status,
     feed: &'a Feed,
     decoder: Decoder,
+    /// Where in the feed the decoder's RDB begins.
+    base: u64,
+    behind: Behind,
     rewriter: SnapshotRewriter,
     /// A stream that is looked at ahead, or may have to be.
     ahead: Option<Lookahead>,
@@ -70,11 +92,21 @@ pub(crate) struct SnapshotApplier<'a> {
     databases: &'a Databases,
     /// A database that was selected and is to be looked at before any of its keys.
     unchecked: Option<Db>,
+    merged: Merged,
+    /// Keys or databases have other names at the target.
+    is_mapped: bool,
+    /// Where a script says what goes to the target.
+    scripted: Option<Scripted>,
 }
 
 impl<'a> SnapshotApplier<'a> {
     /// An applier that goes on at `progress`. `existing` is what is to be done with keys that are there; `collect` asks
-    /// for the set of keys; `flush_functions` for the target's libraries to go before the first one comes.
+    /// for the set of keys; `flush_functions` for the target's libraries to go before the first one comes. With a script:
+    /// whether the target `is_empty`, so that nothing need be deleted first.
+    #[expect(
+        clippy::too_many_arguments,
+        reason = "each says another thing about the start"
+    )]
     pub(crate) fn new(
         common: Common<'a>,
         feed: &'a Feed,
@@ -83,7 +115,8 @@ impl<'a> SnapshotApplier<'a> {
         existing: ExistingKeys,
         collect: bool,
         flush_functions: bool,
-    ) -> Self {
+        is_empty: bool,
+    ) -> Result<Self, SyncError> {
         let Common {
             config,
             status,
@@ -93,6 +126,7 @@ impl<'a> SnapshotApplier<'a> {
         } = common;
         // Without a stream to follow there is nothing that an expiry could come too early for.
         let leases = config.source.sync_aof.then_some(leases);
+        let scripted = Scripted::new(config, target, progress.rdb_bytes)?;
         let options = rewrite::SnapshotOptions {
             filter: config.filter.clone(),
             own_key_mark: Bytes::from_static(KEY_PREFIX.as_bytes()),
@@ -101,25 +135,35 @@ impl<'a> SnapshotApplier<'a> {
                 ExistingKeys::Replace => rewrite::Existing::Replace,
                 ExistingKeys::Skip => rewrite::Existing::Skip,
             },
-            restore_bytes_max: RESTORE_BYTES_MAX,
+            restore_bytes_max: match scripted {
+                Some(_) => 0,
+                None => RESTORE_BYTES_MAX,
+            },
+            deletes: scripted.is_none() || !is_empty,
             losses: config.target.losses,
             flush_functions,
+            db_map: config.target.db_map.clone(),
             ..rewrite::SnapshotOptions::new(target.abilities.clone(), unix_ms())
         };
-        Self {
+        Ok(Self {
             config,
             status,
             feed,
             decoder: Decoder::new(rdb_limits(config)),
+            base: 0,
+            behind: Behind::Nothing,
             rewriter: SnapshotRewriter::new(options),
             ahead: None,
             has_more_to_look_at: false,
             read_pos: 0,
-            lane: Lane::new(
-                checkpoint::key(&config.link_name).into_bytes(),
-                target.round_trip,
-                config.target.inflight_bytes,
-            ),
+            lane: match target.cluster {
+                None => Lane::new(
+                    checkpoint::key(&config.link_name).into_bytes(),
+                    target.round_trip,
+                    config.target.inflight_bytes,
+                ),
+                Some(_) => Lane::for_cluster(config.target.inflight_bytes),
+            },
             sent: Vec::new(),
             checkpoint: target.checkpoint.clone(),
             progress,
@@ -129,24 +173,79 @@ impl<'a> SnapshotApplier<'a> {
             modules_refused: 0,
             existing,
             applied: Applied {
+                end: 0,
                 stream_db: 0,
                 keys: collect.then(KeySet::default),
             },
             leases,
             databases,
             unchecked: None,
-        }
+            merged: Merged::default(),
+            is_mapped: config.target.db_map.is_some(),
+            scripted,
+        })
+    }
+
+    /// Something may follow the RDB in the feed.
+    pub(crate) fn followed_by(self, behind: Behind) -> Self {
+        Self { behind, ..self }
     }
 
     /// Applies everything and waits for the last reply. The connection is left in database 0, and its checkpoint in
     /// `target`.
     pub(crate) async fn run(mut self, target: &mut Target) -> Result<Applied, SyncError> {
+        if target.cluster.is_some() {
+            return Box::pin(self.run_in_cluster(target)).await;
+        }
         self.status.snapshot_applied.set(self.progress.rdb_bytes);
+        let endpoint = &self.config.target.endpoint;
+        let mut renewal = Renewal::new(endpoint);
+        while !self.until_pause(target, &renewal).await? {
+            let key = checkpoint::key(&self.config.link_name);
+            renewal
+                .renew(
+                    &mut target.pipe,
+                    endpoint,
+                    &key,
+                    &guard(self.checkpoint.to_string().as_bytes()),
+                )
+                .await?;
+        }
+        self.count_left_out();
+        self.flush_counts();
+        target.checkpoint = self.checkpoint;
+        Ok(self.applied)
+    }
+
+    /// As [`Self::run_until`]; notes at the target what a script's command has come to there.
+    async fn until_pause(
+        &mut self,
+        target: &mut Target,
+        renewal: &Renewal,
+    ) -> Result<bool, SyncError> {
+        let ended = self.run_until(target, renewal).await;
+        match ended {
+            Err(error) if self.has_failed() => Err(self.failed_for_good(error).await),
+            ended => ended,
+        }
+    }
+
+    /// True at the end; false, with nothing on its way, when the connection has to say again who we are.
+    async fn run_until(
+        &mut self,
+        target: &mut Target,
+        renewal: &Renewal,
+    ) -> Result<bool, SyncError> {
         let (mut reader, mut writer) = tokio::io::split(&mut target.pipe.stream);
         let replies = &mut target.pipe.replies;
+        let limits = self.config.limits.clone();
         loop {
             self.rewriter.tick(unix_ms());
-            let starved = self.produce()?;
+            let pauses = renewal.is_due() && !self.rewriter.is_in_command();
+            if pauses && self.lane.is_idle() {
+                return Ok(false);
+            }
+            let starved = pauses || self.produce()?;
             if let Some(db) = self.unchecked.take() {
                 self.databases.check(&self.config.target, db).await?;
                 continue;
@@ -157,7 +256,7 @@ impl<'a> SnapshotApplier<'a> {
             }
             self.seal(starved);
             if self.done && self.lane.is_idle() {
-                break;
+                return Ok(true);
             }
             let to_write = self.lane.to_write();
             tokio::select! {
@@ -167,23 +266,24 @@ impl<'a> SnapshotApplier<'a> {
                     Ok(_) => self.replies(replies)?,
                     Err(error) => return Err(self.lost(io_word(&error))),
                 },
-                wrote = writer.write(to_write), if !to_write.is_empty() => {
-                    self.lane.wrote(wrote.map_err(|error| self.lost(io_word(&error)))?);
+                wrote = writer.write(to_write), if !to_write.is_empty() && limits.is_open() => {
+                    let wrote = wrote.map_err(|error| self.lost(io_word(&error)))?;
+                    limits.target_bytes.took(wrote as u64);
+                    self.lane.wrote(wrote);
                     if self.lane.to_write().is_empty() {
                         writer.flush().await.map_err(|error| self.lost(io_word(&error)))?;
                     }
                 }
-                () = self.feed.changed(), if starved => {}
+                () = self.feed.changed(), if starved && !pauses => {}
+                () = limits.open(), if !limits.is_open() => {}
+                () = renewal.due(), if !renewal.is_due() => {}
             }
         }
-        self.count_left_out();
-        self.flush_counts();
-        target.checkpoint = self.checkpoint;
-        Ok(self.applied)
     }
 
     /// Decodes and rewrites as much as the buffers allow; true when the feed has no more.
     fn produce(&mut self) -> Result<bool, SyncError> {
+        self.take_waiting();
         while !self.done && self.unchecked.is_none() && self.lane.has_room() {
             if self.looks_ahead() {
                 match self.look_ahead()? {
@@ -199,7 +299,8 @@ impl<'a> SnapshotApplier<'a> {
             match self.decoder.poll() {
                 Ok(Poll::Event(event)) => {
                     self.event(event)?;
-                    if self.lane.is_full() && !self.rewriter.is_in_command() {
+                    let may_end = !self.rewriter.is_in_command() && !self.is_within_a_key();
+                    if self.lane.is_full() && may_end {
                         return Ok(false);
                     }
                 }
@@ -213,6 +314,8 @@ impl<'a> SnapshotApplier<'a> {
                             .with_log(|log| log.release(self.read_pos, self.read_pos))
                             .map_err(spool_error)?;
                     }
+                    // Behind the last RDB of several.
+                    None if self.feed.is_complete() && self.is_behind_an_rdb() => self.done = true,
                     None if self.feed.is_complete() => return Err(self.cut_short()),
                     None => return Ok(true),
                 },
@@ -229,11 +332,20 @@ impl<'a> SnapshotApplier<'a> {
             || self.lane.is_in_flight()
             || self.lane.is_empty()
             || self.rewriter.is_in_command()
+            || self.is_within_a_key()
         {
             return;
         }
-        let reached = self.in_key.unwrap_or_else(|| self.decoder.offset());
-        self.checkpoint.phase = Phase::Snapshot(self.progress);
+        let reached = self
+            .in_key
+            .unwrap_or_else(|| self.base + self.decoder.offset());
+        self.checkpoint.phase = Phase::Snapshot(match self.scripted {
+            None => self.progress,
+            Some(_) => Progress {
+                rdb_bytes: reached,
+                ..self.progress
+            },
+        });
         self.lane.seal(&self.checkpoint.to_string(), reached);
     }
 
@@ -243,7 +355,8 @@ impl<'a> SnapshotApplier<'a> {
         }
         if let Event::SelectDb(db) = &event {
             // Keys of a database that the target lacks would land in another one.
-            self.unchecked = self.config.filter.db(*db).then_some(*db);
+            let passes = self.config.filter.db(*db) && self.scripted.is_none();
+            self.unchecked = passes.then_some(self.config.target.db_of(*db));
         }
         if let Event::Aux { name, value } = &event {
             self.aux(name, value);
@@ -292,6 +405,9 @@ impl<'a> SnapshotApplier<'a> {
         if matches!(event, Event::String(_) | Event::Raw(_) | Event::ValueEnd) {
             self.in_key = None;
         }
+        if self.scripted.is_some() {
+            return self.rewrite_by_script(event);
+        }
         let rewritten = self.rewriter.event(event, self.lane.body(), &mut self.sent);
         rewritten.map_err(|error| self.cannot_hold(&error))?;
         self.lane.added(&mut self.sent);
@@ -303,14 +419,23 @@ impl<'a> SnapshotApplier<'a> {
             self.decoder.want(rdb::Want::Skip);
             return Ok(());
         }
-        if let Some(keys) = &mut self.applied.keys {
-            keys.insert(head.db.0, &head.key);
+        // What the target calls it.
+        let (db, name) = self.config.target.name_of(head.db.0, &head.key);
+        self.merged.meets(self.config, head, db)?;
+        if let Some(keys) = &mut self.applied.keys
+            && self.scripted.is_none()
+        {
+            keys.insert(db, &name);
         }
-        let lease = match (self.leases, head.expire_at_ms) {
-            (Some(leases), Some(at_ms)) => Some(leases.grant(head.db.0, &head.key, at_ms)),
+        let own_leases = self.leases.filter(|_| self.scripted.is_none());
+        let lease = match (own_leases, head.expire_at_ms) {
+            (Some(leases), Some(at_ms)) => Some(leases.grant(db, &name, at_ms)),
             _ => None,
         };
-        if head.at < self.progress.rdb_bytes {
+        let at = self.base + head.at;
+        let is_behind = at < self.progress.rdb_bytes;
+        let is_asked = self.is_asked_for_names(is_behind);
+        if is_behind && !is_asked {
             // Written and confirmed by an earlier connection, or an earlier run.
             self.decoder.want(rdb::Want::Skip);
             return Ok(());
@@ -328,9 +453,9 @@ impl<'a> SnapshotApplier<'a> {
             && let Some(keys) = &mut self.applied.keys
         {
             // What an older copy has under this name is not the source's: it is swept away.
-            keys.remove(head.db.0, &head.key);
+            keys.remove(db, &name);
         }
-        self.in_key = (want != rdb::Want::Skip).then_some(head.at);
+        self.in_key = (want != rdb::Want::Skip).then_some(at);
         self.ahead = (head.kind == rdb::Kind::Stream && want != rdb::Want::Skip)
             .then(|| self.decoder.lookahead())
             .flatten()
@@ -349,44 +474,46 @@ impl<'a> SnapshotApplier<'a> {
     }
 
     fn end(&mut self) -> Result<(), SyncError> {
-        if !self.decoder.leftover().is_empty() {
-            return Err(self.corrupt_word("bytes follow the end of the RDB"));
+        let end = self.base + self.decoder.offset();
+        self.applied.end = end;
+        match self.behind {
+            Behind::Nothing if !self.decoder.leftover().is_empty() => {
+                return Err(self.corrupt_word("bytes follow the end of the RDB"));
+            }
+            Behind::Nothing | Behind::Commands => self.done = true,
+            Behind::Rdbs => {
+                self.decoder = Decoder::new(rdb_limits(self.config));
+                self.base = end;
+                self.read_pos = end;
+            }
         }
-        self.done = true;
         Ok(())
     }
 
+    /// Whether nothing of the next RDB has come.
+    fn is_behind_an_rdb(&self) -> bool {
+        self.behind == Behind::Rdbs && self.base > 0 && self.read_pos == self.base
+    }
+
     fn cut_short(&self) -> SyncError {
-        self.corrupt_word(&format!(
-            "the RDB ends after {} bytes in the middle of an item",
-            self.read_pos
-        ))
+        cut_short(self.config, self.feed, self.read_pos)
     }
 
     fn corrupt(&self, error: &rdb::Error) -> SyncError {
-        if let rdb::ErrorKind::Limit { got, max, .. } = error.kind
-            && max == self.config.transaction_bytes_max() as u64
-        {
-            return SyncError::local(format!(
-                "the snapshot holds something that does not fit into memory: {error}; a quarter of limits.memory ({} bytes) is for one element; set limits.memory to {} bytes at least and start again",
-                self.config.memory_bytes,
-                got.saturating_mul(4)
-            ));
-        }
-        self.corrupt_word(&error.to_string())
+        corrupt(self.config, self.feed, self.base, error)
     }
 
     fn corrupt_word(&self, what: &str) -> SyncError {
-        let what = format!(
-            "the snapshot is damaged: {what}; nothing after this place was applied; check the source with redis-check-rdb and try again"
-        );
-        SyncError::stop(Side::Source, &self.config.source.endpoint.address, what)
+        corrupt_word(self.config, self.feed, what)
     }
 
     fn replies(&mut self, replies: &mut bytes::BytesMut) -> Result<(), SyncError> {
         while let Some(reply) = self.lane.reply(replies) {
             match reply {
-                Reply::Command { sent, keys, kind } => self.reply(&sent, keys, &kind)?,
+                Reply::Command { sent, keys, kind } => {
+                    self.config.limits.target_commands.took(keys.into());
+                    self.reply(&sent, keys, &kind)?;
+                }
                 Reply::Done { rdb_bytes } => {
                     self.progress.rdb_bytes = rdb_bytes.max(self.progress.rdb_bytes);
                     self.status.snapshot_applied.set(self.progress.rdb_bytes);
@@ -414,7 +541,7 @@ impl<'a> SnapshotApplier<'a> {
             "a unit was refused: {}",
             String::from_utf8_lossy(&error.text)
         );
-        match class_of(error.code) {
+        match self.config.target.endpoint.auth.class_of(error.code) {
             Class::Stop => self.refused(what),
             Class::Reconnect | Class::Resync => self.lost(what),
         }
@@ -448,7 +575,10 @@ impl<'a> SnapshotApplier<'a> {
         };
         match kind {
             _ if exists => self.exists(sent),
-            ReplyKind::Error(error) => Err(self.key_refused(sent, error)),
+            ReplyKind::Error(error) => {
+                self.note_failed();
+                Err(self.key_refused(sent, error))
+            }
             _ => Ok(()),
         }
     }
@@ -482,7 +612,7 @@ impl<'a> SnapshotApplier<'a> {
             sent.db.0,
             String::from_utf8_lossy(&error.text)
         );
-        match class_of(error.code) {
+        match self.config.target.endpoint.auth.class_of(error.code) {
             Class::Stop => self.refused(what),
             Class::Reconnect | Class::Resync => self.lost(what),
         }
@@ -490,46 +620,7 @@ impl<'a> SnapshotApplier<'a> {
 
     /// Says what of the snapshot has no place at the target.
     fn count_left_out(&self) {
-        let counts = self.rewriter.counts();
-        let reasons = [
-            ("snapshot_own_key", counts.own_keys),
-            ("snapshot_filter_db", counts.filtered_dbs),
-            ("snapshot_filter_key", counts.filtered_keys),
-            ("snapshot_filter_kind", counts.filtered_kinds),
-            ("snapshot_expired_key", counts.expired_keys),
-            ("snapshot_expired_field", counts.expired_fields),
-            ("snapshot_key_lost", counts.keys_lost),
-            (
-                "snapshot_module_lost",
-                counts.modules_lost + self.modules_refused,
-            ),
-            ("snapshot_field_ttl_lost", counts.field_ttls_lost),
-            ("snapshot_metadata_lost", counts.metadata_lost),
-            ("snapshot_usage_hint_lost", counts.usage_hints_lost),
-            ("snapshot_stream_counters_lost", counts.stream_counters_lost),
-            ("snapshot_consumer_times_lost", counts.consumer_times_lost),
-            ("snapshot_stream_pending_lost", counts.stream_pending_lost),
-            ("snapshot_stream_returned_lost", counts.stream_returned_lost),
-            (
-                "snapshot_stream_idempotence_lost",
-                counts.stream_idempotence_lost,
-            ),
-            (
-                "snapshot_stream_idempotence_counts_lost",
-                counts.stream_idempotence_counts_lost,
-            ),
-            ("snapshot_function", counts.functions_dropped),
-            ("snapshot_module_data", counts.module_data_dropped),
-        ];
-        for (reason, count) in reasons.into_iter().filter(|(_, count)| *count > 0) {
-            self.status.dropped.add(reason, count);
-            // Filters and expiries are meant; the rest is what the target cannot hold.
-            if reason.starts_with("snapshot_filter_") || reason.starts_with("snapshot_expired_") {
-                tracing::info!(left_out = reason, count, "not in the copy");
-            } else {
-                tracing::warn!(left_out = reason, count, "not in the copy");
-            }
-        }
+        count_left_out(self.rewriter.counts(), self.modules_refused, self.status);
     }
 
     fn flush_counts(&mut self) {
@@ -559,15 +650,99 @@ impl<'a> SnapshotApplier<'a> {
     }
 }
 
+/// The feed ends there, in the middle of an item.
+pub(super) fn cut_short(config: &Config, feed: &Feed, pos: u64) -> SyncError {
+    let what = match feed.place(pos) {
+        Some(place) => format!("{place}: the file ends in the middle of an item"),
+        None => format!("the RDB ends after {pos} bytes in the middle of an item"),
+    };
+    corrupt_word(config, feed, &what)
+}
+
+/// An error of the decoder whose RDB begins at `base` of the feed.
+pub(super) fn corrupt(config: &Config, feed: &Feed, base: u64, error: &rdb::Error) -> SyncError {
+    if let rdb::ErrorKind::Limit { got, max, .. } = error.kind
+        && max == config.transaction_bytes_max() as u64
+    {
+        return SyncError::local(format!(
+            "the snapshot holds something that does not fit into memory: {error}; a quarter of limits.memory ({} bytes) is for one element; set limits.memory to {} bytes at least and start again",
+            config.memory_bytes,
+            got.saturating_mul(4)
+        ));
+    }
+    let what = match feed.place(base + error.at) {
+        Some(place) => format!("{place}: {}", error.kind),
+        None => error.to_string(),
+    };
+    corrupt_word(config, feed, &what)
+}
+
+pub(super) fn corrupt_word(config: &Config, feed: &Feed, what: &str) -> SyncError {
+    let mend = match feed.place(0) {
+        Some(_) => "`understudy rdb verify` says more of the file",
+        None => "check the source with redis-check-rdb and try again",
+    };
+    let what =
+        format!("the snapshot is damaged: {what}; nothing after this place was applied; {mend}");
+    SyncError::stop(Side::Source, &config.source.endpoint.address, what)
+}
+
+/// Says what of a snapshot has no place where it is written.
+pub(super) fn count_left_out(
+    counts: &rewrite::SnapshotCounts,
+    modules_refused: u64,
+    status: &Status,
+) {
+    let reasons = [
+        ("snapshot_own_key", counts.own_keys),
+        ("snapshot_filter_db", counts.filtered_dbs),
+        ("snapshot_filter_key", counts.filtered_keys),
+        ("snapshot_filter_kind", counts.filtered_kinds),
+        ("snapshot_expired_key", counts.expired_keys),
+        ("snapshot_expired_field", counts.expired_fields),
+        ("snapshot_key_lost", counts.keys_lost),
+        (
+            "snapshot_module_lost",
+            counts.modules_lost + modules_refused,
+        ),
+        ("snapshot_field_ttl_lost", counts.field_ttls_lost),
+        ("snapshot_metadata_lost", counts.metadata_lost),
+        ("snapshot_usage_hint_lost", counts.usage_hints_lost),
+        ("snapshot_stream_counters_lost", counts.stream_counters_lost),
+        ("snapshot_consumer_times_lost", counts.consumer_times_lost),
+        ("snapshot_stream_pending_lost", counts.stream_pending_lost),
+        ("snapshot_stream_returned_lost", counts.stream_returned_lost),
+        (
+            "snapshot_stream_idempotence_lost",
+            counts.stream_idempotence_lost,
+        ),
+        (
+            "snapshot_stream_idempotence_counts_lost",
+            counts.stream_idempotence_counts_lost,
+        ),
+        ("snapshot_function", counts.functions_dropped),
+        ("snapshot_module_data", counts.module_data_dropped),
+    ];
+    for (reason, count) in reasons.into_iter().filter(|(_, count)| *count > 0) {
+        status.dropped.add(reason, count);
+        // Filters and expiries are meant; the rest is what the target cannot hold.
+        if reason.starts_with("snapshot_filter_") || reason.starts_with("snapshot_expired_") {
+            tracing::info!(left_out = reason, count, "not in the copy");
+        } else {
+            tracing::warn!(left_out = reason, count, "not in the copy");
+        }
+    }
+}
+
 /// What a server says of a module's value if it does not have the module, or one that does not read the value.
-fn is_unknown_module(sent: &Sent, error: &resp::ErrorReply) -> bool {
+pub(crate) fn is_unknown_module(sent: &Sent, error: &resp::ErrorReply) -> bool {
     sent.kind == rdb::Kind::Module
         && sent.method == Method::Restore
         && error.text.ends_with(b"Bad data format")
 }
 
 /// What is held whole of a snapshot (an element, a packed or an undecoded value) has to fit into memory.
-fn rdb_limits(config: &Config) -> rdb::Limits {
+pub(crate) fn rdb_limits(config: &Config) -> rdb::Limits {
     let (limits, max) = (
         rdb::Limits::default(),
         config.transaction_bytes_max() as u64,
@@ -580,7 +755,7 @@ fn rdb_limits(config: &Config) -> rdb::Limits {
 }
 
 /// The label of a type in metrics.
-fn kind_name(kind: rdb::Kind) -> &'static str {
+pub(crate) fn kind_name(kind: rdb::Kind) -> &'static str {
     match kind {
         rdb::Kind::String => "string",
         rdb::Kind::List => "list",
@@ -595,7 +770,7 @@ fn kind_name(kind: rdb::Kind) -> &'static str {
 }
 
 /// The label of a way of writing in metrics.
-fn method_name(method: Method) -> &'static str {
+pub(crate) fn method_name(method: Method) -> &'static str {
     match method {
         Method::Set => "set",
         Method::Restore => "restore",

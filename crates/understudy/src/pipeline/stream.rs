@@ -1,34 +1,51 @@
 //! The command stream, applied in units: one in flight, the next one being collected meanwhile.
 
-mod heal;
-mod input;
+mod adopt;
+mod call;
+pub(super) mod heal;
+pub(in crate::pipeline) mod input;
 mod known;
-mod late;
-mod recall;
+pub(super) mod late;
+pub(super) mod recall;
+mod size;
+mod words;
+mod write;
 
 use bytes::Bytes;
 use replica::ReplOffset;
 use resp::{ErrorReply, Limits, ReplyKind, ReplyScanner, Summary};
-use rewrite::{CommandId, Db, DropReason, Outcome, StreamRewriter};
+use rewrite::{CommandId, Db, DropReason, MapError, Outcome, StreamRewriter};
 use tokio::io::AsyncReadExt;
 use tokio::time::Instant;
 
+use self::adopt::Adopt;
+pub(super) use self::call::{UNHEARD, failed_at, input_at};
 use self::heal::{Course, Heal};
+pub(crate) use self::input::Hole;
 #[cfg(test)]
 pub(super) use self::input::token;
-pub(super) use self::input::{Hole, TOKEN_MARK, Token};
 use self::input::{Input, InputError};
+pub(super) use self::input::{TOKEN_MARK, Token};
 use self::late::Late;
+use self::size::Size;
+use self::words::describe;
+pub(super) use self::words::mend_of;
+pub(crate) use self::words::show;
+use super::Common;
+use super::called::Called;
 use super::lease::Leases;
+use super::mapper::Mapper;
+use super::merged::Asks;
 use super::repair::Repairs;
-use super::unit::{End, Sealed, Unit};
-use super::{ALLOW_LOSS, Common};
+use super::sets::Sets;
+use super::slots::{self, Slots};
+use super::throttle::{Change, Throttle};
+use super::unit::{End, Sealed, Unit, guard};
 use crate::checkpoint::{self, Checkpoint, Names, Phase, Position, Unseen};
-use crate::client::{class_of, mend};
 use crate::clock::unix_ms;
 use crate::config::Config;
 use crate::error::{Class, Side, SyncError, io_word};
-use crate::net;
+use crate::renew::Renewal;
 use crate::source::spool_error;
 use crate::spool::{Feed, Log};
 use crate::status::Status;
@@ -38,7 +55,7 @@ use crate::target::{Databases, Target};
 const BEHIND_MS: u64 = 200;
 
 /// The first version with PEXPIRETIME.
-const TELLS_TIME: rewrite::Version = rewrite::Version::new(7, 0, 0);
+pub(super) const TELLS_TIME: rewrite::Version = rewrite::Version::new(7, 0, 0);
 
 /// How a run of the applier ended well.
 #[derive(Debug, PartialEq, Eq)]
@@ -66,6 +83,7 @@ pub(crate) struct StreamApplier<'a> {
     databases: &'a Databases,
     repairs: &'a Repairs,
     heal: Heal<'a>,
+    adopt: Adopt<'a>,
     late: Late<'a>,
     /// Up to here the replies were looked at, and the database selected there.
     seen: (u64, Db),
@@ -82,6 +100,16 @@ pub(crate) struct StreamApplier<'a> {
     carriers: Vec<CommandId>,
     /// The snapshot in the spool, until a position in the stream is confirmed.
     snapshot: Option<&'a Feed>,
+    size: Size,
+    renewal: Renewal,
+    /// What a GET of the checkpoint answers.
+    guard: Vec<u8>,
+    /// Where databases have other numbers at the target.
+    mapper: Option<Mapper>,
+    /// Where a script says what goes to the target.
+    called: Option<Called>,
+    merged: Asks,
+    throttle: Throttle,
 }
 
 struct Inflight {
@@ -99,10 +127,12 @@ struct Inflight {
     is_ours: bool,
     /// Keys whose values from the source it holds.
     placed: Names,
+    /// Slots that it lets go.
+    leaving: Vec<u16>,
 }
 
 /// Why a unit was not taken, or the next one may not go.
-pub(super) const NOT_OURS: &str = "the checkpoint was changed by somebody else, or is not watched";
+pub(crate) const NOT_OURS: &str = "the checkpoint was changed by somebody else, or is not watched";
 
 impl<'a> StreamApplier<'a> {
     /// An applier that goes on at `position`, which is the target's checkpoint.
@@ -112,7 +142,7 @@ impl<'a> StreamApplier<'a> {
         target: Target,
         position: Position,
         source_version: Option<rewrite::Version>,
-    ) -> Self {
+    ) -> Result<Self, SyncError> {
         let Common {
             config,
             status,
@@ -121,6 +151,7 @@ impl<'a> StreamApplier<'a> {
             databases,
             tide,
         } = common;
+        let called = Called::new(config, &target)?;
         let key = checkpoint::key(&config.link_name);
         let table = rewrite::Table::new();
         let carriers = ["rename", "renamenx", "copy", "move", "swapdb"];
@@ -132,13 +163,20 @@ impl<'a> StreamApplier<'a> {
         if !target.checkpoint.repairs.are_unnamed() {
             repairs.add(&target.checkpoint.repairs.keys());
         }
-        let rewriter = rewriter(config, &target, &key, source_version, Db(position.db));
+        let rewriter = rewriter(
+            config,
+            &target.abilities,
+            &key,
+            source_version,
+            Db(position.db),
+        );
+        let size = Size::new(config.target.batch_commands, target.round_trip);
+        let guard = guard(target.checkpoint.to_string().as_bytes());
         let applier = Self {
             config,
             status,
             feed,
             target,
-            key,
             input: input_at(config, position.offset.0),
             rewriter,
             scratch: Vec::new(),
@@ -150,6 +188,7 @@ impl<'a> StreamApplier<'a> {
             databases,
             repairs,
             heal: Heal::new(repairs.names()),
+            adopt: Adopt::new(Slots::new(config.shard.clone())),
             late: Late::new(config, &table, tide, feed.end()),
             seen: (position.offset.0, Db(position.db)),
             unlisted: Names::default(),
@@ -159,15 +198,23 @@ impl<'a> StreamApplier<'a> {
             tells_time: source_version.is_some_and(|version| version >= TELLS_TIME),
             carriers,
             snapshot: None,
+            size,
+            renewal: Renewal::new(&config.target.endpoint),
+            guard,
+            mapper: Mapper::new(config, &key),
+            called,
+            merged: Asks::default(),
+            throttle: Throttle::new(),
+            key,
         };
         applier.show_repairs();
-        applier
+        Ok(applier)
     }
 
     fn rewriter_at(&self, db: Db) -> StreamRewriter {
         rewriter(
             self.config,
-            &self.target,
+            &self.target.abilities,
             &self.key,
             self.source_version,
             db,
@@ -194,22 +241,31 @@ impl<'a> StreamApplier<'a> {
     pub(crate) async fn run(mut self) -> Result<StreamEnd, SyncError> {
         self.recall().await?;
         loop {
+            self.tend_slots()?;
             let starved = self.fill()?;
             self.begin_reading();
+            // Before anything is asked of the target: it may never answer.
+            self.show_lag();
             if self.inflight.is_none() {
                 if let Some(error) = self.give_up().await {
                     return Err(error);
+                }
+                if self.renewal.is_due() {
+                    self.renew().await?;
                 }
                 if self.next.end().is_some() {
                     self.send().await?;
                     continue;
                 }
+                if self.adopt.flushes() {
+                    self.flush_slots().await?;
+                    continue;
+                }
             }
-            self.show_lag();
             if starved
                 && self.feed.is_complete()
                 && self.inflight.is_none()
-                && !self.waits_for_repairs()
+                && !self.heal.is_worth_waiting()
             {
                 if self.tell_seen() {
                     continue;
@@ -226,34 +282,69 @@ impl<'a> StreamApplier<'a> {
                 read = self.heal.progress() => if let Some(read) = read {
                     self.has_read(read);
                 },
+                () = self.adopt.slots.progress() => {}
                 () = self.feed.changed(), if starved => {}
+                () = self.renewal.due(), if self.inflight.is_none() => {}
             }
         }
     }
 
+    /// Says again who we are; nothing is on its way.
+    async fn renew(&mut self) -> Result<(), SyncError> {
+        let (pipe, endpoint) = (&mut self.target.pipe, &self.config.target.endpoint);
+        self.renewal
+            .renew(pipe, endpoint, &self.key, &self.guard)
+            .await?;
+        // Those beside it are as old, and are opened anew when they are needed.
+        self.late.hang_up();
+        self.merged.hang_up();
+        Ok(())
+    }
+
     /// Collects commands into the next unit; true when the feed has no more.
     fn fill(&mut self) -> Result<bool, SyncError> {
-        let target = &self.config.target;
         self.late.tick();
+        let waiting = self.feed.end().saturating_sub(self.input.frame_pos);
+        self.size.waiting(waiting);
         loop {
             if self.heal.is_active() {
                 self.place()?;
             }
-            if self.heal.has_failed() {
+            if self.heal.has_failed() || self.adopt.flushes() {
                 return Ok(false);
+            }
+            if let Some(shard) = &self.config.shard {
+                self.adopt.is_before = shard.go_to(self.input.frame_pos);
             }
             if !self.rewriter.in_transaction() && self.late.has_come_again(self.input.frame_pos) {
                 return Ok(false);
             }
-            let full = self.next.commands() as usize >= target.batch_commands
-                || self.next.bytes() >= target.batch_bytes;
-            if full && !self.rewriter.in_transaction() {
+            if self.is_full() {
                 return Ok(false);
             }
             if let Some(error) = self.too_large_a_transaction() {
                 return Err(error);
             }
+            if self.plain_sets() {
+                continue;
+            }
             match self.input.poll() {
+                Ok(Some(frame)) if self.adopt.slots.is_on() => {
+                    match self.course_of_slot(frame.len) {
+                        slots::Course::Apply => {}
+                        slots::Course::PassOver => {
+                            self.status.dropped.add("other_shard", 1);
+                            self.advance(frame.len)?;
+                            continue;
+                        }
+                        _ => return Ok(false),
+                    }
+                    match self.heal.is_active().then(|| self.course(frame.len)) {
+                        None | Some(Course::Apply) => self.command(frame.len)?,
+                        Some(Course::PassOver) => self.pass_over(frame.len),
+                        Some(Course::Wait) => return Ok(false),
+                    }
+                }
                 Ok(Some(frame)) if self.heal.is_active() => match self.course(frame.len) {
                     Course::Apply => self.command(frame.len)?,
                     Course::PassOver => self.pass_over(frame.len),
@@ -271,12 +362,62 @@ impl<'a> StreamApplier<'a> {
         }
     }
 
+    /// Whether no more is to go into the unit.
+    fn is_full(&self) -> bool {
+        let is_full = self.next.commands() as usize >= self.size.commands()
+            || self.next.bytes() >= self.config.target.batch_bytes
+            || self.adopt.ends_unit();
+        is_full && !self.rewriter.in_transaction()
+    }
+
+    /// Collects the plain SETs that come next, where nothing has to be known about each of them: what
+    /// [`Self::command`] does to them, without asking everybody about every one. Whether there were any.
+    fn plain_sets(&mut self) -> bool {
+        let is_busy =
+            self.heal.is_active() || self.adopt.slots.is_reading() || self.adopt.is_before;
+        let is_mapped = self.mapper.is_some() || self.called.is_some();
+        // Of a source cluster, which is refused.
+        let is_elsewhere = self.adopt.slots.is_on() && self.rewriter.db() != Db(0);
+        if is_busy || is_mapped || is_elsewhere || !self.late.is_at_ease() {
+            return false;
+        }
+        let Some(command) = self.rewriter.forwards_sets() else {
+            return false;
+        };
+        let db = self.rewriter.db();
+        let frames = self.input.frames();
+        let (mut at, mut count) = (0, 0);
+        while !self.is_full() {
+            let rest = frames.get(at..).unwrap_or_default();
+            let Some(set) = resp::plain_set(rest) else {
+                break;
+            };
+            let pair = rest.get(resp::PlainSet::HEAD.len()..set.len);
+            let pair = pair.filter(|pair| Sets::is_small(pair));
+            let Some(pair) = pair.filter(|_| self.rewriter.passes(set.key.of(rest))) else {
+                break;
+            };
+            self.next.set(db, pair);
+            at += set.len;
+            count += 1;
+        }
+        if count == 0 {
+            return false;
+        }
+        self.status.commands.hits(usize::from(command.0), count);
+        self.input.advance(at);
+        self.next
+            .set_end(self.input.frame_pos, db, self.input.at_ms);
+        true
+    }
+
     /// Throws away what was collected, and goes on collecting where a unit has ended.
     fn collect_again(&mut self, from: End) {
         let mut input = input_at(self.config, from.offset);
         input.ends = self.input.ends;
         input.at_ms = from.received_ms;
         self.input = input;
+        self.slots_again(from.offset);
         self.rewriter = self.rewriter_at(from.db);
         self.late.forget();
         self.choose_lease();
@@ -298,8 +439,11 @@ impl<'a> StreamApplier<'a> {
             .fold(self.input.at_ms, u64::min);
         let is_late = self.late.begin(self.input.frame_pos);
         let is_behind = is_late || unix_ms().saturating_sub(oldest_ms) > BEHIND_MS;
-        self.rewriter
-            .set_lease(Some(Leases::rule(is_behind, self.late.tide())));
+        let rule = Some(Leases::rule(is_behind, self.late.tide()));
+        match &mut self.called {
+            Some(called) => called.set_lease(rule),
+            None => self.rewriter.set_lease(rule),
+        }
     }
 
     fn not_a_command(&self, input: &Input, error: &InputError) -> SyncError {
@@ -351,16 +495,32 @@ impl<'a> StreamApplier<'a> {
             }
             let end = self.input.frame_pos + len as u64;
             for granted in self.rewriter.granted() {
-                self.leases
-                    .note(granted.db.0, granted.key, granted.at_ms, end);
+                note_lease(self.config, self.leases, granted, end);
             }
-            match outcome.map_err(|error| self.bad_command(&error))? {
+            let outcome = outcome.map_err(|error| self.bad_command(&error))?;
+            if self.called.is_some()
+                && let Outcome::Forward { command } | Outcome::Rewritten { command, .. } = outcome
+            {
+                self.status.commands.hit(usize::from(command.0));
+                let is_rewritten = matches!(outcome, Outcome::Rewritten { .. });
+                self.call(len, is_rewritten)?;
+                return self.advance(len);
+            }
+            match outcome {
                 Outcome::Forward { command } => {
                     self.watch_carrier(command, end);
                     let table = self.rewriter.table();
                     let is_one = self.late.collect(table, command, db.0, frame, args, end);
                     self.status.commands.hit(usize::from(command.0));
                     let holes = self.input.holes();
+                    if let Some(mapper) = &mut self.mapper {
+                        let put = mapper.put(&mut self.next, table, db, frame, holes);
+                        self.merged.note(self.config, table, db, frame, args);
+                        if self.is_put(put) && is_one {
+                            self.next.expect_one();
+                        }
+                        return self.advance(len);
+                    }
                     if holes.is_empty() {
                         self.next.forward(db, frame);
                     } else {
@@ -375,8 +535,16 @@ impl<'a> StreamApplier<'a> {
                     let table = self.rewriter.table();
                     let is_one = self.late.collect(table, command, db.0, frame, args, end);
                     self.status.commands.hit(usize::from(command.0));
-                    self.status.rewritten.add(1);
+                    self.status.rewritten.hit(usize::from(command.0));
                     let holes = self.input.holes();
+                    if let Some(mapper) = &mut self.mapper {
+                        let put = mapper.put(&mut self.next, table, db, &self.scratch, holes);
+                        self.merged.note(self.config, table, db, frame, args);
+                        if self.is_put(put) && is_one && commands == 1 {
+                            self.next.expect_one();
+                        }
+                        return self.advance(len);
+                    }
                     if holes.is_empty() {
                         self.next.body(db).extend_from_slice(&self.scratch);
                         self.next.added(commands, db);
@@ -387,17 +555,46 @@ impl<'a> StreamApplier<'a> {
                         self.next.expect_one();
                     }
                 }
-                Outcome::Dropped(reason) => self.status.dropped.add(reason.label(), 1),
+                Outcome::Dropped(reason) => {
+                    if reason == DropReason::TargetLacks {
+                        let name = args.first().map_or(&[][..], |name| name.of(frame));
+                        self.status.lacking.add(&show(name).to_lowercase(), 1);
+                    }
+                    self.status.dropped.add(reason.label(), 1);
+                }
                 Outcome::Select(_) => {}
                 Outcome::Multi => self.next.begin_transaction(),
                 Outcome::Exec => self.next.end_transaction(),
                 Outcome::Discard => self.next.discard_transaction(),
             }
         }
+        self.advance(len)
+    }
+
+    /// The command at the window's start is in the unit, or is not to be.
+    fn advance(&mut self, len: usize) -> Result<(), SyncError> {
         self.input.advance(len);
         self.next
             .set_end(self.input.frame_pos, self.rewriter.db(), self.input.at_ms);
         Ok(())
+    }
+
+    /// Whether a command was put into the unit for the target's databases. What cannot be said there ends the link: only a
+    /// new snapshot brings it about.
+    fn is_put(&mut self, put: Result<u32, MapError>) -> bool {
+        match put {
+            Ok(0) => {
+                let label = DropReason::NoEffect.label();
+                self.status.dropped.add(label, 1);
+                false
+            }
+            Ok(commands) => commands == 1,
+            Err(error) => {
+                let at = self.input.frame_pos;
+                self.heal.fail(format!("command at offset {at}: {error}"));
+                false
+            }
+        }
     }
 
     /// A lease may have come to another name by a command that ends there: it is looked for. Nothing to do as long as none
@@ -409,13 +606,7 @@ impl<'a> StreamApplier<'a> {
     }
 
     fn bad_command(&self, error: &rewrite::Error) -> SyncError {
-        let mend = match error.kind {
-            rewrite::ErrorKind::TargetLacks { .. }
-            | rewrite::ErrorKind::CommandUnknown
-            | rewrite::ErrorKind::TypeUnknown { .. }
-            | rewrite::ErrorKind::ModuleUnknown { .. } => ALLOW_LOSS,
-            _ => "",
-        };
+        let mend = mend_of(error);
         let what = format!("command at offset {}: {error}{mend}", self.input.frame_pos);
         SyncError::stop(Side::Source, &self.config.source.endpoint.address, what)
     }
@@ -428,11 +619,13 @@ impl<'a> StreamApplier<'a> {
         if self.doubts(end).await? {
             return Ok(());
         }
+        self.merged.ask(self.config).await?;
         // A SELECT that fails inside MULTI would let what follows run in the wrong database.
         for db in self.next.databases() {
             self.databases.check(&self.config.target, *db).await?;
         }
         let checkpoint = self.checkpoint_at(end, Phase::Stream);
+        let leaving = self.seal_slots();
         let mut next = Unit::new(std::mem::take(&mut self.spare));
         let unit = std::mem::take(&mut self.next);
         let sealed = unit.close(
@@ -442,6 +635,13 @@ impl<'a> StreamApplier<'a> {
         );
         self.next = next;
         self.tells_unseen = checkpoint.unseen.is_some();
+        if let Some(pause) = self.throttle.pause() {
+            tokio::time::sleep(pause).await;
+        }
+        self.config.limits.open().await;
+        self.config.limits.target_bytes.took(sealed.bytes());
+        let commands = sealed.commands + sealed.merged;
+        self.config.limits.target_commands.took(commands.into());
         let inflight = Inflight {
             sealed,
             end,
@@ -452,50 +652,13 @@ impl<'a> StreamApplier<'a> {
             ended: Vec::new(),
             is_ours: false,
             placed: std::mem::take(&mut self.heal.placed),
+            leaving,
         };
         self.status.inflight_bytes.set(inflight.sealed.bytes());
         self.status
             .inflight_commands
             .set(u64::from(inflight.sealed.commands));
         self.write(inflight).await
-    }
-
-    async fn write(&mut self, inflight: Inflight) -> Result<(), SyncError> {
-        let mut from = 0;
-        for gap in &inflight.sealed.gaps {
-            let before = inflight.sealed.out.get(from..gap.at);
-            self.write_bytes(before.unwrap_or_default()).await?;
-            self.write_hole(gap.hole).await?;
-            from = gap.end();
-        }
-        let rest = inflight.sealed.out.get(from..);
-        self.write_bytes(rest.unwrap_or_default()).await?;
-        self.inflight = Some(inflight);
-        Ok(())
-    }
-
-    async fn write_bytes(&mut self, bytes: &[u8]) -> Result<(), SyncError> {
-        let written = net::send(&mut self.target.pipe.stream, bytes).await;
-        written.map_err(|error| self.lost(io_word(&error)))
-    }
-
-    /// Writes a word that was left in the feed.
-    async fn write_hole(&mut self, hole: Hole) -> Result<(), SyncError> {
-        self.write_bytes(format!("${}\r\n", hole.len).as_bytes())
-            .await?;
-        let (mut at, end) = (hole.at, hole.at + hole.len);
-        while at < end {
-            let chunk = self.feed.read(at).map_err(spool_error)?;
-            let Some(mut chunk) = chunk else {
-                let what = format!("the spool no longer has what was read from it at {at}");
-                return Err(SyncError::local(what));
-            };
-            let left = usize::try_from(end - at).unwrap_or(usize::MAX);
-            chunk.bytes.truncate(left);
-            at += chunk.bytes.len() as u64;
-            self.write_bytes(&chunk.bytes).await?;
-        }
-        Ok(())
     }
 
     fn checkpoint_at(&self, end: End, phase: impl FnOnce(Position) -> Phase) -> Checkpoint {
@@ -520,6 +683,7 @@ impl<'a> StreamApplier<'a> {
             leased: self.leases.any(),
             repairs,
             unseen,
+            slots: self.config.shard.as_ref().map(|shard| shard.held()),
             ..self.target.checkpoint.clone()
         }
     }
@@ -615,22 +779,41 @@ impl<'a> StreamApplier<'a> {
             self.repairs.set_seen(inflight.end.offset);
         }
         self.placed(&inflight.placed, inflight.end.offset);
+        self.slots_confirmed(&inflight);
         self.status.inflight_bytes.set(0);
         self.status.inflight_commands.set(0);
         self.target.checkpoint = self.checkpoint_at(inflight.end, Phase::Stream);
-        self.late
-            .took(inflight.sent.elapsed(), inflight.sealed.bytes());
+        let took = inflight.sent.elapsed();
+        self.late.took(took, inflight.sealed.bytes());
+        self.size.took(took);
+        if let Some(change) = self.throttle.took(took, inflight.sealed.bytes()) {
+            self.tell_throttled(change);
+        }
         let age_ms = unix_ms().saturating_sub(inflight.end.received_ms);
         #[expect(clippy::cast_precision_loss, reason = "a latency for a histogram")]
         let age = age_ms as f64 / 1e3;
-        let took = inflight.sent.elapsed().as_secs_f64();
+        let took = took.as_secs_f64();
         self.status.batch_seconds.record(took, 1);
         self.status.apply_latency_seconds.record(
             age.max(took),
             u64::from(inflight.sealed.commands + inflight.sealed.merged),
         );
+        self.guard = inflight.sealed.guard;
         self.spare = inflight.sealed.out;
         Ok(())
+    }
+
+    fn tell_throttled(&self, change: Change) {
+        let is_throttled = matches!(change, Change::Throttled { .. });
+        self.status.target_throttled.set(u64::from(is_throttled));
+        match change {
+            Change::Throttled { rate, best } => tracing::warn!(
+                mb_per_second = rate / 1e6,
+                best_mb_per_second = best / 1e6,
+                "the target takes less than half of what it took: a burstable node at its baseline (CPUCreditBalance, network allowance), or somebody else uses it; going on more slowly"
+            ),
+            Change::Free => tracing::info!("the target is no longer throttled"),
+        }
     }
 
     /// Nothing of the unit was applied. What waiting may mend is tried again over a new connection, which looks at the
@@ -638,7 +821,7 @@ impl<'a> StreamApplier<'a> {
     fn aborted(&self, inflight: &Inflight, index: Option<usize>, error: &ErrorReply) -> SyncError {
         self.status.target_errors.add(error.code.word(), 1);
         let what = describe(&inflight.sealed, index, error);
-        match class_of(error.code) {
+        match self.config.target.endpoint.auth.class_of(error.code) {
             Class::Stop => self.refused(what),
             Class::Reconnect | Class::Resync => {
                 self.lost(format!("the target is not taking writes: {what}"))
@@ -666,15 +849,10 @@ impl<'a> StreamApplier<'a> {
     }
 }
 
-/// The stream from `pos` on.
-fn input_at(config: &Config, pos: u64) -> Input {
-    Input::at(pos, config.command_bytes_max())
-}
-
 /// What turns the source's commands into the target's, from a place where `db` is selected.
-fn rewriter(
+pub(super) fn rewriter(
     config: &Config,
-    target: &Target,
+    abilities: &rewrite::Abilities,
     checkpoint_key: &str,
     source_version: Option<rewrite::Version>,
     db: Db,
@@ -683,26 +861,25 @@ fn rewriter(
         filter: config.filter.clone(),
         source_version,
         own_key_mark: Bytes::from_static(checkpoint::KEY_PREFIX.as_bytes()),
-        checkpoint_key: Bytes::from(checkpoint_key.to_owned()),
+        // Where databases change their numbers, the mapper sees to it that SWAPDB does not carry it away; where there is a
+        // script, what rewrites its calls does.
+        checkpoint_key: match (&config.target.db_map, &config.function) {
+            (None, None) => Bytes::from(checkpoint_key.to_owned()),
+            _ => Bytes::new(),
+        },
         start_db: db,
         losses: config.target.losses,
-        ..rewrite::StreamOptions::new(target.abilities.clone())
+        ..rewrite::StreamOptions::new(abilities.clone())
     })
 }
 
-/// Names the command that was refused, its key, and what can be done.
-fn describe(sealed: &Sealed, index: Option<usize>, error: &ErrorReply) -> String {
-    let text = String::from_utf8_lossy(&error.text);
-    let mend = mend(error.code, Side::Target)
-        .map(|mend| format!("; {mend}"))
-        .unwrap_or_default();
-    match index.and_then(|index| sealed.command(index)) {
-        Some(argv) => {
-            let words: Vec<String> = argv.iter().take(2).map(|word| show(word)).collect();
-            format!("{} was refused: {text}{mend}", words.join(" "))
-        }
-        None => format!("a unit was refused: {text}{mend}"),
+/// An expiry was moved, of a key that the target may have under another name.
+fn note_lease(config: &Config, leases: &Leases, granted: rewrite::Granted, from: u64) {
+    if config.target.db_map.is_none() {
+        return leases.note(granted.db.0, granted.key, granted.at_ms, from);
     }
+    let (db, key) = config.target.name_of(granted.db.0, &granted.key);
+    leases.note(db, Bytes::copy_from_slice(&key), granted.at_ms, from);
 }
 
 /// A source may have a larger proto-max-bulk-len than the default: what it has taken, we take.
@@ -711,11 +888,4 @@ pub(crate) fn stream_limits() -> Limits {
         bulk_bytes_max: 2 << 30,
         ..Limits::default()
     }
-}
-
-/// A word for people: escaped, and cut at 64 bytes.
-pub(super) fn show(word: &[u8]) -> String {
-    let cut = word.get(..64).unwrap_or(word);
-    let dots = if cut.len() < word.len() { "..." } else { "" };
-    format!("{}{dots}", cut.escape_ascii())
 }

@@ -1,6 +1,6 @@
 //! Removing what is gone at the source, after a snapshot was applied over an older copy: keys, and libraries of functions.
 
-use std::collections::{BTreeSet, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::hash::{BuildHasher, Hasher, RandomState};
 
 use bytes::Bytes;
@@ -10,6 +10,7 @@ use crate::checkpoint::{self, Checkpoint, KEY_PREFIX};
 use crate::client::Client;
 use crate::config::Config;
 use crate::error::{Side, SyncError};
+use crate::handover::mark;
 
 /// Keys removed in one transaction.
 const BATCH_KEYS: usize = 100;
@@ -61,8 +62,22 @@ impl KeySet {
         self.libraries.insert(name.to_vec());
     }
 
-    fn contains(&self, db: u32, key: &[u8]) -> bool {
+    /// Whether the snapshot holds this key.
+    pub(crate) fn contains(&self, db: u32, key: &[u8]) -> bool {
         self.hashes.contains(&self.hash(db, key))
+    }
+
+    /// How many keys.
+    pub(super) fn len(&self) -> u64 {
+        self.hashes.len() as u64
+    }
+
+    pub(super) fn has_unnamed_library(&self) -> bool {
+        self.has_unnamed_library
+    }
+
+    pub(super) fn has_library(&self, name: &[u8]) -> bool {
+        self.libraries.contains(name)
     }
 
     fn hash(&self, db: u32, key: &[u8]) -> u64 {
@@ -74,7 +89,7 @@ impl KeySet {
 }
 
 /// Removes every key of the target that is not in `keys` (and is neither ours nor filtered away), and every library of
-/// functions. Gives the number of keys removed.
+/// functions, where it has such (`functions`). Gives the number of keys removed.
 ///
 /// # Errors
 /// Stop when the snapshot holds less than `shrunk_percent` of the target's keys: a source that came
@@ -83,6 +98,7 @@ impl KeySet {
 pub(crate) async fn sweep(
     config: &Config,
     keys: &KeySet,
+    functions: bool,
     shrunk_percent: u64,
     owner: u64,
 ) -> Result<u64, SyncError> {
@@ -94,6 +110,15 @@ pub(crate) async fn sweep(
         .iter()
         .map(|(_, keys)| keys)
         .sum();
+    // The keys of other shards are not this link's to count.
+    let held = match &config.shard {
+        None => held,
+        Some(_) => {
+            let mut own = 0;
+            each_key(config, &mut client, |_, _| own += 1).await?;
+            own
+        }
+    };
     let offered = keys.hashes.len() as u64;
     if offered.saturating_mul(100) < held.saturating_sub(1).saturating_mul(shrunk_percent) {
         // What is there may be what another daemon has written since.
@@ -115,7 +140,7 @@ pub(crate) async fn sweep(
     }
     let mut stale: Vec<(u32, Bytes)> = Vec::new();
     each_key(config, &mut client, |db, key| {
-        if config.filter.key(key) && !keys.contains(db, key) {
+        if !keys.contains(db, key) {
             stale.push((db, key.clone()));
         }
     })
@@ -128,7 +153,14 @@ pub(crate) async fn sweep(
             remove(config, &mut client, db, &del, owner).await?;
         }
     }
-    let libraries = sweep_libraries(config, &mut client, keys, owner).await?;
+    let has_libraries = config
+        .shard
+        .as_ref()
+        .is_none_or(|shard| shard.has_libraries());
+    let libraries = match functions && has_libraries {
+        true => sweep_libraries(config, &mut client, keys, owner).await?,
+        false => Vec::new(),
+    };
     if !libraries.is_empty() {
         tracing::info!(
             ?libraries,
@@ -138,7 +170,7 @@ pub(crate) async fn sweep(
     Ok(stale.len() as u64)
 }
 
-/// Removes something by a command in a database, if the link is still `owner`'s. No unit is under way that changes the
+/// Removes (or writes) something by a command in a database, if the link is still `owner`'s. No unit is under way that changes the
 /// checkpoint.
 async fn remove(
     config: &Config,
@@ -156,6 +188,15 @@ async fn remove(
         Value::Array(_) => Ok(()),
         _ => Err(lost(config)),
     }
+}
+
+/// Writes the checkpoint, if the link is still its owner's, over a connection of its own.
+pub(super) async fn write_owned(config: &Config, checkpoint: &Checkpoint) -> Result<(), SyncError> {
+    let mut client = Client::connect(&config.target.endpoint, Side::Target).await?;
+    let key = checkpoint::key(&config.link_name);
+    let value = checkpoint.to_string();
+    let set: [&[u8]; 3] = [b"SET", key.as_bytes(), value.as_bytes()];
+    remove(config, &mut client, 0, &set, checkpoint.owner).await
 }
 
 /// Watches the checkpoint, in which the link is `owner`'s.
@@ -176,7 +217,7 @@ fn lost(config: &Config) -> SyncError {
 }
 
 /// Whether the filter lets libraries of functions be loaded, and be removed.
-fn may_remove_libraries(config: &Config) -> bool {
+pub(super) fn may_remove_libraries(config: &Config) -> bool {
     ["function|load", "function|delete"].iter().all(|name| {
         let scripting = rewrite::Group::Scripting;
         config.filter.command(name, scripting).is_ok()
@@ -226,7 +267,7 @@ async fn sweep_libraries(
 }
 
 /// The name in a row of FUNCTION LIST, which is a list of names and values, or a map.
-fn library_name(row: &Value) -> Option<Bytes> {
+pub(super) fn library_name(row: &Value) -> Option<Bytes> {
     let word = |value: &Value| value.as_bytes().cloned();
     match row {
         Value::Array(facts) => facts
@@ -243,13 +284,27 @@ fn library_name(row: &Value) -> Option<Bytes> {
 /// # Errors
 /// As those of the connection.
 pub(crate) async fn remove_unfinished(config: &Config) -> Result<u64, SyncError> {
-    let mut client = Client::connect(&config.target.endpoint, Side::Target).await?;
+    if config.target.cluster.is_none() {
+        let client = Client::connect(&config.target.endpoint, Side::Target).await?;
+        return remove_unfinished_at(config, client).await;
+    }
+    let mut removed = 0;
+    for client in crate::target::cluster::connect_all(config).await? {
+        removed += remove_unfinished_at(config, client).await?;
+    }
+    Ok(removed)
+}
+
+async fn remove_unfinished_at(config: &Config, mut client: Client) -> Result<u64, SyncError> {
     let mut removed = 0;
     for (db, _) in client.info("keyspace").await?.keyspace() {
         client.call(&[b"SELECT", db.to_string().as_bytes()]).await?;
         let mut unfinished = Vec::new();
         each_key_of_db(config, &mut client, |key| {
-            if key.starts_with(rewrite::TEMPORARY_KEY_PREFIX) {
+            let slot = rewrite::slot_of(key);
+            // Another shard may be building its own.
+            let is_ours = config.shard.as_ref().is_none_or(|shard| shard.holds(slot));
+            if is_ours && key.starts_with(rewrite::TEMPORARY_KEY_PREFIX) {
                 unfinished.push(key.clone());
             }
         })
@@ -274,17 +329,31 @@ pub(crate) async fn has_old_libraries(config: &Config) -> bool {
             _ => Ok(false),
         }
     };
-    may_remove_libraries(config) && found.await.unwrap_or(false)
+    let has_libraries = config
+        .shard
+        .as_ref()
+        .is_none_or(|shard| shard.has_libraries());
+    has_libraries && may_remove_libraries(config) && found.await.unwrap_or(false)
 }
 
 /// Whether another link keeps its checkpoint in the target: then not every key there is ours.
 async fn other_links(config: &Config, client: &mut Client) -> Result<bool, SyncError> {
-    let own = checkpoint::key(&config.link_name);
+    let own = [
+        checkpoint::key(&config.link_name),
+        mark::key(&config.link_name),
+    ];
     client.call(&[b"SELECT", b"0"]).await?;
     let mut cursor = Bytes::from_static(b"0");
     loop {
         let (next, found) = scan(config, client, &cursor).await?;
-        let others = |key: &Bytes| key.starts_with(KEY_PREFIX.as_bytes()) && key != own.as_bytes();
+        let others = |key: &Bytes| {
+            let is_own = own.iter().any(|own| key == own.as_bytes());
+            let is_sibling = config
+                .shard
+                .as_ref()
+                .is_some_and(|shard| shard.group.has_key(key));
+            key.starts_with(KEY_PREFIX.as_bytes()) && !is_own && !is_sibling
+        };
         if found.iter().any(others) {
             return Ok(true);
         }
@@ -295,25 +364,47 @@ async fn other_links(config: &Config, client: &mut Client) -> Result<bool, SyncE
     }
 }
 
-/// Calls `f` with every key of the target that is not ours, in the databases that pass the filter.
+/// Calls `f` with every key of the target that is not ours, and may be one of the source's that passes the filter.
 pub(super) async fn each_key(
     config: &Config,
     client: &mut Client,
     mut f: impl FnMut(u32, &Bytes),
 ) -> Result<(), SyncError> {
     for (db, _) in client.info("keyspace").await?.keyspace() {
-        if !config.filter.db(rewrite::Db(db)) {
+        let map = &config.target.db_map;
+        let may_hold = match map {
+            _ if config.function.is_some() => true,
+            Some(map) => map.may_hold(rewrite::Db(db)),
+            None => config.filter.db(rewrite::Db(db)),
+        };
+        if !may_hold {
             continue;
         }
         client.call(&[b"SELECT", db.to_string().as_bytes()]).await?;
         each_key_of_db(config, client, |key| {
-            if !is_own(key) {
+            if !is_own(key) && config.may_be_copied(db, key) {
                 f(db, key);
             }
         })
         .await?;
     }
     Ok(())
+}
+
+/// Lists the target's keys of these slots, which are those of a source cluster; there they are all in database 0.
+pub(super) async fn each_key_of_slots(
+    config: &Config,
+    slots: &mut BTreeMap<u16, Vec<Bytes>>,
+) -> Result<(), SyncError> {
+    let mut client = Client::connect(&config.target.endpoint, Side::Target).await?;
+    each_key_of_db(config, &mut client, |key| {
+        if !is_own(key)
+            && let Some(keys) = slots.get_mut(&rewrite::slot_of(key).0)
+        {
+            keys.push(key.clone());
+        }
+    })
+    .await
 }
 
 /// Calls `f` with every key of the database that is selected.

@@ -14,9 +14,11 @@ use tokio::time::Instant;
 
 use super::lease::WINDOW_MS;
 use crate::client::{Client, Info};
+use crate::clock::unix_ms;
 use crate::config::Config;
 use crate::error::{Side, SyncError};
 use crate::spool::Feed;
+use crate::status::Status;
 
 /// Between two marks.
 const EVERY: Duration = Duration::from_millis(500);
@@ -39,6 +41,8 @@ pub(crate) struct Tide {
     grace_until: Cell<Option<Instant>>,
     /// By so many milliseconds the target's clock is ahead, where that is so much that whatever comes is late for it.
     ahead_ms: Cell<i64>,
+    /// The stream is no live source's: how old it is says nothing.
+    is_recording: bool,
     /// When it was last said what comes of what is late.
     told: Cell<Option<Instant>>,
     /// Keys could be read at the source once.
@@ -84,6 +88,19 @@ impl Pace {
 }
 
 impl Tide {
+    /// Of a stream that is no live source's.
+    pub(crate) fn of_a_recording() -> Self {
+        Self {
+            is_recording: true,
+            ..Self::default()
+        }
+    }
+
+    /// Whether the stream is no live source's.
+    pub(super) fn is_recording(&self) -> bool {
+        self.is_recording
+    }
+
     /// A stream begins: behind a snapshot whose first key was written at `snapshot_from`, or at a checkpoint.
     pub(crate) fn begin(&self, snapshot_from: Option<Instant>) {
         self.marks.borrow_mut().clear();
@@ -154,29 +171,44 @@ impl Tide {
 }
 
 /// Reads marks as long as the link runs.
-pub(crate) async fn read_marks_forever(config: &Config, feed: &Feed, tide: &Tide) -> Infallible {
+pub(crate) async fn read_marks_forever(
+    config: &Config,
+    status: &Status,
+    feed: &Feed,
+    tide: &Tide,
+) -> Infallible {
     loop {
-        if let Err(error) = read_marks(config, feed, tide).await {
+        if let Err(error) = read_marks(config, status, feed, tide).await {
             tracing::debug!(%error, "the source's offset is read later");
         }
         tokio::time::sleep(RETRY).await;
     }
 }
 
-async fn read_marks(config: &Config, feed: &Feed, tide: &Tide) -> Result<(), SyncError> {
+async fn read_marks(
+    config: &Config,
+    status: &Status,
+    feed: &Feed,
+    tide: &Tide,
+) -> Result<(), SyncError> {
     let mut source = Client::connect(&config.source.endpoint, Side::Source).await?;
+    // Before 4.0 a history has the name of the run.
+    let run_id = source.info("server").await.ok();
+    let run_id = run_id.and_then(|info| info.get("run_id").map(str::to_owned));
     loop {
         let asked = Instant::now();
         let reply = source.ask(&[b"INFO", b"replication"]).await?;
         let info = reply.as_bytes().map(|text| Info::of(text));
         let told = info.as_ref().and_then(|info| {
-            let replid: ReplId = info.get("master_replid")?.parse().ok()?;
+            let replid = info.get("master_replid").or(run_id.as_deref());
+            let replid: ReplId = replid?.parse().ok()?;
             let offset: u64 = info.get("master_repl_offset")?.parse().ok()?;
             Some((replid, offset))
         });
         match told {
             Some((replid, offset)) if replid == feed.with_log(|log| log.replid()) => {
                 tide.note(asked, offset);
+                status.source_heard_ms.set(unix_ms());
                 if feed.applied() >= offset {
                     tide.end_grace();
                 }

@@ -10,6 +10,7 @@
 //! The connection is in database 0 before and after. A transaction of the source is never split: its
 //! commands lie behind `mark` until its EXEC has come.
 
+use resp::ReplyKind;
 use rewrite::Db;
 
 use super::lane::array_head;
@@ -109,6 +110,12 @@ impl Unit {
             self.body(db).extend_from_slice(frame);
             return self.added(1, db);
         };
+        self.set(db, pair);
+    }
+
+    /// A plain SET, whose key and value are `pair` as they stand in the command: it joins those before it.
+    #[inline]
+    pub(crate) fn set(&mut self, db: Db, pair: &[u8]) {
         if db != self.target_db || !self.sets.has_room(pair) {
             self.body(db);
         }
@@ -155,16 +162,10 @@ impl Unit {
         let begin = out.len();
         out.extend_from_slice(bytes);
         self.added(commands, db);
-        let mut from = 0;
-        // A token may be there more than once, or not at all.
-        while let Some((at, hole)) = first_of(bytes, from, holes) {
-            from = at + TOKEN_BYTES;
-            let header = Gap::bytes() - TOKEN_BYTES;
-            self.gaps.push(Gap {
-                at: begin + at - header,
-                hole,
-            });
-        }
+        self.gaps.extend(gaps_of(bytes, holes).map(|gap| Gap {
+            at: gap.at + begin,
+            ..gap
+        }));
     }
 
     /// A transaction of the source begins.
@@ -285,6 +286,20 @@ impl Unit {
     }
 }
 
+/// Where tokens stand in `bytes`, each for one of `holes`. One may be there more than once, or not at all.
+pub(crate) fn gaps_of<'a>(bytes: &'a [u8], holes: &'a [Hole]) -> impl Iterator<Item = Gap> + 'a {
+    let mut from = 0;
+    std::iter::from_fn(move || {
+        let (at, hole) = first_of(bytes, from, holes)?;
+        from = at + TOKEN_BYTES;
+        let header = Gap::bytes() - TOKEN_BYTES;
+        Some(Gap {
+            at: at - header,
+            hole,
+        })
+    })
+}
+
 /// The first token of any of `holes` in `bytes` from `from` on.
 fn first_of(bytes: &[u8], from: usize, holes: &[Hole]) -> Option<(usize, Hole)> {
     let mut places = bytes.windows(TOKEN_BYTES).enumerate().skip(from);
@@ -343,56 +358,87 @@ impl Sealed {
 
     /// The places of the commands that had to answer 1, and in this reply to EXEC answered 0.
     pub(crate) fn zeros(&self, exec: &[u8]) -> Vec<usize> {
-        let mut zeros = Vec::new();
-        let (_, head) = array_head(exec).unwrap_or_default();
-        let mut rest = exec.get(head..).unwrap_or_default();
-        let mut scanner = resp::ReplyScanner::new(resp::Limits::default());
-        let mut next = 0;
-        for &one in &self.ones {
-            let mut last = None;
-            while next <= one {
-                // The whole reply was scanned before.
-                let Ok(Some(reply)) = scanner.poll(rest) else {
-                    return zeros;
-                };
-                rest = rest.get(reply.len..).unwrap_or_default();
-                last = Some(reply.kind);
-                next += 1;
-            }
-            if last == Some(resp::ReplyKind::Int(0)) {
-                zeros.push(one as usize);
-            }
-        }
-        zeros
+        zeros(exec, &self.ones)
     }
 
     /// Calls `f` with each command before EXEC, the checkpoint's included: its place, its frame, its words.
     pub(crate) fn each(&self, mut f: impl FnMut(usize, &[u8], &[resp::Arg])) {
-        let mut decoder = resp::CommandDecoder::new(super::stream_limits());
-        let mut rest = self.out.as_slice();
-        for at in 0..self.commands as usize {
-            let Ok(Some(frame)) = decoder.poll(rest) else {
-                return;
-            };
-            f(
-                at,
-                rest.get(..frame.len).unwrap_or_default(),
-                decoder.args(),
-            );
-            rest = rest.get(frame.len..).unwrap_or_default();
-        }
+        each_command(&self.out, |at, frame, args| {
+            if at < self.commands as usize {
+                f(at, frame, args);
+            }
+        });
     }
 
     /// The words of the `index`th command before EXEC, to name it in an error.
     pub(crate) fn command(&self, index: usize) -> Option<Vec<Vec<u8>>> {
-        let mut found = None;
-        self.each(|at, frame, args| {
-            if at == index {
-                found = Some(args.iter().map(|arg| arg.of(frame).to_vec()).collect());
-            }
-        });
-        found
+        words_of(&self.out, index).filter(|_| index < self.commands as usize)
     }
+}
+
+/// Those of the places `ones`, in order, at which this array has a 0.
+pub(crate) fn zeros(array: &[u8], ones: &[u32]) -> Vec<usize> {
+    let mut zeros = Vec::new();
+    let mut items = items(array);
+    let mut next = 0;
+    for &one in ones {
+        let mut last = None;
+        while next <= one {
+            let Some(item) = items.next() else {
+                return zeros;
+            };
+            last = Some(item);
+            next += 1;
+        }
+        if last == Some(ReplyKind::Int(0)) {
+            zeros.push(one as usize);
+        }
+    }
+    zeros
+}
+
+/// What the items of this array are.
+pub(crate) fn items_of(array: &[u8]) -> Vec<ReplyKind> {
+    items(array).collect()
+}
+
+fn items(array: &[u8]) -> impl Iterator<Item = ReplyKind> + '_ {
+    let head = array_head(array).map_or(array.len(), |(_, head)| head);
+    let mut rest = array.get(head..).unwrap_or_default();
+    let mut scanner = resp::ReplyScanner::new(resp::Limits::default());
+    std::iter::from_fn(move || {
+        // The whole reply was scanned before.
+        let reply = scanner.poll(rest).ok().flatten()?;
+        rest = rest.get(reply.len..).unwrap_or_default();
+        Some(reply.kind)
+    })
+}
+
+/// Calls `f` with each of these encoded commands: its place, its frame, its words.
+pub(crate) fn each_command(bytes: &[u8], mut f: impl FnMut(usize, &[u8], &[resp::Arg])) {
+    let mut decoder = resp::CommandDecoder::new(super::stream_limits());
+    let mut rest = bytes;
+    let mut at = 0;
+    while let Ok(Some(frame)) = decoder.poll(rest) {
+        f(
+            at,
+            rest.get(..frame.len).unwrap_or_default(),
+            decoder.args(),
+        );
+        rest = rest.get(frame.len..).unwrap_or_default();
+        at += 1;
+    }
+}
+
+/// The words of the `index`th of these encoded commands.
+pub(crate) fn words_of(bytes: &[u8], index: usize) -> Option<Vec<Vec<u8>>> {
+    let mut found = None;
+    each_command(bytes, |at, frame, args| {
+        if at == index {
+            found = Some(args.iter().map(|arg| arg.of(frame).to_vec()).collect());
+        }
+    });
+    found
 }
 
 fn select(out: &mut Vec<u8>, db: Db) {

@@ -7,17 +7,22 @@ use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 
 /// A bar, or nothing.
 #[derive(Clone)]
-pub(super) struct Bar(ProgressBar);
+pub(crate) struct Bar(ProgressBar);
 
 impl Bar {
     /// For a command that prints at its end alone.
-    pub(super) fn beside_a_report() -> Self {
+    pub(crate) fn beside_a_report() -> Self {
         Self::new(std::io::stderr().is_terminal())
     }
 
     /// For a command that prints all the while: no bar where both would be on one screen.
-    pub(super) fn beside_output() -> Self {
+    pub(crate) fn beside_output() -> Self {
         Self::new(std::io::stderr().is_terminal() && !std::io::stdout().is_terminal())
+    }
+
+    /// For a file that is read beside something that draws a bar itself.
+    pub(crate) fn none() -> Self {
+        Self::new(false)
     }
 
     fn new(visible: bool) -> Self {
@@ -30,7 +35,7 @@ impl Bar {
     }
 
     /// Says how many bytes there are to read, if that is known.
-    pub(super) fn length(&self, bytes: Option<u64>) {
+    pub(crate) fn length(&self, bytes: Option<u64>) {
         let template = match bytes {
             Some(_) => {
                 "{bar:30} {percent:>3}% {bytes} of {total_bytes} ({bytes_per_sec}) eta {eta}"
@@ -50,12 +55,12 @@ impl Bar {
     }
 
     /// So many more bytes are read.
-    pub(super) fn advance(&self, bytes: usize) {
+    pub(crate) fn advance(&self, bytes: usize) {
         self.0.inc(bytes as u64);
     }
 
     /// Takes the bar off the screen.
-    pub(super) fn clear(&self) {
+    pub(crate) fn clear(&self) {
         self.0.finish_and_clear();
     }
 }

@@ -10,7 +10,7 @@ use super::reader::Seat;
 
 /// Why a command ends early.
 #[derive(Debug)]
-pub(super) enum Failure {
+pub(crate) enum Failure {
     /// The file is damaged.
     Damage(Box<Damage>),
     /// A key cannot be said in what was asked for.
@@ -25,26 +25,26 @@ pub(super) enum Failure {
 
 /// Where a file is damaged, and how.
 #[derive(Debug)]
-pub(super) struct Damage {
+pub(crate) struct Damage {
     /// The file's name.
-    pub(super) file: String,
+    pub(crate) file: String,
     /// Offset in the file (behind the decompression).
-    pub(super) at: u64,
+    pub(crate) at: u64,
     /// What is wrong.
-    pub(super) what: String,
+    pub(crate) what: String,
     /// What may help, where the damage says it.
-    pub(super) mend: &'static str,
+    pub(crate) mend: &'static str,
     /// The key that was read last.
-    pub(super) seat: Option<Seat>,
+    pub(crate) seat: Option<Seat>,
     /// Keys that were read whole.
-    pub(super) keys: u64,
+    pub(crate) keys: u64,
     /// Whether every key could be read, and only the file's end is wrong.
-    pub(super) at_end: bool,
+    pub(crate) at_end: bool,
 }
 
 impl Failure {
     /// A file that cannot be opened or read.
-    pub(super) fn open(file: &Path, error: &io::Error) -> Self {
+    pub(crate) fn open(file: &Path, error: &io::Error) -> Self {
         let mend = match error.kind() {
             io::ErrorKind::NotFound => "; is the path right?",
             io::ErrorKind::PermissionDenied => "; run it as a user that may read the file",
@@ -55,7 +55,7 @@ impl Failure {
     }
 
     /// A write to standard output that failed.
-    pub(super) fn output(error: &io::Error) -> Self {
+    pub(crate) fn output(error: &io::Error) -> Self {
         if error.kind() == io::ErrorKind::BrokenPipe {
             return Self::Closed;
         }
@@ -65,7 +65,7 @@ impl Failure {
     }
 
     /// A temporary file that cannot be written or read.
-    pub(super) fn spill(error: &io::Error) -> Self {
+    pub(crate) fn spill(error: &io::Error) -> Self {
         Self::Local(format!(
             "a temporary file in {} failed: {error}; make room there, or set TMPDIR to a folder that has some",
             std::env::temp_dir().display()
@@ -73,7 +73,7 @@ impl Failure {
     }
 
     /// The exit code of the contract.
-    pub(super) const fn exit_code(&self) -> u8 {
+    pub(crate) const fn exit_code(&self) -> u8 {
         match self {
             Self::Damage(_) | Self::Refused(_) => 1,
             Self::Usage(_) => 2,
@@ -107,7 +107,7 @@ impl fmt::Display for Damage {
 
 impl Damage {
     /// What can be done.
-    pub(super) fn salvage(&self) -> String {
+    pub(crate) fn salvage(&self) -> String {
         let mend = match self.mend {
             "" if self.keys == 0 => "take another copy of the file",
             mend => mend,
@@ -132,7 +132,7 @@ impl Damage {
 }
 
 /// What may help against an error of the decoder; empty if nothing but another copy does.
-pub(super) const fn mend_of(kind: &ErrorKind) -> &'static str {
+pub(crate) const fn mend_of(kind: &ErrorKind) -> &'static str {
     match kind {
         ErrorKind::BadMagic => {
             "name a file that SAVE or BGSAVE made, or the base file of an AOF folder"
@@ -148,7 +148,7 @@ pub(super) const fn mend_of(kind: &ErrorKind) -> &'static str {
 }
 
 /// A file's name as people know it.
-pub(super) fn name_of(file: &Path) -> String {
+pub(crate) fn name_of(file: &Path) -> String {
     if file == Path::new("-") {
         return "standard input".to_owned();
     }

@@ -8,21 +8,21 @@ use std::hash::{BuildHasher, DefaultHasher, Hasher, RandomState};
 
 /// Makes digests; they compare only with those of the same maker.
 #[derive(Debug, Clone, Default)]
-pub(super) struct Hashing {
+pub(crate) struct Hashing {
     high: RandomState,
     low: RandomState,
 }
 
 /// A digest in the making.
 #[derive(Debug, Clone)]
-pub(super) struct Digest {
+pub(crate) struct Digest {
     high: DefaultHasher,
     low: DefaultHasher,
 }
 
 impl Hashing {
     /// Begins a digest.
-    pub(super) fn begin(&self) -> Digest {
+    pub(crate) fn begin(&self) -> Digest {
         Digest {
             high: self.high.build_hasher(),
             low: self.low.build_hasher(),
@@ -30,7 +30,7 @@ impl Hashing {
     }
 
     /// The digest of a key in a database.
-    pub(super) fn key(&self, db: u32, key: &[u8]) -> u128 {
+    pub(crate) fn key(&self, db: u32, key: &[u8]) -> u128 {
         let mut digest = self.begin();
         digest.number(u64::from(db));
         digest.bytes(key);
@@ -40,25 +40,25 @@ impl Hashing {
 
 impl Digest {
     /// Takes bytes in, as they are.
-    pub(super) fn bytes(&mut self, bytes: &[u8]) {
+    pub(crate) fn bytes(&mut self, bytes: &[u8]) {
         self.high.write(bytes);
         self.low.write(bytes);
     }
 
     /// Takes a number in.
-    pub(super) fn number(&mut self, number: u64) {
+    pub(crate) fn number(&mut self, number: u64) {
         self.high.write_u64(number);
         self.low.write_u64(number);
     }
 
     /// Takes a string in, with its length, so that `ab` `c` differs from `a` `bc`.
-    pub(super) fn string(&mut self, bytes: &[u8]) {
+    pub(crate) fn string(&mut self, bytes: &[u8]) {
         self.number(bytes.len() as u64);
         self.bytes(bytes);
     }
 
     /// The digest.
-    pub(super) fn end(&self) -> u128 {
+    pub(crate) fn end(&self) -> u128 {
         u128::from(self.high.finish()) << 64 | u128::from(self.low.finish())
     }
 }

@@ -24,7 +24,7 @@ pub(super) const CHUNK: usize = 256 << 10;
 /// Buffers that are kept to be used again, once nothing refers to their bytes any more.
 const SPARES_MAX: usize = 8;
 /// What tells the compression.
-const MAGIC_BYTES: usize = 4;
+pub(crate) const MAGIC_BYTES: usize = 4;
 
 /// What the first bytes say.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -44,8 +44,13 @@ impl Packing {
     }
 }
 
+/// Whether a file with these first bytes is compressed.
+pub(crate) fn is_packed(magic: &[u8]) -> bool {
+    Packing::of(magic) != Packing::Plain
+}
+
 /// A file or standard input, being read.
-pub(super) struct Input {
+pub(crate) struct Input {
     source: Box<dyn Read>,
     packed: bool,
     spares: VecDeque<BytesMut>,
@@ -53,7 +58,7 @@ pub(super) struct Input {
 
 impl Input {
     /// Opens a file; `-` is standard input.
-    pub(super) fn open(file: &Path, bar: &Bar) -> Result<Self, Failure> {
+    pub(crate) fn open(file: &Path, bar: &Bar) -> Result<Self, Failure> {
         let failed = |error| Failure::open(file, &error);
         let raw: Box<dyn Read> = if file == Path::new("-") {
             bar.length(None);
@@ -95,7 +100,7 @@ impl Input {
     }
 
     /// Whether an error of this kind is the compressed file's own, and not the disk's.
-    pub(super) fn is_damage(&self, error: &io::Error) -> bool {
+    pub(crate) fn is_damage(&self, error: &io::Error) -> bool {
         use io::ErrorKind::{InvalidData, InvalidInput, Other, UnexpectedEof};
         self.packed
             && matches!(
@@ -105,7 +110,7 @@ impl Input {
     }
 
     /// The next bytes; none at the end.
-    pub(super) fn read(&mut self) -> io::Result<Option<Bytes>> {
+    pub(crate) fn read(&mut self) -> io::Result<Option<Bytes>> {
         let mut buffer = self.spare();
         buffer.resize(CHUNK, 0);
         let mut filled = 0;

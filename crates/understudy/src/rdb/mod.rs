@@ -4,20 +4,20 @@
 //! goes to standard output, all else to standard error.
 
 mod ahead;
-mod bar;
-mod diff;
-mod failure;
-mod hashing;
-mod input;
+pub(crate) mod bar;
+pub(crate) mod diff;
+pub(crate) mod failure;
+pub(crate) mod hashing;
+pub(crate) mod input;
 mod json;
-mod names;
+pub(crate) mod names;
 mod output;
-mod reader;
+pub(crate) mod reader;
 mod resp;
 mod salvage;
 mod select;
 mod stats;
-mod text;
+pub(crate) mod text;
 mod verify;
 
 use std::ffi::OsString;

@@ -5,7 +5,7 @@ use rdb::{Dialect, Kind, types};
 use crate::clock;
 
 /// What a value is called.
-pub(super) const fn kind_name(kind: Kind) -> &'static str {
+pub(crate) const fn kind_name(kind: Kind) -> &'static str {
     match kind {
         Kind::String => "string",
         Kind::List => "list",
@@ -20,7 +20,7 @@ pub(super) const fn kind_name(kind: Kind) -> &'static str {
 }
 
 /// Every kind, by name.
-pub(super) const KINDS: [(&str, Kind); 9] = [
+pub(crate) const KINDS: [(&str, Kind); 9] = [
     ("string", Kind::String),
     ("list", Kind::List),
     ("set", Kind::Set),
@@ -33,12 +33,12 @@ pub(super) const KINDS: [(&str, Kind); 9] = [
 ];
 
 /// Redis's name of a type byte.
-pub(super) fn type_name(dialect: Dialect, type_id: u8) -> &'static str {
+pub(crate) fn type_name(dialect: Dialect, type_id: u8) -> &'static str {
     types::row(dialect, type_id).map_or("unknown", |row| row.name)
 }
 
 /// At most 100 bytes of a key: text as it is, all else escaped.
-pub(super) fn printable(bytes: &[u8]) -> String {
+pub(crate) fn printable(bytes: &[u8]) -> String {
     const BYTES_MAX: usize = 100;
     let head = bytes.get(..BYTES_MAX).unwrap_or(bytes);
     let dots = if head.len() < bytes.len() { "..." } else { "" };
@@ -59,7 +59,7 @@ pub(super) fn printable(bytes: &[u8]) -> String {
 }
 
 /// A moment, from Unix milliseconds: `2026-11-25 16:20:00 UTC`.
-pub(super) fn moment(at_ms: i64) -> String {
+pub(crate) fn moment(at_ms: i64) -> String {
     match u64::try_from(at_ms) {
         Ok(at_ms) => format!("{} UTC", clock::date_time(at_ms)),
         Err(_) => "before 1970".to_owned(),
@@ -67,7 +67,7 @@ pub(super) fn moment(at_ms: i64) -> String {
 }
 
 /// A number with its thousands apart: `1_234_567`.
-pub(super) fn grouped(number: u64) -> String {
+pub(crate) fn grouped(number: u64) -> String {
     let digits = number.to_string();
     let mut text = String::new();
     for (index, digit) in digits.chars().enumerate() {

@@ -17,16 +17,16 @@ use super::names::{kind_name, printable, type_name};
 
 /// A key that was read, for messages.
 #[derive(Debug, Clone)]
-pub(super) struct Seat {
-    pub(super) db: Db,
-    pub(super) key: Vec<u8>,
-    pub(super) kind: Kind,
+pub(crate) struct Seat {
+    pub(crate) db: Db,
+    pub(crate) key: Vec<u8>,
+    pub(crate) kind: Kind,
     /// The type's name.
-    pub(super) type_name: &'static str,
+    pub(crate) type_name: &'static str,
     /// Where its type byte stands.
-    pub(super) at: u64,
+    pub(crate) at: u64,
     /// Whether its value is not read to the end.
-    pub(super) inside: bool,
+    pub(crate) inside: bool,
 }
 
 impl fmt::Display for Seat {
@@ -44,7 +44,7 @@ impl fmt::Display for Seat {
 }
 
 /// A file on its way through the decoder.
-pub(super) struct Reader {
+pub(crate) struct Reader {
     name: String,
     input: Ahead,
     decoder: Decoder,
@@ -61,7 +61,7 @@ pub(super) struct Reader {
 
 impl Reader {
     /// Opens a file; `-` is standard input.
-    pub(super) fn open(file: &Path, limits: Limits, bar: &Bar) -> Result<Self, Failure> {
+    pub(crate) fn open(file: &Path, limits: Limits, bar: &Bar) -> Result<Self, Failure> {
         Ok(Self {
             name: name_of(file),
             input: Ahead::open(file, bar)?,
@@ -77,7 +77,7 @@ impl Reader {
 
     /// The next event; none behind the last.
     #[inline]
-    pub(super) fn next(&mut self) -> Result<Option<Event>, Failure> {
+    pub(crate) fn next(&mut self) -> Result<Option<Event>, Failure> {
         loop {
             match self.decoder.poll() {
                 Ok(Poll::Event(event)) => {
@@ -93,7 +93,7 @@ impl Reader {
 
     /// The next key with its value, if that is a short string which is at hand; else none, and [`Self::next`] goes on.
     #[inline]
-    pub(super) fn record(&mut self) -> Option<Record<'_>> {
+    pub(crate) fn record(&mut self) -> Option<Record<'_>> {
         let record = self.decoder.record()?;
         self.keys += 1 + u64::from(std::mem::take(&mut self.skipping));
         self.second = None;
@@ -127,7 +127,7 @@ impl Reader {
 
     /// The elements at hand of the collection under way; [`Self::next`] goes on behind them.
     #[inline]
-    pub(super) fn elements(&mut self, each: impl FnMut(Element<'_>) -> ControlFlow<()>) {
+    pub(crate) fn elements(&mut self, each: impl FnMut(Element<'_>) -> ControlFlow<()>) {
         self.decoder.elements(each);
     }
 
@@ -199,18 +199,18 @@ impl Reader {
     }
 
     /// Says what is wanted of the value of the key just given.
-    pub(super) fn want(&mut self, want: Want) {
+    pub(crate) fn want(&mut self, want: Want) {
         self.skipping = want == Want::Skip;
         self.decoder.want(want);
     }
 
     /// Keeps the place before the value of the key just given, for [`Self::look_ahead`].
-    pub(super) fn keep_place(&mut self) {
+    pub(crate) fn keep_place(&mut self) {
         self.second = self.decoder.lookahead();
     }
 
     /// Gives what stands behind the messages of a stream whose first event was just given, if its place was kept.
-    pub(super) fn look_ahead(
+    pub(crate) fn look_ahead(
         &mut self,
         mut each: impl FnMut(&Event) -> Result<(), Failure>,
     ) -> Result<(), Failure> {
@@ -234,27 +234,27 @@ impl Reader {
     }
 
     /// Whose numbers the types are.
-    pub(super) const fn dialect(&self) -> rdb::Dialect {
+    pub(crate) const fn dialect(&self) -> rdb::Dialect {
         self.dialect
     }
 
     /// How many bytes are behind.
-    pub(super) fn offset(&self) -> u64 {
+    pub(crate) fn offset(&self) -> u64 {
         self.decoder.offset()
     }
 
     /// How many keys were read whole.
-    pub(super) const fn keys(&self) -> u64 {
+    pub(crate) const fn keys(&self) -> u64 {
         self.keys
     }
 
     /// How many keys without elements the decoder left out.
-    pub(super) const fn skipped_empty(&self) -> u64 {
+    pub(crate) const fn skipped_empty(&self) -> u64 {
         self.decoder.skipped_empty()
     }
 
     /// How many bytes follow the file's end.
-    pub(super) fn trailing(&mut self) -> Result<u64, Failure> {
+    pub(crate) fn trailing(&mut self) -> Result<u64, Failure> {
         let mut bytes = self.decoder.leftover().len() as u64;
         loop {
             match self.input.next() {
@@ -266,7 +266,7 @@ impl Reader {
     }
 
     /// Damage that the format knows nothing of.
-    pub(super) fn damage_at(&self, at: u64, what: &str) -> Failure {
+    pub(crate) fn damage_at(&self, at: u64, what: &str) -> Failure {
         Failure::Damage(Box::new(Damage {
             file: self.name.clone(),
             at,

@@ -10,7 +10,7 @@ use base64::engine::general_purpose::STANDARD;
 const MARK: &str = "base64:";
 
 /// Appends bytes as a JSON string.
-pub(super) fn string(out: &mut Vec<u8>, bytes: &[u8]) {
+pub(crate) fn string(out: &mut Vec<u8>, bytes: &[u8]) {
     match plain(bytes) {
         Some(text) => quoted(out, text),
         None => coded(out, bytes),
@@ -23,7 +23,7 @@ fn plain(bytes: &[u8]) -> Option<&str> {
 }
 
 /// Appends a text as a JSON string.
-pub(super) fn quoted(out: &mut Vec<u8>, text: &str) {
+pub(crate) fn quoted(out: &mut Vec<u8>, text: &str) {
     out.push(b'"');
     let mut from = 0;
     for (at, byte) in text.bytes().enumerate() {
@@ -56,21 +56,21 @@ fn coded(out: &mut Vec<u8>, bytes: &[u8]) {
 
 /// A long string whose parts are given as base64 while they come.
 #[derive(Debug, Default)]
-pub(super) struct Long {
+pub(crate) struct Long {
     /// What is too short for a group of three.
     rest: Vec<u8>,
 }
 
 impl Long {
     /// Begins the JSON string.
-    pub(super) fn begin(out: &mut Vec<u8>) -> Self {
+    pub(crate) fn begin(out: &mut Vec<u8>) -> Self {
         out.push(b'"');
         out.extend_from_slice(MARK.as_bytes());
         Self::default()
     }
 
     /// Appends the next part.
-    pub(super) fn add(&mut self, out: &mut Vec<u8>, part: &[u8]) -> &mut Self {
+    pub(crate) fn add(&mut self, out: &mut Vec<u8>, part: &[u8]) -> &mut Self {
         let missing = if self.rest.is_empty() {
             0
         } else {
@@ -92,7 +92,7 @@ impl Long {
     }
 
     /// Ends the JSON string.
-    pub(super) fn end(&mut self, out: &mut Vec<u8>) {
+    pub(crate) fn end(&mut self, out: &mut Vec<u8>) {
         encode(out, &self.rest);
         self.rest.clear();
         out.push(b'"');

@@ -114,7 +114,7 @@ impl Oracle {
     pub(super) fn position(&self, store: &Store) -> Option<Position> {
         match self.checkpoint(store)?.ok()?.phase {
             Phase::Stream(position) => Some(position),
-            Phase::Snapshot(_) | Phase::Diverged(_) => None,
+            Phase::Snapshot(_) | Phase::Diverged(_) | Phase::Scan(_) => None,
         }
     }
 
@@ -149,6 +149,7 @@ impl Oracle {
         match found.phase {
             Phase::Snapshot(at) => self.furthest = self.furthest.max(at.offset.0),
             Phase::Diverged(at) => world.blame(format!("diverged at {}", at.offset.0)),
+            Phase::Scan(_) => world.blame("a checkpoint of SCAN".to_owned()),
             Phase::Stream(at) => {
                 self.looks += 1;
                 self.furthest = self.furthest.max(at.offset.0);

@@ -408,6 +408,12 @@ impl Store {
                     return Err(error("BUSYKEY Target key name already exists."));
                 }
                 let at_ms: i64 = number(arg(2)?)?;
+                if at_ms < 0 {
+                    return Err(error("ERR Invalid TTL value, must be >= 0"));
+                }
+                if arg(3)?.first() == Some(&0xfe) {
+                    return Err(error("ERR Bad data format"));
+                }
                 let at_ms = match at_ms {
                     0 => None,
                     at_ms if has(b"absttl") => Some(at_ms),

@@ -17,6 +17,7 @@ use super::block::{
     BLOCK_HEADER_BYTES, BlockHeader, SEGMENT_HEADER_BYTES, SegmentHeader, read_whole,
 };
 use super::disk::{self, File};
+use crate::clock::unix_ms;
 
 /// Bytes collected before a block is written.
 const BLOCK_BYTES: usize = 256 << 10;
@@ -45,6 +46,18 @@ impl Chunk {
             bytes: self.bytes.slice(skip..),
         }
     }
+}
+
+/// Bytes that are kept elsewhere, in files of somebody's, and read in the place of a log.
+pub(crate) trait Outside: std::fmt::Debug {
+    /// As [`Log::read`].
+    fn read(&mut self, pos: u64) -> io::Result<Option<Bytes>>;
+
+    /// Position after the last byte.
+    fn end(&self) -> u64;
+
+    /// What lies before `kept` is not wanted again, but for a target that falls back.
+    fn release(&mut self, kept: u64);
 }
 
 /// How much a log keeps.
@@ -91,6 +104,8 @@ pub(crate) struct Log {
     tail: VecDeque<Chunk>,
     tail_bytes: usize,
     reader: Option<DiskReader>,
+    /// What is read in its place.
+    outside: Option<Box<dyn Outside>>,
 }
 
 /// Where the last read from disk stopped, so that the next one goes on there.
@@ -171,6 +186,19 @@ impl Log {
             tail: VecDeque::new(),
             tail_bytes: 0,
             reader: None,
+            outside: None,
+        }
+    }
+
+    /// What stands for a log and is kept elsewhere, from its first byte on: nothing is appended, and no file is touched.
+    pub(crate) fn over(outside: Box<dyn Outside>, replid: ReplId) -> Self {
+        let keep = Keep {
+            tail_bytes: 0,
+            retain_bytes: 0,
+        };
+        Self {
+            outside: Some(outside),
+            ..Self::at(Path::new(""), "", replid, 0, keep)
         }
     }
 
@@ -222,7 +250,9 @@ impl Log {
 
     /// Position after the last byte.
     pub(crate) fn end(&self) -> u64 {
-        self.end
+        self.outside
+            .as_ref()
+            .map_or(self.end, |outside| outside.end())
     }
 
     /// Id of the history at the end.
@@ -373,6 +403,14 @@ impl Log {
     /// # Errors
     /// I/O, damage found on disk, or a position that is no longer kept.
     pub(crate) fn read(&mut self, pos: u64) -> io::Result<Option<Chunk>> {
+        if let Some(outside) = &mut self.outside {
+            let bytes = outside.read(pos)?;
+            return Ok(bytes.map(|bytes| Chunk {
+                start: pos,
+                at_ms: unix_ms(),
+                bytes,
+            }));
+        }
         if pos >= self.end {
             return Ok(None);
         }
@@ -448,6 +486,10 @@ impl Log {
     /// Everything before `pos` is applied: memory is freed, and disk beyond what is retained, but for what begins at
     /// `kept`.
     pub(crate) fn release(&mut self, pos: u64, kept: u64) -> io::Result<()> {
+        if let Some(outside) = &mut self.outside {
+            outside.release(kept);
+            return Ok(());
+        }
         while self.drop_tail_before(pos.min(self.flushed)) {}
         let keep_from = pos.saturating_sub(self.keep.retain_bytes).min(kept);
         while self.segments.len() > 1 && self.segments.front().is_some_and(|s| s.end <= keep_from) {
@@ -470,6 +512,9 @@ impl Log {
 
     /// Forgets everything and removes the files; the log stays at its end.
     pub(crate) fn clear(&mut self) -> io::Result<()> {
+        if self.outside.is_some() {
+            return Ok(());
+        }
         self.file = None;
         self.reader = None;
         self.pending.clear();

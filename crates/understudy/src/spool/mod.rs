@@ -15,7 +15,7 @@ use bytes::Bytes;
 use tokio::sync::Notify;
 
 use disk::File;
-pub(crate) use log::{Chunk, Keep, Log};
+pub(crate) use log::{Chunk, Keep, Log, Outside};
 
 /// A log with one writer (the receiver) and one reader (the applier), on one thread.
 #[derive(Debug)]
@@ -27,6 +27,12 @@ pub(crate) struct Feed {
     room: Notify,
     applied: Cell<u64>,
     complete: Cell<bool>,
+    /// Nothing behind it is read.
+    hold: Cell<u64>,
+    /// What was read ends here.
+    taken: Cell<u64>,
+    /// The files that the bytes come from, with the position of the first byte of each.
+    files: RefCell<Vec<(u64, String)>>,
 }
 
 impl Feed {
@@ -38,7 +44,36 @@ impl Feed {
             room: Notify::new(),
             applied,
             complete: Cell::new(false),
+            hold: Cell::new(u64::MAX),
+            taken: Cell::new(0),
+            files: RefCell::default(),
         }
+    }
+
+    /// Nothing behind `pos` is read from here on; false where it was already.
+    pub(crate) fn hold_at(&self, pos: u64) -> bool {
+        if self.taken.get() > pos {
+            return false;
+        }
+        self.hold.set(pos);
+        true
+    }
+
+    /// Takes a hold back.
+    pub(crate) fn let_go(&self) {
+        if self.hold.replace(u64::MAX) != u64::MAX {
+            self.data.notify_one();
+        }
+    }
+
+    /// Whether there is a hold.
+    pub(crate) fn is_held(&self) -> bool {
+        self.hold.get() != u64::MAX
+    }
+
+    /// Whether everything up to a hold is applied.
+    pub(crate) fn is_at_hold(&self) -> bool {
+        self.applied.get() == self.hold.get()
     }
 
     pub(crate) fn append(&self, bytes: Bytes, at_ms: u64) -> io::Result<()> {
@@ -58,7 +93,18 @@ impl Feed {
     }
 
     pub(crate) fn read(&self, pos: u64) -> io::Result<Option<Chunk>> {
-        self.log.borrow_mut().read(pos)
+        let hold = self.hold.get();
+        if pos >= hold {
+            return Ok(None);
+        }
+        let mut chunk = self.log.borrow_mut().read(pos)?;
+        if let Some(chunk) = &mut chunk {
+            let room = usize::try_from(hold - pos).unwrap_or(usize::MAX);
+            chunk.bytes.truncate(room);
+            let end = pos + chunk.bytes.len() as u64;
+            self.taken.set(self.taken.get().max(end));
+        }
+        Ok(chunk)
     }
 
     /// Waits until something was appended or the feed was closed since the last wait.
@@ -98,6 +144,18 @@ impl Feed {
     /// Whether the disk does not take what was appended last.
     pub(crate) fn is_full(&self) -> bool {
         self.log.borrow().full().is_some()
+    }
+
+    /// From here on the bytes are those of a file of this name.
+    pub(crate) fn begin_file(&self, start: u64, name: String) {
+        self.files.borrow_mut().push((start, name));
+    }
+
+    /// Which file's byte this is, for words; `None` where the bytes are no file's.
+    pub(crate) fn place(&self, pos: u64) -> Option<String> {
+        let files = self.files.borrow();
+        let (start, name) = files.iter().rev().find(|(start, _)| *start <= pos)?;
+        Some(format!("{name} at byte {}", pos - start))
     }
 
     /// Gives access to the log for what is not part of the hot path.
@@ -152,5 +210,36 @@ pub(crate) fn lock(dir: &Path) -> io::Result<File> {
             "another understudy is using it; stop that one, or give this link its own link.name or spool.dir",
         )),
         Err(TryLockError::Error(error)) => Err(error),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn nothing_is_read_behind_a_hold() {
+        let folder = tempfile::tempdir().unwrap();
+        let keep = Keep {
+            tail_bytes: 1 << 20,
+            retain_bytes: 0,
+        };
+        let replid = "0123456789abcdef0123456789abcdef01234567".parse().unwrap();
+        let feed = Feed::new(Log::create(folder.path(), "stream", replid, 100, keep).unwrap());
+        let read = |pos| {
+            let chunk = feed.read(pos).unwrap();
+            chunk.map(|chunk| chunk.bytes)
+        };
+        feed.append(Bytes::from_static(b"0123456789"), 1).unwrap();
+        assert!(feed.hold_at(104) && feed.is_held() && !feed.is_at_hold());
+        assert_eq!(read(100).as_deref(), Some(&b"0123"[..]));
+        assert_eq!(read(104), None);
+        feed.set_applied(104, 104).unwrap();
+        assert!(feed.is_at_hold() && feed.hold_at(106));
+        assert_eq!(read(104).as_deref(), Some(&b"45"[..]));
+        // What was read was perhaps sent.
+        assert!(!feed.hold_at(105) && feed.is_held());
+        feed.let_go();
+        assert_eq!(read(106).as_deref(), Some(&b"6789"[..]));
     }
 }

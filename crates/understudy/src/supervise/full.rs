@@ -8,7 +8,10 @@ use super::{Next, Supervisor, take, taken_by};
 use crate::checkpoint::{Checkpoint, Names, Phase, Position, Progress};
 use crate::config::ExistingKeys;
 use crate::error::{Class, Side, SyncError};
-use crate::pipeline::{KeySet, SnapshotApplier, has_old_libraries, remove_unfinished, sweep};
+use crate::pipeline::cluster;
+use crate::pipeline::{
+    Applied, Behind, KeySet, SnapshotApplier, has_old_libraries, remove_unfinished, sweep,
+};
 use crate::source::{Conn, spool_error};
 use crate::spool::{Feed, Log};
 use crate::status;
@@ -26,6 +29,9 @@ impl Supervisor<'_> {
         replid: ReplId,
         offset: ReplOffset,
     ) -> Result<Next, SyncError> {
+        if visit.switch().is_some() {
+            return Err(self.switched());
+        }
         visit.refuse_source(replid)?;
         let manner = self.manner(&mut visit).await?;
         let progress = Progress {
@@ -33,31 +39,7 @@ impl Supervisor<'_> {
             offset,
             rdb_bytes: 0,
         };
-        let seen = taken_by(&visit.found);
-        self.note_taken(seen);
-        let target = take(visit, |found| {
-            let epoch = match found {
-                Found::Nothing => 0,
-                Found::Checkpoint(found) => found.epoch,
-            };
-            if taken_by(found) != seen {
-                // The manner was chosen by what was there before: keys may have come that nothing would remove.
-                return Err(self.outrun());
-            }
-            Ok(Checkpoint {
-                epoch,
-                owner: self.owner,
-                phase: Phase::Snapshot(progress),
-                owned: manner.owned,
-                leased: true,
-                repairs: Names::default(),
-                unseen: None,
-            })
-        })
-        .await?;
-        if manner.reason == "snapshot_unfinished" && !manner.owned {
-            self.remove_unfinished().await?;
-        }
+        let target = self.take_anew(visit, manner, progress).await?;
         self.status.full_resyncs.add(manner.reason, 1);
         tracing::info!(%replid, offset = offset.0, reason = manner.reason, "full sync");
         let dir = &self.config.spool.dir;
@@ -74,6 +56,74 @@ impl Supervisor<'_> {
         Box::pin(self.session(receiver.run(), applier, &stream)).await
     }
 
+    /// Takes the target for a snapshot from its beginning.
+    pub(super) async fn take_anew(
+        &self,
+        visit: Visit<'_>,
+        manner: Manner,
+        progress: Progress,
+    ) -> Result<Target, SyncError> {
+        let slots = self.claim_slots().await?;
+        let seen = taken_by(&visit.found);
+        self.note_taken(seen);
+        let mut target = take(visit, |found| {
+            let epoch = match found {
+                Found::Nothing => 0,
+                Found::Checkpoint(found) => found.epoch,
+            };
+            if taken_by(found) != seen {
+                // The manner was chosen by what was there before: keys may have come that nothing would remove.
+                return Err(self.outrun());
+            }
+            Ok(Checkpoint {
+                epoch,
+                owner: self.owner,
+                phase: Phase::Snapshot(progress),
+                owned: manner.owned,
+                leased: true,
+                repairs: Names::default(),
+                unseen: None,
+                slots: slots.clone(),
+            })
+        })
+        .await?;
+        self.tell_nodes(&mut target);
+        self.begin_slots(&target);
+        if manner.reason == "snapshot_unfinished" && !manner.owned {
+            self.remove_unfinished().await?;
+        }
+        if manner.is_empty && manner.reason != "first" {
+            self.empty(&mut target).await?;
+        }
+        Ok(target)
+    }
+
+    /// Takes the target to go on with a snapshot where its checkpoint says; `None` where it says something else by now.
+    pub(super) async fn take_again(
+        &self,
+        visit: Visit<'_>,
+    ) -> Result<Option<(Target, Manner, Progress)>, SyncError> {
+        self.refuse_half_skipped(&visit.found)?;
+        let target = self.take_as_found(visit).await?;
+        let Phase::Snapshot(progress) = target.checkpoint.phase else {
+            return Ok(None);
+        };
+        self.begin_slots(&target);
+        if !target.checkpoint.owned {
+            self.remove_unfinished().await?;
+        }
+        // With a script there is an older copy only where that was asked for: else the target was empty before this snapshot.
+        let may_be_older = self.config.function.is_none() || self.config.resync_on_history_lost;
+        let manner = Manner {
+            owned: target.checkpoint.owned,
+            sweep: target.checkpoint.owned && may_be_older,
+            existing: ExistingKeys::Replace,
+            is_empty: target.checkpoint.owned && !may_be_older,
+            reason: "",
+        };
+        Ok(Some((target, manner, progress)))
+    }
+
     /// Goes on with a snapshot that an earlier run has received and not applied to its end.
     pub(super) async fn snapshot_again(
         &self,
@@ -82,25 +132,14 @@ impl Supervisor<'_> {
         snapshot: Log,
         stream: Log,
     ) -> Result<Next, SyncError> {
-        self.refuse_half_skipped(&visit.found)?;
-        let target = self.take_as_found(visit).await?;
-        let Phase::Snapshot(progress) = target.checkpoint.phase else {
+        let Some((target, manner, progress)) = self.take_again(visit).await? else {
             return Ok(Next::Again);
         };
-        if !target.checkpoint.owned {
-            self.remove_unfinished().await?;
-        }
         tracing::info!(
             applied_bytes = progress.rdb_bytes,
             of_bytes = snapshot.end(),
             "going on with the snapshot in the spool"
         );
-        let manner = Manner {
-            owned: target.checkpoint.owned,
-            sweep: target.checkpoint.owned,
-            existing: ExistingKeys::Replace,
-            reason: "",
-        };
         self.status.snapshot_bytes.set(snapshot.end());
         self.status.snapshot_read.set(snapshot.end());
         self.status.source_offset.set(stream.end());
@@ -123,12 +162,17 @@ impl Supervisor<'_> {
     ) -> Result<(), SyncError> {
         // What an earlier run wrote of it, it wrote nobody knows when.
         let from = (progress.rdb_bytes == 0).then(Instant::now);
-        let (target, position) = self
-            .apply_snapshot(target, snapshot, manner, progress)
-            .await?;
+        let applied = self.apply_snapshot(target, snapshot, manner, progress, Behind::Nothing);
+        let (mut target, applied) = Box::pin(applied).await?;
+        let position = Position {
+            replid: progress.replid,
+            offset: progress.offset,
+            db: applied.stream_db,
+        };
         if !self.config.source.sync_aof {
             tracing::info!("the snapshot is applied, and sync_aof is false: done");
         }
+        target.checkpoint.phase = Phase::Stream(position);
         self.show_position(stream, position);
         if !self.config.source.sync_aof {
             stream.close();
@@ -137,16 +181,16 @@ impl Supervisor<'_> {
     }
 
     /// How a snapshot is to be written, given what the target holds.
-    async fn manner(&self, visit: &mut Visit<'_>) -> Result<Manner, SyncError> {
-        let target = &self.config.target;
-        let refuse = |what: String| SyncError::stop(Side::Target, &target.endpoint.address, what);
+    pub(super) async fn manner(&self, visit: &mut Visit<'_>) -> Result<Manner, SyncError> {
         if let Found::Checkpoint(found) = &visit.found {
             let reason = match found.phase {
                 _ if found.repairs.are_unnamed() => "diverged",
                 Phase::Snapshot(_) => "snapshot_unfinished",
                 Phase::Stream(_) => "history_lost",
                 Phase::Diverged(_) => "diverged",
+                Phase::Scan(_) => "scanned",
             };
+            self.refuse_over_made(reason, found.owned)?;
             if reason == "history_lost" && !self.config.resync_on_history_lost {
                 let what = "it no longer has the history from our position on, and checkpoint.on_history_lost is \"fail\"";
                 return Err(SyncError::stop(
@@ -160,43 +204,101 @@ impl Supervisor<'_> {
                 owned: found.owned,
                 sweep: found.owned,
                 existing: ExistingKeys::Replace,
+                is_empty: self.config.function.is_some() && reason == "snapshot_unfinished",
                 reason,
             });
         }
+        if let Some(shard) = &self.config.shard {
+            // What the target held was looked at for all shards together.
+            let owned = shard.group.begun.get().is_some_and(|begun| begun.owned);
+            return Ok(Manner {
+                owned,
+                sweep: owned && shard.sweeps,
+                existing: match owned {
+                    true => ExistingKeys::Replace,
+                    false => self.config.target.existing,
+                },
+                is_empty: owned,
+                reason: "first",
+            });
+        }
+        self.first_manner(visit).await
+    }
+
+    /// How a first snapshot is to be written.
+    pub(super) async fn first_manner(&self, visit: &mut Visit<'_>) -> Result<Manner, SyncError> {
+        let (owned, existing, is_empty) = self.fresh(visit).await?;
+        Ok(Manner {
+            owned,
+            sweep: owned && !is_empty,
+            existing,
+            is_empty,
+            reason: "first",
+        })
+    }
+
+    /// What is to be done with a target that has no checkpoint of ours: whether every key there is ours from now on, what
+    /// becomes of keys that are there, and whether there are none.
+    ///
+    /// # Errors
+    /// Stop where there are keys that were not expected.
+    pub(super) async fn fresh(
+        &self,
+        visit: &mut Visit<'_>,
+    ) -> Result<(bool, ExistingKeys, bool), SyncError> {
+        let target = &self.config.target;
         if target.empty_before {
             tracing::warn!("advanced.empty_db_before_sync: FLUSHALL at the target");
             visit.flush().await?;
         }
         let foreign = visit.foreign_keys().await?;
-        if target.existing == ExistingKeys::Fail
-            && !foreign.is_empty()
-            && self.config.source.sync_rdb
-        {
-            let list: Vec<String> = foreign
-                .iter()
-                .map(|(db, keys)| format!("db{db}: {keys}"))
-                .collect();
-            return Err(refuse(format!(
-                "the target holds keys already ({}); empty it, or set rdb_restore_command_behavior to \"rewrite\" (replace them) or \"skip\" (leave them); nothing was written",
-                list.join(", ")
-            )));
+        if target.existing == ExistingKeys::Fail && self.config.source.sync_rdb {
+            target::refuse_foreign(target, &foreign)?;
         }
-        let owned = foreign.is_empty() && self.config.source.sync_rdb;
+        let owned = (foreign.is_empty() || target.mirror) && self.config.source.sync_rdb;
         let existing = if owned {
             ExistingKeys::Replace
         } else {
             target.existing
         };
-        Ok(Manner {
-            owned,
-            sweep: false,
-            existing,
-            reason: "first",
-        })
+        Ok((owned, existing, foreign.is_empty()))
+    }
+
+    /// Refuses a new snapshot over what a script has made before: what it does may add up, and which keys are its own cannot
+    /// be told. Not where a first snapshot broke off, after which all that is there goes; nor where it was asked for.
+    fn refuse_over_made(&self, reason: &str, owned: bool) -> Result<(), SyncError> {
+        if self.config.function.is_none() {
+            return Ok(());
+        }
+        let why = match reason {
+            "snapshot_unfinished" if owned => return Ok(()),
+            "snapshot_unfinished" => "an earlier snapshot into a target that held keys broke off",
+            "history_lost" if self.config.resync_on_history_lost && owned => return Ok(()),
+            "history_lost" => "the source no longer has the history from our position on",
+            _ => "a command had failed there",
+        };
+        let what = format!(
+            "a new snapshot is needed ({why}), and filter.function is set: what it has made here cannot be told from what it would make now. Empty the target, delete its checkpoint, and start again; or, where the function only renames, moves and drops keys, set checkpoint.on_history_lost = \"resync\" for the next time"
+        );
+        let address = &self.config.target.endpoint.address;
+        Err(SyncError::stop(Side::Target, address, what))
+    }
+
+    /// Removes what an unfinished snapshot has left in a target that was empty before it.
+    async fn empty(&self, target: &mut Target) -> Result<(), SyncError> {
+        let (none, functions) = (KeySet::default(), target.abilities.functions);
+        let removed = match &mut target.cluster {
+            None => sweep(self.config, &none, functions, 0, self.owner).await?,
+            Some(cluster) => cluster::sweep(self.config, &none, 0, cluster).await?,
+        };
+        if removed > 0 {
+            tracing::info!(removed, "removed what an unfinished snapshot had left");
+        }
+        Ok(())
     }
 
     /// Refuses to go on where keys of the target were to be left as they are, and a snapshot broke off.
-    fn refuse_half_skipped(&self, found: &Found) -> Result<(), SyncError> {
+    pub(super) fn refuse_half_skipped(&self, found: &Found) -> Result<(), SyncError> {
         let target = &self.config.target;
         let Found::Checkpoint(found) = found else {
             return Ok(());
@@ -216,20 +318,30 @@ impl Supervisor<'_> {
     }
 
     /// Applies the snapshot from `progress` on, over as many connections as it takes.
-    async fn apply_snapshot(
+    pub(super) async fn apply_snapshot(
         &self,
         mut target: Target,
         feed: &Feed,
         manner: Manner,
         mut progress: Progress,
-    ) -> Result<(Target, Position), SyncError> {
+        behind: Behind,
+    ) -> Result<(Target, Applied), SyncError> {
         let mut existing = manner.existing;
         let mut losses = Losses::default();
         // Keys that are gone at the source can wait for the end; a library's functions may be in the way of others.
-        let flush_functions = manner.sweep && has_old_libraries(self.config).await;
+        let flush_functions =
+            manner.sweep && target.abilities.functions && has_old_libraries(self.config).await;
+        let mut is_again = progress.rdb_bytes > 0;
         let applied = loop {
             self.leases.clear();
             self.repairs.clear();
+            // To a cluster it goes from its beginning, and what a script makes is not to be done twice.
+            if std::mem::replace(&mut is_again, true)
+                && self.config.function.is_some()
+                && target.cluster.is_some()
+            {
+                self.empty(&mut target).await?;
+            }
             if progress.rdb_bytes > 0 {
                 // What was written before this run has leases that it does not know.
                 self.leases.suspect(0);
@@ -242,7 +354,9 @@ impl Supervisor<'_> {
                 existing,
                 manner.sweep,
                 flush_functions,
-            );
+                manner.is_empty,
+            )?
+            .followed_by(behind);
             match applier.run(&mut target).await {
                 Ok(applied) => break applied,
                 Err(error) if error.class == Class::Reconnect => {
@@ -276,23 +390,17 @@ impl Supervisor<'_> {
             }
         };
         if let Some(keys) = &applied.keys {
-            self.sweep(keys).await?;
+            self.sweep(keys, &mut target).await?;
         }
         tracing::info!(
             keys = self.status.snapshot_keys_total.get(),
             "snapshot applied"
         );
-        let position = Position {
-            replid: progress.replid,
-            offset: progress.offset,
-            db: applied.stream_db,
-        };
-        target.checkpoint.phase = Phase::Stream(position);
-        Ok((target, position))
+        Ok((target, applied))
     }
 
     /// Beside keys that were there before, values are built under names of ours: a run that was killed leaves them.
-    async fn remove_unfinished(&self) -> Result<(), SyncError> {
+    pub(super) async fn remove_unfinished(&self) -> Result<(), SyncError> {
         let removed = remove_unfinished(self.config).await?;
         if removed > 0 {
             tracing::info!(removed, "removed values that an earlier run had half built");
@@ -300,8 +408,12 @@ impl Supervisor<'_> {
         Ok(())
     }
 
-    async fn sweep(&self, keys: &KeySet) -> Result<(), SyncError> {
-        let removed = sweep(self.config, keys, SHRUNK_PERCENT, self.owner).await?;
+    async fn sweep(&self, keys: &KeySet, target: &mut Target) -> Result<(), SyncError> {
+        let functions = target.abilities.functions;
+        let removed = match &mut target.cluster {
+            None => sweep(self.config, keys, functions, SHRUNK_PERCENT, self.owner).await?,
+            Some(cluster) => cluster::sweep(self.config, keys, SHRUNK_PERCENT, cluster).await?,
+        };
         if removed > 0 {
             tracing::info!(removed, "removed keys that are gone at the source");
         }
@@ -311,9 +423,11 @@ impl Supervisor<'_> {
 
 /// How a snapshot is written.
 #[derive(Debug, Clone, Copy)]
-struct Manner {
-    owned: bool,
-    sweep: bool,
+pub(super) struct Manner {
+    pub(super) owned: bool,
+    pub(super) sweep: bool,
     existing: ExistingKeys,
-    reason: &'static str,
+    /// The target holds none of the keys, or none any more.
+    is_empty: bool,
+    pub(super) reason: &'static str,
 }

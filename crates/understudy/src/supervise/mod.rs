@@ -4,24 +4,34 @@
 //! receiver reconnects to the source by itself, and the applier to the target; it ends when the source
 //! begins a new history, when the target has fallen back behind what is kept here, or for good.
 
+mod cluster;
+mod file;
 mod full;
+mod gone;
 mod losses;
+mod scan;
 mod session;
 mod stream;
+mod to_file;
 
 use std::cell::Cell;
 
 use bytes::Bytes;
 use replica::{ReplId, ReplOffset, Start};
+use tokio::sync::OwnedSemaphorePermit;
 use tokio::time::Instant;
 
 use crate::backoff::Backoff;
 use crate::chance;
 use crate::checkpoint::{Checkpoint, Phase, Position, Progress};
 use crate::client::Client;
-use crate::config::Config;
+use crate::config::{Config, Reader, Writer};
 use crate::error::{Class, Side, SyncError};
+use crate::handover::watch_clients_forever;
+use crate::pipeline::cluster::Memory;
 use crate::pipeline::{Common, Leases, Repairs, Tide};
+use crate::shard::Held;
+use crate::shard::claims::Claims;
 use crate::source::{self, Conn, Opened, Receiver, spool_error};
 use crate::spool::{self, Feed, Keep, Log, Syncer};
 use crate::status::{self, Status};
@@ -30,6 +40,9 @@ use crate::target::{self, Databases, Found, Target, Visit};
 
 /// Attempts at the first contact: enough for a hiccup, short enough to say soon what is wrong.
 const FIRST_CONTACT_ATTEMPTS: u32 = 6;
+
+/// A source that has closed so many connections in a row at PSYNC does not offer it.
+const CLOSED_MAX: u32 = 3;
 
 /// Runs a link until it is asked to stop or cannot go on.
 ///
@@ -45,16 +58,38 @@ pub(crate) async fn run(config: &Config, status: &Status, stop: &Stop) -> Result
         status,
         stop,
         syncer: Syncer::spawn().map_err(spool_error)?,
-        source_version: source_version(config, stop).await?,
-        leases: Leases::default(),
+        source_version: match config.reader {
+            Reader::Sync | Reader::Scan => source_version(config, stop).await?,
+            Reader::Rdb(_) | Reader::Aof(_) => SourceVersion::default(),
+        },
+        leases: match config.reader {
+            Reader::Sync | Reader::Scan | Reader::Rdb(_) => Leases::default(),
+            Reader::Aof(_) => Leases::of_a_recording(),
+        },
         repairs: Repairs::default(),
         databases: Databases::default(),
-        tide: Tide::default(),
+        tide: match config.reader {
+            Reader::Sync | Reader::Scan | Reader::Rdb(_) => Tide::default(),
+            Reader::Aof(_) => Tide::of_a_recording(),
+        },
+        memory: Cell::default(),
         owner: chance::number(),
         taken_from: Cell::new(None),
+        closed: Cell::new(0),
         stopping_since: Cell::new(None),
+        full_sync: Cell::new(None),
     };
-    let result = supervisor.sessions().await;
+    let result = match (&config.writer, &config.reader) {
+        (Writer::File(to), _) => Box::pin(supervisor.to_file(to)).await,
+        (Writer::Redis, Reader::Sync) => tokio::select! {
+            biased;
+            result = supervisor.sessions() => result,
+            never = watch_clients_forever(config, status) => match never {},
+        },
+        (Writer::Redis, Reader::Scan) => Box::pin(supervisor.scan()).await,
+        (Writer::Redis, Reader::Rdb(files)) => Box::pin(supervisor.rdb_files(files)).await,
+        (Writer::Redis, Reader::Aof(reader)) => Box::pin(supervisor.aof(reader)).await,
+    };
     status.set_phase(status::Phase::Stopped);
     result
 }
@@ -79,9 +114,9 @@ async fn source_version(config: &Config, stop: &Stop) -> Result<SourceVersion, S
         let what = "this is a Sentinel; use the address of the master it watches";
         return Err(SyncError::stop(Side::Source, &endpoint.address, what));
     }
-    if info.get("redis_mode") == Some("cluster") {
+    if info.get("redis_mode") == Some("cluster") && config.shard.is_none() {
         tracing::warn!(
-            "the source is a node of a cluster: only the slots of this one node are read, and resharding is not followed"
+            "the source is a node of a cluster: only the slots of this one node are read, and resharding is not followed; sync_reader.cluster = true follows all of it"
         );
     }
     tracing::info!(?fork, version, "source");
@@ -151,12 +186,18 @@ struct Supervisor<'a> {
     repairs: Repairs,
     databases: Databases,
     tide: Tide,
+    /// What is known of a cluster's slots.
+    memory: Cell<Memory>,
     /// Names this process in checkpoints.
     owner: u64,
     /// Whose checkpoint this run found when it first took the target; 0 if there was none.
     taken_from: Cell<Option<u64>>,
+    /// How often in a row the source has closed the connection at PSYNC.
+    closed: Cell<u32>,
     /// A session has noticed that a stop was asked for.
     stopping_since: Cell<Option<Instant>>,
+    /// Leave for the full sync that is asked for.
+    full_sync: Cell<Option<OwnedSemaphorePermit>>,
 }
 
 impl Supervisor<'_> {
@@ -195,10 +236,32 @@ impl Supervisor<'_> {
             let Some(visit) = visit.await? else {
                 return Ok(false);
             };
+            if let Some(record) = visit.switch().cloned() {
+                self.note_switch(&record);
+                if !record.applies_late() {
+                    opened = None;
+                    let watched = Box::pin(self.watch_late(visit, &record, attempts_max)).await;
+                    attempts_max = u32::MAX;
+                    match self.unless_hiccup(watched)? {
+                        Next::Done => return Ok(true),
+                        Next::NewHistory(_) | Next::Again => {
+                            tokio::time::sleep(backoff.pause()).await;
+                        }
+                    }
+                    continue;
+                }
+            }
+            self.refuse_after_switch(&visit)?;
             let (start, kept) = self.choose(&visit.found)?;
+            if start == Start::Full && visit.switch().is_some() {
+                return Err(self.switched());
+            }
             let opened_now = match opened.take() {
                 Some(opened) => Some(opened),
-                None => contact(self.stop, attempts_max, || self.open(start.clone())).await?,
+                None => {
+                    self.wait_for_turn(&start).await;
+                    contact(self.stop, attempts_max, || self.open(start.clone())).await?
+                }
             };
             let opened_now = match opened_now {
                 Some(opened) => {
@@ -221,20 +284,37 @@ impl Supervisor<'_> {
                     drop(kept);
                     Box::pin(self.full(visit, conn, replid, offset)).await
                 }
-            };
-            // A connection that broke while the session was set up is no more than a hiccup.
-            let next = match session {
-                Err(error) if error.class == Class::Reconnect => {
-                    tracing::warn!(%error, "beginning again");
-                    Next::Again
+                // It may be restarting: a position is not given up for that.
+                Some(Opened::Refused {
+                    error,
+                    is_certain: false,
+                }) if scan::was_exact(&visit.found) => Err(error),
+                Some(Opened::Refused { error, .. }) => {
+                    drop(kept);
+                    self.may_scan(&visit.found, error)?;
+                    drop(visit);
+                    return Box::pin(self.scan()).await.map(|()| true);
                 }
-                session => session?,
             };
-            match next {
+            match self.unless_hiccup(session)? {
+                // The switch was made.
+                Next::Done
+                    if self.status.handover.state().is_over() && !self.stop.is_requested() => {}
                 Next::Done => return Ok(true),
                 Next::NewHistory(answer) => opened = Some(*answer),
                 Next::Again => tokio::time::sleep(backoff.pause()).await,
             }
+        }
+    }
+
+    /// A connection that broke while the session was set up is no more than a hiccup.
+    fn unless_hiccup(&self, session: Result<Next, SyncError>) -> Result<Next, SyncError> {
+        match session {
+            Err(error) if error.class == Class::Reconnect => {
+                tracing::warn!(%error, "beginning again");
+                Ok(Next::Again)
+            }
+            session => session,
         }
     }
 
@@ -250,6 +330,10 @@ impl Supervisor<'_> {
         let Some(visit) = visit.await? else {
             return Ok(false);
         };
+        if visit.switch().is_some() {
+            // The target is the application's.
+            return Ok(true);
+        }
         match &visit.found {
             Found::Checkpoint(found)
                 if found.owner == self.owner || Some(found.owner) == self.taken_from.get() =>
@@ -318,7 +402,18 @@ impl Supervisor<'_> {
     }
 
     async fn open(&self, start: Start) -> Result<Opened, SyncError> {
-        source::open(&self.config.source, self.source_version, start, self.status).await
+        let opened =
+            source::open(&self.config.source, self.source_version, start, self.status).await?;
+        if let Opened::Refused { error, is_certain } = opened {
+            self.closed.set(self.closed.get() + 1);
+            // Once may have any reason; a proxy that does not know a command does it each time.
+            return match is_certain || self.closed.get() >= CLOSED_MAX {
+                true => Ok(Opened::Refused { error, is_certain }),
+                false => Err(error),
+            };
+        }
+        self.closed.set(0);
+        Ok(opened)
     }
 
     fn keep(&self) -> Keep {
@@ -351,7 +446,8 @@ impl Supervisor<'_> {
                 Some(snapshot) => (at.replid, at.offset, Some(snapshot)),
                 None => return Ok(from_the_start),
             },
-            Phase::Diverged(_) => return Ok(from_the_start),
+            // Where the source offers PSYNC now, a snapshot goes over what was read by SCAN.
+            Phase::Diverged(_) | Phase::Scan(_) => return Ok(from_the_start),
         };
         let dir = &self.config.spool.dir;
         let from = offset.0 - unseen_bytes.min(offset.0);
@@ -433,9 +529,44 @@ impl Supervisor<'_> {
         self.status.partial_resyncs.add(1);
         stream.rename(replid).map_err(spool_error)?;
         match snapshot {
-            Some(snapshot) => self.snapshot_again(visit, conn, snapshot, stream).await,
+            Some(snapshot) => Box::pin(self.snapshot_again(visit, conn, snapshot, stream)).await,
             None => self.stream(visit, conn, stream).await,
         }
+    }
+
+    /// A snapshot is about to be asked for: no more than so many at once of a host.
+    async fn wait_for_turn(&self, start: &Start) {
+        self.full_sync.take();
+        let (Start::Full, Some(shard)) = (start, &self.config.shard) else {
+            return;
+        };
+        let source = &self.config.source;
+        let plan = shard.group.plan();
+        let address = plan.addresses.get(shard.index);
+        let address = address.unwrap_or(&source.endpoint.address);
+        let turn = shard.group.may_sync(address, source.full_syncs_per_host);
+        tokio::select! {
+            biased;
+            () = self.stop.requested() => {}
+            turn = turn => self.full_sync.set(turn),
+        }
+    }
+
+    /// The slots of a shard's snapshot: those that it is to hold, and no other link does.
+    async fn claim_slots(&self) -> Result<Option<Held>, SyncError> {
+        let Some(shard) = &self.config.shard else {
+            return Ok(None);
+        };
+        let slots = shard.group.plan().slots_of(shard.index);
+        let mut claims = Claims::connect(self.config, shard.group.claims_key()).await?;
+        let mut claimed = claims.claim(&self.config.link_name, &slots).await?;
+        claimed.sort_unstable();
+        Ok(Some(Held::of(claimed.into_iter())))
+    }
+
+    /// From here on the link has the slots that its checkpoint says.
+    fn begin_slots(&self, target: &Target) {
+        begin_slots(self.config, &target.checkpoint);
     }
 
     /// Takes the target, whose checkpoint stays what it is but for its owner.
@@ -446,7 +577,7 @@ impl Supervisor<'_> {
             Found::Checkpoint(found) => Some(found.clone()),
             Found::Nothing => None,
         };
-        let target = take(visit, |found| match found {
+        let mut target = take(visit, |found| match found {
             found if taken_by(found) != seen => Err(self.outrun()),
             Found::Checkpoint(found) => Ok(Checkpoint {
                 owner: self.owner,
@@ -455,6 +586,7 @@ impl Supervisor<'_> {
             Found::Nothing => Err(target::fenced(&self.config.target.endpoint.address)),
         })
         .await?;
+        self.tell_nodes(&mut target);
         let (epoch, owner) = (target.checkpoint.epoch, target.checkpoint.owner);
         let chosen_by = chosen_by.map(|found| Checkpoint {
             epoch,
@@ -501,29 +633,53 @@ impl Supervisor<'_> {
             config: &self.config.source,
             version: self.source_version,
             spool: &self.config.spool,
+            limits: &self.config.limits,
             status: self.status,
             syncer: &self.syncer,
             snapshot,
             stream,
             paused: Cell::new(false),
+            turn: Cell::new(self.full_sync.take()),
             conn,
         }
     }
 
-    /// Takes the target back after `error`, however long that takes.
+    /// [`retake`] for this link.
     async fn retake(&self, error: &SyncError, ours: &Checkpoint) -> Result<Target, SyncError> {
-        tracing::warn!(%error, "lost the target, connecting again");
-        self.status.reconnects.add("target", 1);
-        let mut backoff = Backoff::default();
-        loop {
-            match target::retake(&self.config.target, &self.config.link_name, ours).await {
-                Err(error) if error.class == Class::Reconnect => {
-                    let pause = backoff.pause();
-                    tracing::warn!(%error, retry_in_ms = pause.as_millis() as u64, "cannot reach the target");
-                    tokio::time::sleep(pause).await;
-                }
-                other => return other,
+        let mut target = retake(self.config, self.status, error, ours).await?;
+        self.tell_nodes(&mut target);
+        Ok(target)
+    }
+
+    /// Lets the status tell of the nodes of a target that is ours now.
+    fn tell_nodes(&self, target: &mut Target) {
+        if let Some(cluster) = &mut target.cluster {
+            cluster.report_to(self.status.nodes.clone());
+        }
+    }
+}
+
+/// Takes the target back after `error`, however long that takes.
+///
+/// # Errors
+/// As [`target::retake`], but for what waiting mends.
+pub(crate) async fn retake(
+    config: &Config,
+    status: &Status,
+    error: &SyncError,
+    ours: &Checkpoint,
+) -> Result<Target, SyncError> {
+    tracing::warn!(%error, "lost the target, connecting again");
+    status.reconnects.add("target", 1);
+    let mut backoff = Backoff::default();
+    loop {
+        match target::retake(&config.target, &config.link_name, ours).await {
+            Err(error) if error.class == Class::Reconnect => {
+                let pause = backoff.pause();
+                tracing::warn!(%error, retry_in_ms = pause.as_millis() as u64, "cannot reach the target");
+                tokio::time::sleep(pause).await;
             }
+            other => return other,
         }
     }
 }
@@ -535,6 +691,19 @@ struct Kept {
     stream: Log,
     /// Our position, where the stream is to begin before it.
     ahead: Option<(ReplId, ReplOffset)>,
+}
+
+/// A shard's link has the slots that its checkpoint says.
+fn begin_slots(config: &Config, checkpoint: &Checkpoint) {
+    let (Some(shard), Some(held)) = (&config.shard, &checkpoint.slots) else {
+        return;
+    };
+    let offset = match checkpoint.phase {
+        Phase::Snapshot(at) => at.offset.0,
+        Phase::Stream(at) | Phase::Diverged(at) => at.offset.0,
+        Phase::Scan(_) => return,
+    };
+    shard.begin(held, offset, checkpoint.unseen.is_some());
 }
 
 /// Who took the target last.

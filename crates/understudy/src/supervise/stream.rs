@@ -1,13 +1,18 @@
 //! A session that goes on in the stream, over as many connections to the target as it takes.
 
+use std::convert::Infallible;
+use std::time::Duration;
+
 use tokio::time::Instant;
 
 use super::losses::Losses;
 use super::{Next, Supervisor};
 use crate::checkpoint::{Phase, Position};
+use crate::compare::verify_forever;
 use crate::error::{Class, Side, SyncError};
+use crate::handover::{Over, Stage, obey};
 use crate::pipeline::{
-    StreamApplier, compare_forever, end_all, read_marks_forever, settle_forever,
+    StreamApplier, compare_forever, count_late_forever, end_all, read_marks_forever, settle_forever,
 };
 use crate::source::{Conn, spool_error};
 use crate::spool::{Feed, Log};
@@ -28,6 +33,7 @@ impl Supervisor<'_> {
         if target.checkpoint.leased {
             self.leases.suspect(0);
         }
+        self.begin_slots(&target);
         tracing::info!(
             offset = position.offset.0,
             db = position.db,
@@ -66,12 +72,16 @@ impl Supervisor<'_> {
             &self.tide,
             self.owner,
         );
+        let mut verifying = Box::pin(verify_forever(self.config, self.status));
         tokio::select! {
             biased;
             result = self.apply_units(target, feed, position, snapshot) => result?,
             error = settling => return Err(error),
+            Over = obey(self.config, self.status, feed, &self.leases) => return Ok(()),
+            never = self.count_late(feed) => match never {},
             never = compare_forever(self.config, self.status, &self.tide) => match never {},
-            never = read_marks_forever(self.config, feed, &self.tide) => match never {},
+            never = &mut verifying => match never {},
+            never = read_marks_forever(self.config, self.status, feed, &self.tide) => match never {},
         }
         // The stream has ended in good order: from here on the target ends its keys by itself. Not where the source or the
         // spool has failed: the next run goes on, and what was done at the source meanwhile may count on a key.
@@ -81,17 +91,33 @@ impl Supervisor<'_> {
         Ok(())
     }
 
+    /// Counts late writes where they are applied all the same.
+    async fn count_late(&self, feed: &Feed) -> Infallible {
+        loop {
+            let state = self.status.handover.state();
+            if let (Stage::Go, Some(from)) = (state.stage, state.hold) {
+                return count_late_forever(self.config, self.status, feed, from).await;
+            }
+            tokio::time::sleep(Duration::from_millis(200)).await;
+        }
+    }
+
     /// Applies the stream from `position` on, over as many connections as it takes. Behind a snapshot, that position is
     /// made known first.
-    async fn apply_units(
+    pub(super) async fn apply_units(
         &self,
         mut target: Target,
         feed: &Feed,
         mut position: Position,
         mut snapshot: Option<&Feed>,
     ) -> Result<(), SyncError> {
+        if target.cluster.is_some() {
+            let applied = self.apply_units_in_cluster(target, feed, position, snapshot);
+            return Box::pin(applied).await;
+        }
         let mut losses = Losses::default();
         loop {
+            self.begin_slots(&target);
             let ours = target.checkpoint.clone();
             let mut applier = StreamApplier::new(
                 self.common(),
@@ -99,7 +125,7 @@ impl Supervisor<'_> {
                 target,
                 position,
                 self.source_version.version,
-            );
+            )?;
             if let Some(snapshot) = snapshot {
                 applier.announce(position);
                 applier.after_snapshot(snapshot);
@@ -121,7 +147,7 @@ impl Supervisor<'_> {
                 Phase::Stream(found) => found,
                 // Behind a snapshot, the first unit may never have arrived, or the target may have lost the end of the
                 // snapshot too: only going on with the snapshot itself makes sure.
-                Phase::Snapshot(_) | Phase::Diverged(_) => {
+                Phase::Snapshot(_) | Phase::Diverged(_) | Phase::Scan(_) => {
                     return Err(resync("its checkpoint fell back"));
                 }
             };

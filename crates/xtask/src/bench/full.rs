@@ -3,13 +3,13 @@
 use std::path::Path;
 
 use serde_json::Value;
-use testkit::{Engine, Server, ServerOptions};
+use testkit::{Engine, Server};
 
 use super::link::{Link, Marker, Tool};
 
 /// One run, in seconds: from the start of the tool until a write that came after the snapshot is at the target.
 pub(super) fn measure(engine: &Engine, tool: &Tool, data: &Path) -> Result<Value, String> {
-    let mut source = Server::start(engine, ServerOptions::default());
+    let mut source = Server::start(engine, tool.servers());
     std::fs::copy(data, source.rdb_file())
         .map_err(|error| format!("{}: {error}", data.display()))?;
     source.restart();

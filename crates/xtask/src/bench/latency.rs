@@ -6,21 +6,17 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use serde_json::Value;
-use testkit::{Engine, Rng, Server, ServerOptions, argv};
+use testkit::{Engine, Rng, Server, argv};
 
-use super::link::{Link, Marker, Tool};
+use super::link::{Link, Tool};
 
 const LOAD_PER_SECOND: u64 = 1_000;
 const MARKERS: u64 = 500;
 
 /// One run: milliseconds from the reply to a SET at the source until GET at the target, asked without a pause, shows it.
 pub(super) fn measure(engine: &Engine, tool: &Tool, seed: u64) -> Result<Value, String> {
-    let source = Server::start(engine, ServerOptions::default());
-    source.client().command(&argv!["SET", "seed", "1"]);
-    let forks = source.client().info_number("stats", "total_forks");
-    let mut link = Link::start(tool, &source, engine)?;
-    let mut marker = Marker::new(&source, &link.target);
-    link.wait_streaming(&mut marker, forks)?;
+    let source = Server::start(engine, tool.servers());
+    let (mut link, _) = Link::follow(tool, &source, engine)?;
     let stop = AtomicBool::new(false);
     let mut delays = std::thread::scope(|scope| {
         scope.spawn(|| load(&source, &stop));

@@ -14,6 +14,7 @@ use testkit::{Client, Engine, Server, ServerOptions, argv};
 
 use crate::children;
 
+use super::tls::{self, Certificate};
 use super::usage::{self, Foreign, Usage};
 
 /// A tool that does not stream after this much is given up.
@@ -22,7 +23,11 @@ const START_LIMIT: Duration = Duration::from_secs(600);
 /// What is measured.
 pub(super) enum Tool {
     /// This daemon.
-    Understudy(PathBuf),
+    Understudy {
+        binary: PathBuf,
+        /// Both connections are encrypted.
+        tls: Option<Certificate>,
+    },
     /// REPLICAOF: the reference.
     Native,
     /// Somebody else's tool, by its adapter.
@@ -39,7 +44,8 @@ impl Tool {
 
     pub(super) fn name(&self) -> String {
         match self {
-            Self::Understudy(_) => "understudy".into(),
+            Self::Understudy { tls: None, .. } => "understudy".into(),
+            Self::Understudy { tls: Some(_), .. } => "understudy-tls".into(),
             Self::Native => "native".into(),
             Self::Peer { adapter, .. } => {
                 let name = adapter.file_stem().unwrap_or(adapter.as_os_str());
@@ -48,10 +54,21 @@ impl Tool {
         }
     }
 
+    /// How the servers at both its ends are started.
+    pub(super) fn servers(&self) -> ServerOptions {
+        match self {
+            Self::Understudy {
+                tls: Some(certificate),
+                ..
+            } => certificate.servers(),
+            _ => ServerOptions::default(),
+        }
+    }
+
     /// The keys that it keeps at the target.
     fn own_keys(&self) -> &str {
         match self {
-            Self::Understudy(_) => "*understudy*",
+            Self::Understudy { .. } => "*understudy*",
             Self::Native => "",
             Self::Peer { keys, .. } => keys,
         }
@@ -85,7 +102,7 @@ impl<'a> Link<'a> {
         source: &'a Server,
         engine: &Engine,
     ) -> Result<Self, String> {
-        let target = Server::start(engine, ServerOptions::default());
+        let target = Server::start(engine, tool.servers());
         let folder = tempfile::TempDir::with_prefix("understudy-bench-")
             .map_err(|error| format!("a folder for the tool: {error}"))?;
         for folder in [source.folder(), target.folder(), folder.path()] {
@@ -110,6 +127,21 @@ impl<'a> Link<'a> {
         Ok(link)
     }
 
+    /// Starts the tool at a source with one key, and waits until it follows the stream.
+    pub(super) fn follow(
+        tool: &'a Tool,
+        source: &'a Server,
+        engine: &Engine,
+    ) -> Result<(Self, Marker), String> {
+        let mut client = source.client();
+        client.command(&argv!["SET", "seed", "1"]);
+        let forks = client.info_number("stats", "total_forks");
+        let mut link = Self::start(tool, source, engine)?;
+        let mut marker = Marker::new(source, &link.target);
+        link.wait_streaming(&mut marker, forks)?;
+        Ok((link, marker))
+    }
+
     fn launch(&mut self) -> Result<(), String> {
         let (source, target) = (self.source.address(), self.target.address());
         let mut command = match self.tool {
@@ -118,9 +150,15 @@ impl<'a> Link<'a> {
                 self.target.client().command(&argv!["SLAVEOF", host, port]);
                 return Ok(());
             }
-            Tool::Understudy(binary) => {
+            Tool::Understudy { binary, tls } => {
+                let end = |server: &Server| match tls {
+                    None => format!("address = \"{}\"\n", server.address()),
+                    Some(_) => tls::end(server),
+                };
                 let config = format!(
-                    "[sync_reader]\naddress = \"{source}\"\n[redis_writer]\naddress = \"{target}\"\n"
+                    "[sync_reader]\n{}[redis_writer]\n{}",
+                    end(self.source),
+                    end(&self.target)
                 );
                 std::fs::write(self.folder.path().join("shake.toml"), config)
                     .map_err(|error| format!("shake.toml: {error}"))?;
@@ -269,7 +307,7 @@ impl Drop for Link<'_> {
     }
 }
 
-fn cpu_of(server: &Server) -> f64 {
+pub(super) fn cpu_of(server: &Server) -> f64 {
     let info = server.client().info("cpu");
     let names = [
         "used_cpu_user",

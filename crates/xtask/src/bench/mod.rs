@@ -1,12 +1,15 @@
 //! `cargo xtask bench`: what a migration costs, beside the source's own replication in the same run.
 
+mod cluster;
 mod data;
 mod full;
+mod growth;
 mod latency;
 mod link;
 mod report;
 mod restore;
 mod stream;
+mod tls;
 mod usage;
 
 use std::path::PathBuf;
@@ -19,7 +22,7 @@ use link::Tool;
 use report::Report;
 
 const USAGE: &str = "\
-usage: cargo xtask bench [full] [set] [mixed] [latency] [restore] [--runs N] [--keys N] [--commands N] [--engine NAME] [--binary FILE] [--json FILE]
+usage: cargo xtask bench [full] [set] [mixed] [latency] [restore] [growth] [cluster] [--runs N] [--keys N] [--commands N] [--engine NAME] [--binary FILE] [--tls] [--json FILE]
 
 Measures understudy beside REPLICAOF (\"native\"), and beside PEER if the environment names one, in turns, and prints medians
 with their spread and each ratio to native. The first four measurements when none is named.
@@ -29,13 +32,18 @@ with their spread and each ratio to native. The first four measurements when non
   mixed      the same with INCR, LPUSH, HSET and ZADD
   latency    from a write's reply at the source until it can be read at the target, at 1,000 writes/s
   restore    what a value costs the target by RESTORE and by commands, by its kind and size (no daemon takes part)
+  growth     the daemon alone with a hundredth of the keys up to all, with 300 to 300,000 writes/s, and with 1 to 100 links in
+             one process; drawn into the file of --svg
+  cluster    a stream of SETs into a cluster of three nodes, by each fence, beside the same SETs straight to the nodes
 
   --runs N       times each is run (5)
   --keys N       strings in the data set (2000000); other kinds in proportion, and three large keys
   --commands N   commands of a stream (3000000)
   --engine NAME  both servers (redis-7.0)
   --binary FILE  the daemon (target/release/understudy; build it first: cargo build --release -p understudy)
+  --tls          the daemon a second time, with TLS to both servers (shown as understudy-tls; the engine has to have TLS)
   --json FILE    appends every single run, a line of JSON each
+  --svg FILE     where growth is drawn (target/bench/growth.svg)
 
 PEER names a program that is called as `PEER SOURCE TARGET FOLDER` (host:port twice), and that execs a tool which streams
 until it is killed. PEER_KEYS is a pattern for the keys that the tool keeps at the target.
@@ -50,7 +58,9 @@ struct Options {
     commands: u64,
     engine: Engine,
     binary: PathBuf,
+    tls: bool,
     json: Option<PathBuf>,
+    svg: PathBuf,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -60,16 +70,25 @@ enum Measurement {
     Mixed,
     Latency,
     Restore,
+    Growth,
+    Cluster,
 }
 
 impl Measurement {
-    const ALL: [Self; 5] = [
+    const ALL: [Self; 7] = [
         Self::Full,
         Self::Set,
         Self::Mixed,
         Self::Latency,
         Self::Restore,
+        Self::Growth,
+        Self::Cluster,
     ];
+
+    /// What is measured beside native, and without being asked for.
+    fn is_usual(self) -> bool {
+        !matches!(self, Self::Restore | Self::Growth | Self::Cluster)
+    }
 
     fn name(self) -> &'static str {
         match self {
@@ -78,6 +97,8 @@ impl Measurement {
             Self::Mixed => "mixed",
             Self::Latency => "latency",
             Self::Restore => "restore",
+            Self::Growth => "growth",
+            Self::Cluster => "cluster",
         }
     }
 }
@@ -97,13 +118,24 @@ pub(crate) fn run(args: &[String]) -> Result<(), String> {
             return Ok(());
         }
     }
+    let grows = options.what.contains(&Measurement::Growth);
+    let clusters = options.what.contains(&Measurement::Cluster);
+    options.what.retain(|what| what.is_usual());
     if !options.binary.exists() {
         let file = options.binary.display();
         return Err(format!(
             "{file} is not there: cargo build --release -p understudy"
         ));
     }
-    let mut tools = vec![Tool::Understudy(options.binary.clone()), Tool::Native];
+    let understudy = |tls| Tool::Understudy {
+        binary: options.binary.clone(),
+        tls,
+    };
+    let mut tools = vec![understudy(None)];
+    if options.tls {
+        tools.push(understudy(Some(tls::Certificate::new()?)));
+    }
+    tools.push(Tool::Native);
     tools.extend(Tool::peer());
     let mut report = Report::new(options.json.as_deref())?;
     for what in &options.what {
@@ -122,8 +154,8 @@ pub(crate) fn run(args: &[String]) -> Result<(), String> {
                         options.commands,
                     ),
                     Measurement::Latency => latency::measure(&options.engine, tool, run as u64),
-                    // It has no tools, and is done.
-                    Measurement::Restore => continue,
+                    // They are no comparisons.
+                    Measurement::Restore | Measurement::Growth | Measurement::Cluster => continue,
                 };
                 let figures = figures
                     .map_err(|error| format!("{} of {}: {error}", what.name(), tool.name()))?;
@@ -131,6 +163,14 @@ pub(crate) fn run(args: &[String]) -> Result<(), String> {
             }
         }
         report.print(what.name());
+    }
+    if grows {
+        let (keys, svg) = (options.keys, &options.svg);
+        growth::run(&options.engine, &understudy(None), keys, options.runs, svg)?;
+    }
+    if clusters {
+        let (binary, commands) = (&options.binary, options.commands);
+        cluster::run(&options.engine, binary, options.runs, commands)?;
     }
     Ok(())
 }
@@ -143,12 +183,18 @@ fn options(args: &[String]) -> Result<Options, String> {
         commands: 3_000_000,
         engine: Engine::find("redis-7.0")?,
         binary: "target/release/understudy".into(),
+        tls: false,
         json: None,
+        svg: "target/bench/growth.svg".into(),
     };
     let mut args = args.iter();
     while let Some(arg) = args.next() {
         if let Some(what) = Measurement::ALL.iter().find(|what| what.name() == arg) {
             options.what.push(*what);
+            continue;
+        }
+        if arg == "--tls" {
+            options.tls = true;
             continue;
         }
         let value = args.next().ok_or_else(|| USAGE.to_owned())?;
@@ -163,12 +209,13 @@ fn options(args: &[String]) -> Result<Options, String> {
             "--engine" => options.engine = Engine::find(value)?,
             "--binary" => options.binary = value.into(),
             "--json" => options.json = Some(value.into()),
+            "--svg" => options.svg = value.into(),
             _ => return Err(format!("{arg} is not known\n\n{USAGE}")),
         }
     }
     if options.what.is_empty() {
         options.what = Measurement::ALL.to_vec();
-        options.what.retain(|what| *what != Measurement::Restore);
+        options.what.retain(|what| what.is_usual());
     }
     Ok(options)
 }

@@ -5,9 +5,9 @@ use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 use serde_json::Value;
-use testkit::{Engine, Server, ServerOptions, argv};
+use testkit::{Engine, Server};
 
-use super::link::{Link, Marker, Tool};
+use super::link::{Link, Tool};
 
 /// A tool that has not caught up after this much is given up.
 const LIMIT: Duration = Duration::from_secs(600);
@@ -24,12 +24,8 @@ pub(super) fn measure(
     let benchmark = engine
         .program("redis-benchmark")
         .ok_or_else(|| format!("{} has no redis-benchmark", engine.name))?;
-    let source = Server::start(engine, ServerOptions::default());
-    source.client().command(&argv!["SET", "seed", "1"]);
-    let forks = source.client().info_number("stats", "total_forks");
-    let mut link = Link::start(tool, &source, engine)?;
-    let mut marker = Marker::new(&source, &link.target);
-    link.wait_streaming(&mut marker, forks)?;
+    let source = Server::start(engine, tool.servers());
+    let (mut link, mut marker) = Link::follow(tool, &source, engine)?;
     // The snapshot's child and the first heartbeats are no part of it.
     std::thread::sleep(Duration::from_millis(1_500));
     link.begin_counting();

@@ -12,7 +12,7 @@ const FRAME_BYTES: usize = 32;
 impl SnapshotApplier<'_> {
     /// Takes as many of them as follow one another and have room.
     pub(super) fn records(&mut self) -> Result<(), SyncError> {
-        if !self.config.source.sync_rdb {
+        if !self.config.source.sync_rdb || !self.lane.merges() || self.scripted.is_some() {
             return Ok(());
         }
         while self.lane.has_room() && !self.lane.is_full() {
@@ -20,12 +20,12 @@ impl SnapshotApplier<'_> {
                 break;
             };
             // Written and confirmed by an earlier connection, or an earlier run.
-            let is_behind = record.at < self.progress.rdb_bytes;
+            let is_behind = self.base + record.at < self.progress.rdb_bytes;
             let mut fate = match record.expire_at_ms {
-                None if is_behind => PlainSet::LeftOut,
+                None if is_behind && !self.is_mapped => PlainSet::LeftOut,
                 _ => PlainSet::Other,
             };
-            if record.expire_at_ms.is_none() && !is_behind {
+            if record.expire_at_ms.is_none() && !is_behind && !self.is_mapped {
                 let bytes = record.key.len() + record.value.len() + FRAME_BYTES;
                 self.lane.add_pair(record.db, record.key, bytes, |out| {
                     fate = self.rewriter.plain_set(&record, out);

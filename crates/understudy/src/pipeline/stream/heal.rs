@@ -4,6 +4,7 @@
 use std::pin::Pin;
 use std::time::Duration;
 
+use replica::ReplId;
 use rewrite::Outcome;
 use tokio::io::AsyncReadExt;
 use tokio::time::Instant;
@@ -12,6 +13,7 @@ use super::recall::NAMES_BYTES_MAX;
 use super::{Inflight, StreamApplier, describe, show};
 use crate::checkpoint::{Names, Phase};
 use crate::clock::unix_ms;
+use crate::config::Config;
 use crate::error::{Class, SyncError};
 use crate::net;
 use crate::pipeline::repair::{self, Copies, Touched, Whole};
@@ -31,11 +33,11 @@ type Reading<'a> = Pin<Box<dyn Future<Output = Result<Copies, SyncError>> + 'a>>
 
 /// Where the repairs of one connection to the target stand.
 #[derive(Default)]
-pub(super) struct Heal<'a> {
+pub(in crate::pipeline) struct Heal<'a> {
     /// Keys whose commands are passed over.
-    pub(super) held: Names,
+    pub(in crate::pipeline) held: Names,
     /// Keys whose values are in the unit that is collected.
-    pub(super) placed: Names,
+    pub(in crate::pipeline) placed: Names,
     /// Those of them whose values are being read, or are read.
     batch: Names,
     /// They are being read.
@@ -52,7 +54,7 @@ pub(super) struct Heal<'a> {
 
 /// What is done with a command of the stream.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Course {
+pub(in crate::pipeline) enum Course {
     Apply,
     /// It touches a key under repair.
     PassOver,
@@ -61,7 +63,7 @@ pub(super) enum Course {
 }
 
 impl<'a> Heal<'a> {
-    pub(super) fn new(held: Names) -> Self {
+    pub(in crate::pipeline) fn new(held: Names) -> Self {
         Self {
             held,
             ..Self::default()
@@ -69,22 +71,22 @@ impl<'a> Heal<'a> {
     }
 
     /// Whether there is anything to do.
-    pub(super) fn is_active(&self) -> bool {
+    pub(in crate::pipeline) fn is_active(&self) -> bool {
         !self.held.is_empty() || self.failed.is_some()
     }
 
     /// The link is to stop for this.
-    pub(super) fn fail(&mut self, what: String) {
+    pub(in crate::pipeline) fn fail(&mut self, what: String) {
         self.failed.get_or_insert(what);
     }
 
     /// Whether a unit may go: not when the link is to stop.
-    pub(super) fn has_failed(&self) -> bool {
+    pub(in crate::pipeline) fn has_failed(&self) -> bool {
         self.failed.is_some()
     }
 
     /// The values, when they are read, or the time for another attempt; never, if there is nothing to wait for.
-    pub(super) async fn progress(&mut self) -> Option<Result<Copies, SyncError>> {
+    pub(in crate::pipeline) async fn progress(&mut self) -> Option<Result<Copies, SyncError>> {
         match (&mut self.reading, self.not_before) {
             (Some(reading), _) => {
                 let read = reading.await;
@@ -101,14 +103,14 @@ impl<'a> Heal<'a> {
     }
 
     /// What was read, or is being read, is of no use.
-    fn again(&mut self) {
+    pub(in crate::pipeline) fn again(&mut self) {
         self.copies = None;
         self.reading = None;
         self.batch = Names::default();
     }
 
     /// What was collected is thrown away, with the values in it, and these keys are under repair too.
-    pub(super) fn hold(&mut self, names: &Names) {
+    pub(in crate::pipeline) fn hold(&mut self, names: &Names) {
         let placed = std::mem::take(&mut self.placed);
         self.held.extend(&placed);
         self.held.extend(names);
@@ -117,25 +119,21 @@ impl<'a> Heal<'a> {
         self.not_before
             .get_or_insert_with(|| Instant::now() + PAUSE);
     }
-}
 
-impl<'a> StreamApplier<'a> {
-    /// Begins to read the values of the keys under repair, if it is time.
-    pub(super) fn begin_reading(&mut self) {
-        let behind = self.feed.end().saturating_sub(self.input.frame_pos);
-        let heal = &mut self.heal;
-        if heal.held.is_empty()
-            || heal.has_failed()
-            || heal.copies.is_some()
-            || heal.reading.is_some()
-            || heal.not_before.is_some()
+    /// Begins to read the values of the keys under repair, if it is time. So many bytes of the stream wait to be applied.
+    pub(in crate::pipeline) fn begin(&mut self, config: &'a Config, tells_time: bool, behind: u64) {
+        if self.held.is_empty()
+            || self.has_failed()
+            || self.copies.is_some()
+            || self.reading.is_some()
+            || self.not_before.is_some()
             || behind > BEHIND_BYTES
         {
             return;
         }
-        heal.batch = heal.held.first(KEYS_AT_ONCE);
-        let (config, names, tells_time) = (self.config, heal.batch.clone(), self.tells_time);
-        heal.reading = Some(Box::pin(async move {
+        self.batch = self.held.first(KEYS_AT_ONCE);
+        let names = self.batch.clone();
+        self.reading = Some(Box::pin(async move {
             let read = repair::read(config, names, tells_time);
             match tokio::time::timeout(TIMEOUT, read).await {
                 Ok(read) => read,
@@ -148,31 +146,101 @@ impl<'a> StreamApplier<'a> {
         }));
     }
 
-    /// The values are read, or cannot be.
-    pub(super) fn has_read(&mut self, read: Result<Copies, SyncError>) {
+    /// The values are read, or cannot be. `replid` is the history that is followed; `is_complete`: no more comes of it.
+    pub(in crate::pipeline) fn has_read(
+        &mut self,
+        read: Result<Copies, SyncError>,
+        replid: ReplId,
+        is_complete: bool,
+    ) {
         let mut was_read = read.is_ok();
         match read {
             // Another history answers: the receiver will hear of it.
-            Ok(copies) if copies.replid != Some(self.feed.with_log(|log| log.replid())) => {
+            Ok(copies) if copies.replid != Some(replid) => {
                 was_read = false;
-                self.heal.not_before = Some(Instant::now() + PAUSE);
+                self.not_before = Some(Instant::now() + PAUSE);
             }
-            Ok(copies) => self.heal.copies = Some(copies),
+            Ok(copies) => self.copies = Some(copies),
             Err(error) if error.class == Class::Stop => {
-                self.heal.failed = Some(format!("it cannot be repaired: {error}"));
+                self.failed = Some(format!("it cannot be repaired: {error}"));
             }
             Err(error) => {
                 let what = error.to_string();
-                if self.heal.said != what {
+                if self.said != what {
                     tracing::warn!(%error, "the keys under repair cannot be read yet");
-                    self.heal.said = what;
+                    self.said = what;
                 }
-                self.heal.not_before = Some(Instant::now() + PAUSE);
+                self.not_before = Some(Instant::now() + PAUSE);
             }
         }
-        if self.feed.is_complete() && !was_read {
-            self.heal.last_attempts += 1;
+        if is_complete && !was_read {
+            self.last_attempts += 1;
         }
+    }
+
+    /// Whether a command that touches keys under repair, and ends there, has to wait: it may be behind the moment of the values
+    /// that are on their way.
+    pub(in crate::pipeline) fn waits(&mut self, touched: &Touched, end: u64) -> bool {
+        match &self.copies {
+            _ if !touched.hits(&self.batch) => {}
+            Some(copies) if end <= copies.offset => {}
+            // The moment they were read lies within a transaction: there is no place for them.
+            Some(_) => self.again(),
+            None if self.reading.is_some() => return true,
+            None => {}
+        }
+        false
+    }
+
+    /// The values, if the stream has come to the moment at which they were read; they are the unit's then.
+    pub(in crate::pipeline) fn arrived(&mut self, position: u64, replid: ReplId) -> Option<Copies> {
+        let copies = self
+            .copies
+            .take_if(|copies| position >= copies.offset)
+            .filter(|copies| copies.replid == Some(replid))?;
+        Some(copies)
+    }
+
+    /// These values are in the unit.
+    pub(in crate::pipeline) fn has_placed(&mut self, names: &Names) {
+        // Those of the batch that did not fit are read next.
+        self.batch = Names::default();
+        self.held.remove(names);
+        self.placed.extend(names);
+    }
+
+    /// Whether, at the end of the stream, it is worth waiting for repairs.
+    pub(in crate::pipeline) fn is_worth_waiting(&self) -> bool {
+        if self.held.is_empty() || self.has_failed() {
+            return false;
+        }
+        let waits = self.copies.is_none() && self.last_attempts < LAST_ATTEMPTS;
+        if !waits {
+            tracing::warn!(
+                keys = self.held.len(),
+                "stopping with keys that differ from the source: the next run repairs them"
+            );
+        }
+        waits
+    }
+
+    /// Why the link is to stop, if it is.
+    pub(in crate::pipeline) fn take_failure(&mut self) -> Option<String> {
+        self.failed.take()
+    }
+}
+
+impl<'a> StreamApplier<'a> {
+    /// Begins to read the values of the keys under repair, if it is time.
+    pub(super) fn begin_reading(&mut self) {
+        let behind = self.feed.end().saturating_sub(self.input.frame_pos);
+        self.heal.begin(self.config, self.tells_time, behind);
+    }
+
+    /// The values are read, or cannot be.
+    pub(super) fn has_read(&mut self, read: Result<Copies, SyncError>) {
+        let replid = self.feed.with_log(|log| log.replid());
+        self.heal.has_read(read, replid, self.feed.is_complete());
     }
 
     /// What to do with the next command, whose frame has this length.
@@ -185,15 +253,8 @@ impl<'a> StreamApplier<'a> {
         if !touched.hits(&heal.held) {
             return Course::Apply;
         }
-        let end = self.input.frame_end(len);
-        match &heal.copies {
-            _ if !touched.hits(&heal.batch) => {}
-            Some(copies) if end <= copies.offset => {}
-            // The moment they were read lies within a transaction: there is no place for them.
-            Some(_) => heal.again(),
-            // It may be behind the moment of the values that are on their way.
-            None if heal.reading.is_some() => return Course::Wait,
-            None => {}
+        if heal.waits(&touched, self.input.frame_end(len)) {
+            return Course::Wait;
         }
         let is_whole = touched.whole != Whole::Nothing;
         let mut more = Names::default();
@@ -228,6 +289,18 @@ impl<'a> StreamApplier<'a> {
         self.unlisted.bytes() <= NAMES_BYTES_MAX && self.repairs.add_doubtful(more)
     }
 
+    /// These keys are no concern of this link any more.
+    pub(super) fn let_go(&mut self, names: &Names) {
+        if names.is_empty() {
+            return;
+        }
+        self.heal.again();
+        self.heal.held.remove(names);
+        self.repairs.remove(names);
+        self.unlisted.remove(names);
+        self.show_repairs();
+    }
+
     /// The next command is not for the target: what it does is in a value that is read at the source.
     pub(super) fn pass_over(&mut self, len: usize) {
         self.status.dropped.add("under_repair", 1);
@@ -238,16 +311,13 @@ impl<'a> StreamApplier<'a> {
 
     /// Puts the values into the unit, if the stream has come to the moment at which they were read.
     pub(super) fn place(&mut self) -> Result<(), SyncError> {
-        let is_there = |copies: &Copies| self.input.frame_pos >= copies.offset;
-        if !self.heal.copies.as_ref().is_some_and(is_there) || self.rewriter.in_transaction() {
+        if self.rewriter.in_transaction() {
             return Ok(());
         }
-        let Some(copies) = self.heal.copies.take() else {
+        let replid = self.feed.with_log(|log| log.replid());
+        let Some(copies) = self.heal.arrived(self.input.frame_pos, replid) else {
             return Ok(());
         };
-        if copies.replid != Some(self.feed.with_log(|log| log.replid())) {
-            return Ok(());
-        }
         let stream_db = self.rewriter.db();
         for copied in &copies.keys {
             self.say(&[b"SELECT", copied.db.to_string().as_bytes()])?;
@@ -266,15 +336,12 @@ impl<'a> StreamApplier<'a> {
             self.late.is_copied(copied.db, &copied.key);
             copied_keys.insert(copied.db, copied.key);
         }
-        // Those of the batch that did not fit are read next.
-        self.heal.batch = Names::default();
-        self.heal.held.remove(&copied_keys);
-        self.heal.placed.extend(&copied_keys);
+        self.heal.has_placed(&copied_keys);
         Ok(())
     }
 
     /// Puts a command of our own into the unit, as if it had come in the stream.
-    fn say(&mut self, argv: &[&[u8]]) -> Result<(), SyncError> {
+    pub(super) fn say(&mut self, argv: &[&[u8]]) -> Result<(), SyncError> {
         let mut frame = Vec::new();
         resp::encode::command(&mut frame, argv);
         let mut decoder = resp::CommandDecoder::new(super::stream_limits());
@@ -294,8 +361,23 @@ impl<'a> StreamApplier<'a> {
         // The unit may end where the one before has ended: only what comes behind it shows that it is applied.
         let from = self.input.frame_pos + 1;
         for granted in self.rewriter.granted() {
-            self.leases
-                .note(granted.db.0, granted.key, granted.at_ms, from);
+            super::note_lease(self.config, self.leases, granted, from);
+        }
+        if let Some(mapper) = &mut self.mapper {
+            let table = self.rewriter.table();
+            let put = match &outcome {
+                Ok(Outcome::Forward { .. }) => {
+                    Some(mapper.put(&mut self.next, table, db, &frame, &[]))
+                }
+                Ok(Outcome::Rewritten { .. }) => {
+                    Some(mapper.put(&mut self.next, table, db, &self.scratch, &[]))
+                }
+                _ => None,
+            };
+            if let Some(put) = put {
+                self.is_put(put);
+                return Ok(());
+            }
         }
         match outcome {
             Ok(Outcome::Forward { .. }) => self.next.forward(db, &frame),
@@ -336,9 +418,11 @@ impl<'a> StreamApplier<'a> {
         }
         let failed: Vec<usize> = errors.iter().map(|(at, _)| *at).collect();
         let damaged = repair::damaged(self.rewriter.table(), &inflight.sealed, &failed);
+        let damaged = damaged.and_then(|names| self.at_source(&names));
         let names = self.copied(damaged.as_ref());
         // What the target has ended is in doubt, and no more.
         let ended = repair::damaged(self.rewriter.table(), &inflight.sealed, &inflight.ended);
+        let ended = ended.and_then(|names| self.at_source(&names));
         let mut doubts = self.copied(ended.as_ref());
         let has_doubts = self.is_in_doubt(&mut doubts).await;
         if errors.is_empty() && !has_doubts {
@@ -371,7 +455,9 @@ impl<'a> StreamApplier<'a> {
             self.repairs.add(&names);
         }
         let why = match (damaged.is_some(), is_again, fits) {
-            (false, ..) => "a command without keys cannot be repaired",
+            (false, ..) => {
+                "a command without keys, or in a database that is several of the source's, cannot be repaired"
+            }
             (_, true, _) => "the value from the source was refused",
             (.., false) => "too many keys hang on it",
             _ => "",
@@ -390,6 +476,16 @@ impl<'a> StreamApplier<'a> {
         }
         self.show_repairs();
         Ok(())
+    }
+
+    /// What the source calls these keys of the target; `None` where that of one cannot be told.
+    fn at_source(&self, names: &Names) -> Option<Names> {
+        let mut found = Names::default();
+        for (db, key) in names.iter() {
+            let (db, key) = self.config.target.origin_of(db, key)?;
+            found.insert(db, key);
+        }
+        Some(found)
     }
 
     /// Those of these keys that are copied at all.
@@ -467,25 +563,9 @@ impl<'a> StreamApplier<'a> {
         self.status.repairs_open.set(open as u64);
     }
 
-    /// Whether, at the end of the stream, it is worth waiting for repairs.
-    pub(super) fn waits_for_repairs(&self) -> bool {
-        let heal = &self.heal;
-        if heal.held.is_empty() || heal.has_failed() {
-            return false;
-        }
-        let waits = heal.copies.is_none() && heal.last_attempts < LAST_ATTEMPTS;
-        if !waits {
-            tracing::warn!(
-                keys = heal.held.len(),
-                "stopping with keys that differ from the source: the next run repairs them"
-            );
-        }
-        waits
-    }
-
     /// The link cannot go on: says so in the checkpoint, and in the error.
     pub(super) async fn give_up(&mut self) -> Option<SyncError> {
-        let what = self.heal.failed.take()?;
+        let what = self.heal.take_failure()?;
         Some(self.diverged(true, &what).await)
     }
 
@@ -514,7 +594,11 @@ impl<'a> StreamApplier<'a> {
             }
             _ => false,
         };
-        let then = if noted {
+        let then = if self.config.reader.is_of_files() {
+            "a file cannot be asked for the key: empty the target, delete its checkpoint and start again"
+        } else if self.config.function.is_some() {
+            "what filter.function makes cannot be mended one key at a time: empty the target, its checkpoint too, and start again"
+        } else if noted {
             "start again: a new snapshot mends the target"
         } else {
             "this could not be noted at the target: delete its checkpoint and start again"

@@ -18,6 +18,9 @@ pub(crate) const TOKEN_MARK: &[u8; 28] = b"understudy:left-in-the-spool";
 /// A word from this length on stays in the feed.
 const LARGE_BYTES: usize = 1 << 20;
 
+/// A frame that straddles chunks is completed by at least so many bytes at a time.
+const STEP_MIN: usize = 256;
+
 /// Stands for a word that is left in the feed.
 pub(crate) type Token = [u8; 48];
 
@@ -31,21 +34,26 @@ pub(crate) struct Hole {
 }
 
 /// Frames out of the feed.
-pub(super) struct Input {
+pub(in crate::pipeline) struct Input {
     decoder: CommandDecoder,
     /// Position of the next byte to read from the feed.
     read_pos: u64,
     /// Position of the next frame.
-    pub(super) frame_pos: u64,
+    pub(in crate::pipeline) frame_pos: u64,
     /// The frame in progress and what follows it: either a slice of a chunk, or a copy where a frame
     /// straddles chunks.
     current: Bytes,
     carry: BytesMut,
-    pub(super) at_ms: u64,
+    /// The chunk that the frame in `carry` ends in; so many bytes of it are there already.
+    chunk: Bytes,
+    carried: usize,
+    pub(in crate::pipeline) at_ms: u64,
     /// Nothing of the feed is wanted.
-    pub(super) ends: bool,
+    pub(in crate::pipeline) ends: bool,
     /// Most bytes of a frame that are held.
     frame_bytes_max: usize,
+    /// A word from this length on stays in the feed.
+    large_bytes: usize,
     /// What is left out of the frame in progress.
     holes: Vec<Hole>,
     /// By so much the frame is longer in the feed than here.
@@ -56,7 +64,7 @@ pub(super) struct Input {
 
 /// Why there is no next frame.
 #[derive(Debug)]
-pub(super) enum InputError {
+pub(in crate::pipeline) enum InputError {
     /// It is no command.
     Resp(resp::Error),
     /// It does not fit into memory; it has at least so many bytes.
@@ -64,26 +72,41 @@ pub(super) enum InputError {
 }
 
 impl Input {
-    pub(super) fn at(pos: u64, frame_bytes_max: usize) -> Self {
+    pub(in crate::pipeline) fn at(pos: u64, frame_bytes_max: usize) -> Self {
         Self {
             decoder: CommandDecoder::new(stream_limits()),
             read_pos: pos,
             frame_pos: pos,
             current: Bytes::new(),
             carry: BytesMut::new(),
+            chunk: Bytes::new(),
+            carried: 0,
             at_ms: 0,
             ends: false,
             frame_bytes_max,
+            large_bytes: LARGE_BYTES,
             holes: Vec::new(),
             left_out: 0,
             skip: 0,
         }
     }
 
+    /// Leaves nothing in the feed: every frame is whole.
+    pub(in crate::pipeline) fn whole(self) -> Self {
+        Self {
+            large_bytes: usize::MAX,
+            ..self
+        }
+    }
+
     /// Takes the next chunk; false when there is none.
-    pub(super) fn more(&mut self, feed: &Feed) -> std::io::Result<bool> {
+    pub(in crate::pipeline) fn more(&mut self, feed: &Feed) -> std::io::Result<bool> {
         if self.ends {
             return Ok(false);
+        }
+        if self.carried < self.chunk.len() {
+            self.carry_on(self.decoder.wanted().max(STEP_MIN));
+            return Ok(true);
         }
         // What is to be passed over need not be read, but it has to be there.
         let passed = self.skip.min(feed.end().saturating_sub(self.read_pos));
@@ -99,8 +122,30 @@ impl Input {
             return Ok(true);
         }
         self.own();
-        self.carry.extend_from_slice(&chunk.bytes);
+        self.chunk = chunk.bytes;
+        self.carried = 0;
+        self.carry_on(self.decoder.wanted().max(STEP_MIN));
         Ok(true)
+    }
+
+    /// So many more bytes of the chunk become part of the copy: the frame that it ends in is completed, and the frames
+    /// behind that stay where they are.
+    fn carry_on(&mut self, bytes: usize) {
+        let rest = self.chunk.get(self.carried..).unwrap_or_default();
+        let step = rest.get(..bytes).unwrap_or(rest);
+        self.carry.extend_from_slice(step);
+        self.carried += step.len();
+    }
+
+    /// Once the copy has nothing but what is in the chunk too, the window is a slice of that again.
+    fn put_down(&mut self) {
+        if let Some(from) = self.carried.checked_sub(self.carry.len())
+            && !self.chunk.is_empty()
+        {
+            self.current = std::mem::take(&mut self.chunk).split_off(from);
+            self.carried = 0;
+            self.carry.clear();
+        }
     }
 
     /// The window becomes a copy of its own.
@@ -111,7 +156,7 @@ impl Input {
         }
     }
 
-    pub(super) fn poll(&mut self) -> Result<Option<resp::Frame>, InputError> {
+    pub(in crate::pipeline) fn poll(&mut self) -> Result<Option<resp::Frame>, InputError> {
         loop {
             let window: &[u8] = if self.carry.is_empty() {
                 &self.current
@@ -138,7 +183,7 @@ impl Input {
             let mut words = self.decoder.args().iter().take(16);
             words.any(|word| word.of(self.window()).eq_ignore_ascii_case(b"idmpauto"))
         };
-        let may_leave_out = len >= LARGE_BYTES
+        let may_leave_out = len >= self.large_bytes
             && name.is_some_and(|name| {
                 is_only_data(name.of(self.window()), self.decoder.args().len())
             })
@@ -150,6 +195,9 @@ impl Input {
             return Ok(false);
         }
         self.own();
+        self.carry_on(usize::MAX);
+        self.chunk.clear();
+        self.carried = 0;
         let head = self.carry.get(..progress.at).unwrap_or_default();
         let header = head.iter().rposition(|byte| *byte == b'$').unwrap_or(0);
         let at = self.frame_pos + progress.at as u64 + self.left_out;
@@ -174,7 +222,7 @@ impl Input {
         Ok(self.skip == 0)
     }
 
-    pub(super) fn window(&self) -> &[u8] {
+    pub(in crate::pipeline) fn window(&self) -> &[u8] {
         if self.carry.is_empty() {
             &self.current
         } else {
@@ -182,18 +230,28 @@ impl Input {
         }
     }
 
+    /// What lies in the window, if a frame begins there of which nothing was taken yet.
+    #[inline]
+    pub(in crate::pipeline) fn frames(&self) -> &[u8] {
+        if self.decoder.is_between_frames() {
+            self.window()
+        } else {
+            &[]
+        }
+    }
+
     /// The words of the frame that was found last.
-    pub(super) fn args(&self) -> &[resp::Arg] {
+    pub(in crate::pipeline) fn args(&self) -> &[resp::Arg] {
         self.decoder.args()
     }
 
     /// What was left out of it.
-    pub(super) fn holes(&self) -> &[Hole] {
+    pub(in crate::pipeline) fn holes(&self) -> &[Hole] {
         &self.holes
     }
 
     /// The words that are there of a frame that is too large, the first two, to name it.
-    pub(super) fn name(&self) -> String {
+    pub(in crate::pipeline) fn name(&self) -> String {
         let words = self.decoder.args().iter().take(2);
         let words: Vec<String> = words
             .map(|arg| super::show(arg.of(self.window())))
@@ -202,16 +260,17 @@ impl Input {
     }
 
     /// Where the frame that was found last ends in the feed.
-    pub(super) fn frame_end(&self, len: usize) -> u64 {
+    pub(in crate::pipeline) fn frame_end(&self, len: usize) -> u64 {
         self.frame_pos + len as u64 + self.left_out
     }
 
-    pub(super) fn advance(&mut self, len: usize) {
+    pub(in crate::pipeline) fn advance(&mut self, len: usize) {
         self.frame_pos = self.frame_end(len);
         if self.carry.is_empty() {
             self.current.advance(len);
         } else {
             self.carry.advance(len);
+            self.put_down();
         }
         self.left_out = 0;
         self.holes.clear();

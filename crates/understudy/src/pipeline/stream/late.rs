@@ -16,17 +16,18 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use resp::{Arg, ErrorCode, Value};
-use rewrite::{CommandId, Losses, Table};
+use rewrite::{CommandId, Losses, Table, slot_of};
 
 use super::known::{KNOWN, Known};
-use super::{End, StreamApplier};
+use super::{End, StreamApplier, show};
 use crate::checkpoint::{Names, Phase};
 use crate::client::Client;
 use crate::config::{Config, ExistingKeys};
 use crate::error::{Class, Side, SyncError};
-use crate::pipeline::repair::{self, Touched};
+use crate::pipeline::repair::{self, Repairs, Touched};
 use crate::pipeline::tide::Tide;
-use crate::status::Number;
+use crate::status::{Number, Status};
+use crate::target::Cluster;
 
 /// What a command does to the life of keys.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -50,7 +51,8 @@ enum Role {
 }
 
 /// Commands that answer 0 where the target has ended the key.
-pub(super) const SAVES: &[&str] = &["expire", "expireat", "pexpire", "pexpireat", "persist"];
+pub(in crate::pipeline) const SAVES: &[&str] =
+    &["expire", "expireat", "pexpire", "pexpireat", "persist"];
 
 const ROLES: [(&[&str], Role); 9] = [
     (SAVES, Role::Saves),
@@ -111,7 +113,7 @@ const ROLES: [(&[&str], Role); 9] = [
 
 /// What the target is asked before a unit goes out.
 #[derive(Debug)]
-struct Ask {
+pub(in crate::pipeline) struct Ask {
     /// Where its command ends in the stream.
     end: u64,
     db: u32,
@@ -130,7 +132,7 @@ impl Ask {
 }
 
 /// What one connection to the target knows of late commands.
-pub(super) struct Late<'a> {
+pub(in crate::pipeline) struct Late<'a> {
     tide: &'a Tide,
     /// By id; empty where keys that differ are not to be repaired, or where the copy is not one of all keys.
     roles: Vec<Role>,
@@ -152,8 +154,14 @@ pub(super) struct Late<'a> {
 
 impl<'a> Late<'a> {
     /// Over a connection that begins with the stream at hand up to `waited_until`.
-    pub(super) fn new(config: &Config, table: &Table, tide: &'a Tide, waited_until: u64) -> Self {
+    pub(in crate::pipeline) fn new(
+        config: &Config,
+        table: &Table,
+        tide: &'a Tide,
+        waited_until: u64,
+    ) -> Self {
         let is_whole = config.source.sync_rdb
+            && config.function.is_none()
             && config.target.existing != ExistingKeys::Skip
             && !config.filter.may_leave_keys_out();
         let mut roles = Vec::new();
@@ -182,22 +190,37 @@ impl<'a> Late<'a> {
     }
 
     /// What is known of the age of the stream, and of the clocks.
-    pub(super) fn tide(&self) -> &'a Tide {
+    pub(in crate::pipeline) fn tide(&self) -> &'a Tide {
         self.tide
     }
 
     /// Whether keys that the target has ended are looked for.
-    pub(super) fn looks(&self) -> bool {
+    pub(in crate::pipeline) fn looks(&self) -> bool {
         !self.roles.is_empty()
     }
 
+    /// Whether nothing is to be known about what overwrites keys, nor where a unit has to end.
+    pub(in crate::pipeline) fn is_at_ease(&self) -> bool {
+        self.again_until.is_none() && !(self.is_late && self.looks())
+    }
+
     /// Whether what was thrown away is collected anew, up to here. Once.
-    pub(super) fn has_come_again(&mut self, offset: u64) -> bool {
+    pub(in crate::pipeline) fn has_come_again(&mut self, offset: u64) -> bool {
         self.again_until.take_if(|until| offset >= *until).is_some()
     }
 
+    /// What was thrown away is collected anew, up to here.
+    pub(in crate::pipeline) fn come_again(&mut self, until: u64) {
+        self.again_until = Some(until);
+    }
+
+    /// The next question goes over a new connection.
+    pub(in crate::pipeline) fn hang_up(&mut self) {
+        self.client = None;
+    }
+
     /// The source's value of this key is in the unit: nothing behind it is in doubt for what the target holds now.
-    pub(super) fn is_copied(&mut self, db: u32, key: &[u8]) {
+    pub(in crate::pipeline) fn is_copied(&mut self, db: u32, key: &[u8]) {
         let hash = self.known.hash(db, key, None);
         self.learn(hash);
     }
@@ -214,31 +237,31 @@ impl<'a> Late<'a> {
     }
 
     /// What is collected from here on begins at this offset; whether it may be behind.
-    pub(super) fn begin(&mut self, offset: u64) -> bool {
+    pub(in crate::pipeline) fn begin(&mut self, offset: u64) -> bool {
         let is_behind = self.is_behind_at(offset);
         self.is_late = is_behind || self.tide.is_ahead();
         is_behind || self.tide.has_grace()
     }
 
     /// A unit of so many bytes was answered after so long.
-    pub(super) fn took(&self, took: Duration, bytes: u64) {
+    pub(in crate::pipeline) fn took(&self, took: Duration, bytes: u64) {
         self.tide.pace.borrow_mut().note(took, bytes);
     }
 
     /// What has no more than this left may end before a unit of so many bytes is carried out.
-    fn margin(&self, bytes: u64) -> Duration {
+    pub(in crate::pipeline) fn margin(&self, bytes: u64) -> Duration {
         self.tide.pace.borrow().margin(bytes)
     }
 
     /// What was collected is thrown away.
-    pub(super) fn forget(&mut self) {
+    pub(in crate::pipeline) fn forget(&mut self) {
         self.asks.clear();
         self.known.clear();
         self.again_until = None;
     }
 
     /// Looks at the clock: after each wait, before more is collected.
-    pub(super) fn tick(&mut self) {
+    pub(in crate::pipeline) fn tick(&mut self) {
         self.known.tick();
     }
 
@@ -249,7 +272,7 @@ impl<'a> Late<'a> {
 
     /// Looks at a command that is put into the unit, and ends there in the stream. Whether it has to answer 1: 0 says that
     /// the target has ended its key before it was saved, by the lag alone.
-    pub(super) fn collect(
+    pub(in crate::pipeline) fn collect(
         &mut self,
         table: &Table,
         id: CommandId,
@@ -354,7 +377,7 @@ impl<'a> Late<'a> {
     }
 
     /// What is to be asked before a unit goes out that begins and ends there; nothing if it is not late.
-    fn take(&mut self, begin: u64, end: u64) -> Vec<Ask> {
+    pub(in crate::pipeline) fn take(&mut self, begin: u64, end: u64) -> Vec<Ask> {
         // What is in a transaction of which the end has not come goes with a later unit.
         let later = self.asks.iter().position(|ask| ask.end > end);
         let rest = self.asks.split_off(later.unwrap_or(self.asks.len()));
@@ -379,21 +402,26 @@ impl<'a> Late<'a> {
             None => Client::connect(&config.target.endpoint, Side::Target).await?,
         };
         let (mut commands, mut places): (Vec<Vec<&[u8]>>, _) = (Vec::new(), Vec::new());
-        let dbs: Vec<String> = asks.iter().map(|ask| ask.db.to_string()).collect();
+        let names: Vec<_> = asks
+            .iter()
+            .map(|ask| config.target.name_of(ask.db, &ask.key))
+            .collect();
+        let dbs: Vec<String> = names.iter().map(|(db, _)| db.to_string()).collect();
         let counts: Vec<String> = asks
             .iter()
             .map(|ask| ask.fields.len().to_string())
             .collect();
         let mut selected = None;
-        for ((ask, db), count) in asks.iter().zip(&dbs).zip(&counts) {
-            if selected.replace(ask.db) != Some(ask.db) {
+        let asked = asks.iter().zip(&names);
+        for (((ask, (_, key)), db), count) in asked.zip(&dbs).zip(&counts) {
+            if selected.replace(db) != Some(db) {
                 commands.push(vec![b"SELECT", db.as_bytes()]);
             }
             places.push(commands.len());
             if ask.fields.is_empty() {
-                commands.push(vec![b"PTTL", &ask.key]);
+                commands.push(vec![b"PTTL", key]);
             } else {
-                let mut argv: Vec<&[u8]> = vec![b"HPTTL", &ask.key, b"FIELDS", count.as_bytes()];
+                let mut argv: Vec<&[u8]> = vec![b"HPTTL", key, b"FIELDS", count.as_bytes()];
                 argv.extend(ask.fields.iter().map(|field| &field[..]));
                 commands.push(argv);
             }
@@ -415,30 +443,69 @@ impl<'a> Late<'a> {
                 _ => {}
             }
         }
-        // What gets no other life has to live on for as long as the answer is taken to hold.
-        let (margin, margin_read) = (margin_ms(margin), margin_ms(KNOWN + margin));
-        let mut names = Names::default();
-        for (ask, place) in asks.iter().zip(places) {
-            let is_well = match replies.get(place) {
-                Some(Value::Error(error)) if error.code == ErrorCode::NoPerm => {
-                    unchecked.add(ask.names.len() as u64);
-                    true
-                }
-                Some(Value::Array(fields)) => fields.iter().all(|left| lives_on(left, margin)),
-                // That what others are made from has no expiry is nothing strange.
-                Some(left) if ask.is_read() => {
-                    *left == Value::Int(-1) || lives_on(left, margin_read)
-                }
-                Some(left) => lives_on(left, margin),
-                None => false,
+        let replies: Vec<Value> = places
+            .into_iter()
+            .map(|place| replies.get(place).cloned().unwrap_or(Value::Null))
+            .collect();
+        self.client = Some(client);
+        Ok(judge(asks, &replies, margin, unchecked))
+    }
+
+    /// The same of a cluster.
+    pub(in crate::pipeline) async fn ask_cluster(
+        &self,
+        cluster: &mut Cluster,
+        asks: &[Ask],
+        margin: Duration,
+        unchecked: &Number,
+    ) -> Result<Names, SyncError> {
+        let questions = asks.iter().map(|ask| {
+            let mut frame = Vec::new();
+            let count = ask.fields.len().to_string();
+            let mut argv: Vec<&[u8]> = match ask.fields.is_empty() {
+                true => vec![b"PTTL", &ask.key],
+                false => vec![b"HPTTL", &ask.key, b"FIELDS", count.as_bytes()],
             };
-            if !is_well {
-                names.extend(&ask.names);
+            argv.extend(ask.fields.iter().map(|field| &field[..]));
+            resp::encode::command(&mut frame, &argv);
+            (slot_of(&ask.key), frame)
+        });
+        let replies = cluster.ask_slots(questions.collect()).await?;
+        for error in replies.iter().filter_map(Value::as_error) {
+            match error.code {
+                ErrorCode::WrongType => {}
+                ErrorCode::NoPerm if self.tide.may_tell() => {
+                    tracing::error!(%error, "the target may have ended keys during an outage, and cannot be asked about them");
+                }
+                ErrorCode::NoPerm => {}
+                _ => return Err(cluster.refusal_of("PTTL", error)),
             }
         }
-        self.client = Some(client);
-        Ok(names)
+        Ok(judge(asks, &replies, margin, unchecked))
     }
+}
+
+/// What is in doubt by these answers.
+fn judge(asks: &[Ask], replies: &[Value], margin: Duration, unchecked: &Number) -> Names {
+    // What gets no other life has to live on for as long as the answer is taken to hold.
+    let (margin, margin_read) = (margin_ms(margin), margin_ms(KNOWN + margin));
+    let mut names = Names::default();
+    for (ask, reply) in asks.iter().zip(replies) {
+        let is_well = match reply {
+            Value::Error(error) if error.code == ErrorCode::NoPerm => {
+                unchecked.add(ask.names.len() as u64);
+                true
+            }
+            Value::Array(fields) => fields.iter().all(|left| lives_on(left, margin)),
+            // That what others are made from has no expiry is nothing strange.
+            left if ask.is_read() => *left == Value::Int(-1) || lives_on(left, margin_read),
+            left => lives_on(left, margin),
+        };
+        if !is_well {
+            names.extend(&ask.names);
+        }
+    }
+    names
 }
 
 fn margin_ms(margin: Duration) -> i64 {
@@ -479,7 +546,7 @@ impl StreamApplier<'_> {
             db: rewrite::Db(position.db),
             received_ms: end.received_ms,
         });
-        self.late.again_until = Some(end.offset);
+        self.late.come_again(end.offset);
         self.heal.hold(&names);
         self.show_repairs();
         Ok(true)
@@ -487,6 +554,30 @@ impl StreamApplier<'_> {
 
     /// Puts those of these keys that can be copied again under repair; false if there are none.
     pub(super) async fn is_in_doubt(&self, names: &mut Names) -> bool {
+        let doubts = Doubts {
+            config: self.config,
+            status: self.status,
+            repairs: self.repairs,
+            tide: self.late.tide,
+            tells_time: self.tells_time,
+        };
+        doubts.hold(names).await
+    }
+}
+
+/// What puts keys that are in doubt under repair.
+#[derive(Clone, Copy)]
+pub(in crate::pipeline) struct Doubts<'a> {
+    pub(in crate::pipeline) config: &'a Config,
+    pub(in crate::pipeline) status: &'a Status,
+    pub(in crate::pipeline) repairs: &'a Repairs,
+    pub(in crate::pipeline) tide: &'a Tide,
+    pub(in crate::pipeline) tells_time: bool,
+}
+
+impl Doubts<'_> {
+    /// Puts those of these keys that can be copied again under repair; false if there are none.
+    pub(in crate::pipeline) async fn hold(&self, names: &mut Names) -> bool {
         self.let_go_of_large_doubts(names).await;
         if names.is_empty() {
             return false;
@@ -495,7 +586,7 @@ impl StreamApplier<'_> {
             self.status.unchecked.add(names.len() as u64);
             return false;
         }
-        if self.late.tide.may_tell() {
+        if self.tide.may_tell() {
             tracing::warn!(
                 keys = names.len(),
                 "the target has, or may have, ended keys before it heard that they were saved at the source: they are copied again"
@@ -514,7 +605,7 @@ impl StreamApplier<'_> {
         for (db, key, bytes) in repair::too_large(self.config, names).await {
             tracing::error!(
                 db,
-                key = super::show(&key),
+                key = show(&key),
                 bytes,
                 "the target may have ended this key during an outage, and it is too large to be copied again within limits.memory: compare it with the source"
             );
@@ -526,13 +617,13 @@ impl StreamApplier<'_> {
 
     /// Whether the source lets us read keys. A mere doubt is no reason to end the link where it does not.
     async fn can_be_read(&self, names: &Names) -> bool {
-        let can_read = &self.late.tide.can_read;
+        let can_read = &self.tide.can_read;
         if can_read.get() {
             return true;
         }
         match repair::read(self.config, names.first(1), self.tells_time).await {
             Err(error) if error.class == Class::Stop => {
-                if self.late.tide.may_tell() {
+                if self.tide.may_tell() {
                     tracing::error!(%error, "the target may have ended keys that were saved at the source during an outage, and they cannot be copied again");
                 }
                 return false;

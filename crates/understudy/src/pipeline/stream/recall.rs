@@ -24,7 +24,7 @@ use crate::pipeline::repair::{self, Touched};
 use crate::source::spool_error;
 
 /// Most bytes of names that are kept in memory while their keys are repaired.
-pub(super) const NAMES_BYTES_MAX: usize = 16 << 20;
+pub(in crate::pipeline) const NAMES_BYTES_MAX: usize = 16 << 20;
 
 /// Commands that cannot fail for what a key holds: they ask nothing of it.
 const UNCONDITIONAL: &[&str] = &[
@@ -65,24 +65,24 @@ fn can_fail(name: &[u8], frame: &[u8], args: &[resp::Arg]) -> bool {
 }
 
 /// Keys with what TYPE has to say of them, each once.
-type Kinds = BTreeSet<(u32, Bytes, &'static str)>;
+pub(in crate::pipeline) type Kinds = BTreeSet<(u32, Bytes, &'static str)>;
 
 /// Keys that may differ at the target.
 #[derive(Debug, Default)]
-struct Suspects {
-    db: u32,
-    names: Names,
+pub(in crate::pipeline) struct Suspects {
+    pub(in crate::pipeline) db: u32,
+    pub(in crate::pipeline) names: Names,
     /// Keys on which one command counts, and what TYPE has to say of them if it did not fail for that.
-    kinds: Kinds,
+    pub(in crate::pipeline) kinds: Kinds,
     /// Keys that were saved from their end, if the target had not ended them by then.
-    saved: Names,
+    pub(in crate::pipeline) saved: Names,
     /// Commands that may have failed and name no key.
-    keyless: u64,
+    pub(in crate::pipeline) keyless: u64,
 }
 
 impl Suspects {
     /// The next command of the part that is recalled.
-    fn command(&mut self, table: &Table, frame: &[u8], args: &[resp::Arg]) {
+    pub(in crate::pipeline) fn command(&mut self, table: &Table, frame: &[u8], args: &[resp::Arg]) {
         let word = |at: usize| args.get(at).map_or(&[][..], |arg| arg.of(frame));
         let name = word(0);
         if name.eq_ignore_ascii_case(b"select") {
@@ -145,6 +145,12 @@ impl StreamApplier<'_> {
         if has_seen {
             // By this run, over an earlier connection; the checkpoint does not say so.
             self.tells_unseen = true;
+            return Ok(());
+        }
+        if self.config.function.is_some() {
+            self.tells_unseen = true;
+            self.status.suspects.add("unchecked", 1);
+            tracing::warn!("{}", super::UNHEARD);
             return Ok(());
         }
         let from = position.saturating_sub(unseen.bytes);
@@ -309,13 +315,18 @@ impl StreamApplier<'_> {
 
 /// What the target answers to a command of one word and a key, for each of these keys.
 async fn ask_each(
+    config: &Config,
     client: &mut Client,
     word: &[u8],
     keys: &[(u32, &Bytes)],
 ) -> Result<Vec<Value>, SyncError> {
-    let dbs: Vec<String> = keys.iter().map(|(db, _)| db.to_string()).collect();
+    let names: Vec<_> = keys
+        .iter()
+        .map(|(db, key)| config.target.name_of(*db, key))
+        .map(|(db, key)| (key, db.to_string()))
+        .collect();
     let mut commands: Vec<Vec<&[u8]>> = Vec::new();
-    for ((_, key), db) in keys.iter().zip(&dbs) {
+    for (key, db) in &names {
         commands.push(vec![b"SELECT", db.as_bytes()]);
         commands.push(vec![word, key]);
     }
@@ -332,7 +343,7 @@ async fn missing(config: &Config, names: &Names) -> Result<Names, SyncError> {
     let mut client = Client::connect(&config.target.endpoint, Side::Target).await?;
     let keys: Vec<_> = names.iter().collect();
     for part in keys.chunks(1000) {
-        let replies = ask_each(&mut client, b"PTTL", part).await?;
+        let replies = ask_each(config, &mut client, b"PTTL", part).await?;
         for ((db, key), reply) in part.iter().zip(replies) {
             match reply {
                 Value::Int(-2) => {
@@ -360,7 +371,7 @@ async fn wrong_kind(
     let kinds: Vec<_> = kinds.collect();
     for part in kinds.chunks(1000) {
         let keys: Vec<_> = part.iter().map(|(db, key, _)| (*db, key)).collect();
-        let replies = ask_each(&mut client, b"TYPE", &keys).await?;
+        let replies = ask_each(config, &mut client, b"TYPE", &keys).await?;
         for ((db, key, kind), reply) in part.iter().zip(replies) {
             let Value::Simple(found) = reply else {
                 continue;

@@ -19,9 +19,9 @@ use crate::rdb::hashing::{Digest, Hashing};
 
 /// What is kept of a key.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Entry {
-    pub(super) kind: Kind,
-    pub(super) expire_at_ms: Option<i64>,
+pub(crate) struct Entry {
+    pub(crate) kind: Kind,
+    pub(crate) expire_at_ms: Option<i64>,
     value: u128,
     /// 0: not in the file.
     counters: u64,
@@ -29,7 +29,7 @@ pub(super) struct Entry {
 
 /// How two entries of one key differ.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Difference {
+pub(crate) enum Difference {
     Type,
     Value,
     Counters,
@@ -37,7 +37,7 @@ pub(super) enum Difference {
 }
 
 impl Difference {
-    pub(super) const fn name(self) -> &'static str {
+    pub(crate) const fn name(self) -> &'static str {
         match self {
             Self::Type => "type",
             Self::Value => "value",
@@ -49,7 +49,7 @@ impl Difference {
 
 impl Entry {
     /// A thing that is no key, by its digest.
-    pub(super) const fn other(value: u128) -> Self {
+    pub(crate) const fn other(value: u128) -> Self {
         Self {
             kind: Kind::String,
             expire_at_ms: None,
@@ -59,7 +59,7 @@ impl Entry {
     }
 
     /// What differs, if anything does.
-    pub(super) fn differences(&self, other: &Self) -> Vec<Difference> {
+    pub(crate) fn differences(&self, other: &Self) -> Vec<Difference> {
         let mut found = Vec::new();
         if self.kind != other.kind {
             found.push(Difference::Type);
@@ -77,7 +77,7 @@ impl Entry {
 
 /// The value under way.
 #[derive(Debug)]
-pub(super) struct Value<'a> {
+pub(crate) struct Value<'a> {
     hashing: &'a Hashing,
     kind: Kind,
     expire_at_ms: Option<i64>,
@@ -89,7 +89,7 @@ pub(super) struct Value<'a> {
 }
 
 impl<'a> Value<'a> {
-    pub(super) fn new(hashing: &'a Hashing, head: &KeyHead) -> Self {
+    pub(crate) fn new(hashing: &'a Hashing, head: &KeyHead) -> Self {
         Self {
             hashing,
             kind: head.kind,
@@ -101,7 +101,7 @@ impl<'a> Value<'a> {
     }
 
     /// Takes an event of the value in; the entry with the last one.
-    pub(super) fn event(&mut self, event: &Event) -> Option<Entry> {
+    pub(crate) fn event(&mut self, event: &Event) -> Option<Entry> {
         match event {
             Event::String(bytes) => {
                 self.ordered.bytes(bytes);

@@ -3,7 +3,7 @@
 //! Of each key of A a digest is kept, B is compared with these as it is read, and A is read once more for the names of
 //! the keys that B does not have.
 
-mod digest;
+pub(crate) mod digest;
 
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};

@@ -1,0 +1,783 @@
+//! One switch-over from the gate to the end of what comes after GO.
+
+use std::cell::Cell;
+use std::time::Duration;
+
+use serde_json::{Value, json};
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::time::Instant;
+
+use super::daemon::{Daemon, Told};
+use super::fence::{self, Fence, Means};
+use super::proof::{self, Proof};
+use super::steps::Steps;
+use super::{CutoverArgs, acl, after, back, gate, hooks};
+use crate::client::Client;
+use crate::clock::unix_ms;
+use crate::compare::Beside;
+use crate::config::{CompareExtent, Config, Endpoint, reversed};
+use crate::error::{Side, SyncError};
+use crate::handover::Stage;
+use crate::handover::mark::{self, Back, Record, Undo};
+
+/// Between two words to the daemon that the hold is still wanted.
+const RENEW: Duration = Duration::from_secs(2);
+/// What is in the way at first may only be what a moment's lag leaves, or a start.
+const PATIENCE: Duration = Duration::from_secs(5);
+/// How long the hook may take until somebody follows the new server.
+const TAKEN_LIMIT: Duration = Duration::from_secs(30);
+
+/// A switch-over.
+pub(super) struct Run<'a> {
+    config: &'a Config,
+    args: &'a CutoverArgs,
+    daemon: Daemon,
+    steps: Steps,
+    source: Endpoint,
+    /// The link of the way back, where it is wanted.
+    way_back: Option<Config>,
+    /// Takes the source's users their right to write, where that comes after the fence.
+    seal: Vec<(Vec<String>, Undo)>,
+    is_sealed: Cell<bool>,
+    is_seeded: Cell<bool>,
+    /// The offset at which the link is held.
+    held: Cell<Option<u64>>,
+}
+
+impl<'a> Run<'a> {
+    /// # Errors
+    /// Local: the way back cannot be described.
+    pub(super) fn new(
+        config: &'a Config,
+        args: &'a CutoverArgs,
+        daemon: Daemon,
+        steps: Steps,
+    ) -> Result<Self, SyncError> {
+        let way_back = match args.reverse {
+            true => Some(reversed(&args.file).map_err(SyncError::local)?),
+            false => None,
+        };
+        Ok(Self {
+            config,
+            args,
+            daemon,
+            steps,
+            source: fence::endpoint(config),
+            way_back,
+            seal: Vec::new(),
+            is_sealed: Cell::default(),
+            is_seeded: Cell::default(),
+            held: Cell::default(),
+        })
+    }
+
+    /// From the gate to the end; gives the exit code.
+    pub(super) async fn switch(mut self) -> Result<u8, SyncError> {
+        if !self.args.check && !self.steps.can_ask() {
+            let what = "nobody is there to be asked: --yes goes on without (and --json needs it)";
+            self.steps.tell("gate", false, what, json!({}));
+            return Ok(crate::cli::USAGE);
+        }
+        let mut signals = Signals::new()?;
+        let gate = tokio::select! {
+            fence = self.gate() => fence?,
+            () = signals.asked() => None,
+        };
+        let Some(fence) = gate else {
+            // Nothing was changed; the daemon is told where it can be.
+            self.leave_gate().await;
+            return Ok(1);
+        };
+        if self.args.check {
+            self.leave_gate().await;
+            return Ok(0);
+        }
+        let question = format!(
+            "Hold back writes at {} now ({})?",
+            self.source.address,
+            fence.words()
+        );
+        if !self.steps.ask(&question).await {
+            self.steps
+                .tell("undone", true, "not wanted; nothing was changed", json!({}));
+            self.leave_gate().await;
+            return Ok(1);
+        }
+        let made = tokio::select! {
+            made = self.held_back(&fence) => made,
+            () = signals.asked() => Err("interrupted".to_owned()),
+        };
+        let (proof, record) = match made {
+            Ok(made) => made,
+            Err(why) => match self.undo(&fence, &why).await? {
+                None => return Ok(1),
+                // It came too late: the switch was made.
+                Some(gone) => gone,
+            },
+        };
+        self.go(&fence, &proof, record, &mut signals).await
+    }
+
+    /// The daemon is told that nobody looks any more, where that is all that it was told. After a switch, or while another
+    /// one is under way, its word is not ours to take back.
+    async fn leave_gate(&self) {
+        let told = self.daemon.status().await;
+        if told.is_ok_and(|told| told.stage() == Some(Stage::Gate)) {
+            drop(self.daemon.open().await);
+        }
+    }
+
+    /// Looks at everything; gives the fence that can be had, if all is well.
+    async fn gate(&mut self) -> Result<Option<Fence>, SyncError> {
+        let mut all = true;
+        let mut note = |steps: &Steps, check: &gate::Check| {
+            all &= check.ok;
+            steps.tell(
+                "gate",
+                check.ok,
+                &format!("{}: {}", check.name, check.text),
+                json!({ "check": check.name }),
+            );
+        };
+        let told = match self.told().await {
+            Ok(told) => told,
+            Err(why) => {
+                self.steps.tell(
+                    "gate",
+                    false,
+                    &format!("sync: {why}"),
+                    json!({ "check": "sync" }),
+                );
+                return Ok(None);
+            }
+        };
+        let clients = told.cutover()["source_clients"].as_u64();
+        if let Some(clients) = clients {
+            self.steps
+                .say(&format!("{clients} clients are connected to the source"));
+        }
+        note(&self.steps, &gate::daemon(&told));
+        note(&self.steps, &gate::target(self.config).await);
+        if let Some(check) = self.leftovers().await {
+            note(&self.steps, &check);
+        }
+        let fence = self.fence().await;
+        let planned = match &fence {
+            Ok((fence, words)) => Ok(format!("{}{words}", fence.words())),
+            Err(why) => Err(why.clone()),
+        };
+        note(
+            &self.steps,
+            &gate::Check {
+                name: "fence",
+                ok: planned.is_ok(),
+                text: planned.unwrap_or_else(|why| why),
+            },
+        );
+        if let Some(check) = self.can_come_back().await {
+            note(&self.steps, &check);
+        }
+        // What takes time comes last, and only where it can help.
+        if told.reasons().is_empty() {
+            let extent = self.config.cutover.compare;
+            let verified = gate::verification(self.config, &told, extent).await;
+            note(&self.steps, &verified);
+            note(&self.steps, &gate::lag(self.config, &self.daemon).await);
+        }
+        if !all {
+            let text = "the gate is not passed; nothing was changed";
+            self.steps.tell("undone", false, text, json!({}));
+        }
+        Ok(fence.ok().map(|(fence, _)| fence).filter(|_| all))
+    }
+
+    /// What the daemon tells: that nothing is in the way, or what has been so for a while.
+    async fn told(&self) -> Result<Told, String> {
+        let until = Instant::now() + PATIENCE;
+        loop {
+            self.daemon.report(Stage::Gate).await?;
+            let told = self.daemon.status().await?;
+            if told.reasons().is_empty() || Instant::now() > until {
+                return Ok(told);
+            }
+            tokio::time::sleep(Duration::from_millis(250)).await;
+        }
+    }
+
+    /// The fence that can be had, and what is said of the seal.
+    async fn fence(&mut self) -> Result<(Fence, String), String> {
+        let means = Means::look(&self.source)
+            .await
+            .map_err(|error| error.to_string())?;
+        let cutover = &self.config.cutover;
+        let mut keep = cutover.acl_keep.clone();
+        if self.way_back.is_some() {
+            let ours = self.config.source.endpoint.auth.username.clone();
+            keep.push(ours.unwrap_or("default".to_owned()));
+        }
+        let fence = Fence::plan(self.config, cutover.fence, &means, &keep).await?;
+        let mut words = String::new();
+        if cutover.seal && fence.kind() == crate::config::FenceKind::Pause && !fence.is_deaf() {
+            if means.may_seal() {
+                let planned = acl::plan(&self.source, &keep).await;
+                self.seal = planned.map_err(|error| error.to_string())?;
+            }
+            words = match self.seal.len() {
+                0 => "; behind it nobody's right to write can be taken: writes of stragglers go on at the old server when the pause ends".to_owned(),
+                users => format!("; behind it {users} users lose the right to write"),
+            };
+        }
+        Ok((fence, words))
+    }
+
+    /// What a cutover that has died has changed at the source: only its record tells how it was, and another one's would take
+    /// that one's place.
+    async fn leftovers(&self) -> Option<gate::Check> {
+        let text = match mark::read(&self.config.target, &self.config.link_name).await {
+            Ok(None) => return None,
+            Ok(Some(record)) if record.undo.is_empty() => return None,
+            Ok(Some(_)) => {
+                "a cutover before this one has changed the source and not taken it back: understudy cutover --undo".to_owned()
+            }
+            Err(error) => error.to_string(),
+        };
+        Some(gate::Check {
+            name: "leftovers",
+            ok: false,
+            text,
+        })
+    }
+
+    /// Whether the new server can be followed.
+    async fn can_come_back(&self) -> Option<gate::Check> {
+        let way_back = self.way_back.as_ref()?;
+        let primed = back::prime(&self.config.target).await;
+        let key = &way_back.link_name;
+        Some(gate::Check {
+            name: "way back",
+            ok: primed.is_ok(),
+            text: match primed {
+                Ok(()) => format!("the new server can be followed, as the link {key}"),
+                Err(error) => error.to_string(),
+            },
+        })
+    }
+
+    fn record(&self, stage: &str, undo: Vec<Undo>) -> Record {
+        Record {
+            v: 1,
+            stage: stage.to_owned(),
+            at_ms: unix_ms(),
+            undo,
+            late_writes: self.late_word().to_owned(),
+            ..Record::default()
+        }
+    }
+
+    fn late_word(&self) -> &'static str {
+        match self.config.cutover.applies_late {
+            true => "apply",
+            false => "hold",
+        }
+    }
+
+    /// Puts the fence up, proves, and makes the switch.
+    async fn held_back(&self, fence: &Fence) -> Result<(Proof, Record), String> {
+        let words = |error: SyncError| error.to_string();
+        let record = self.record("fenced", fence.undo.clone());
+        let mut target = self.target().await.map_err(words)?;
+        self.write(&mut target, &record).await.map_err(words)?;
+        self.daemon.report(Stage::Fenced).await?;
+        let at = fence
+            .put_up(&self.env("fence", None))
+            .await
+            .map_err(words)?;
+        if fence.kind() == crate::config::FenceKind::Manual {
+            let question = "Hold back all writes at the source by your own means. Done?";
+            if self.steps.is_unattended() {
+                return Err("a fence by hand needs somebody to ask".to_owned());
+            }
+            if !self.steps.ask(question).await {
+                return Err("not wanted".to_owned());
+            }
+        }
+        let facts = json!({
+            "fence": fence.words(),
+            "undo": fence.undo.iter().map(|undo| &undo.command).collect::<Vec<_>>(),
+            "source_offset": at.as_ref().map(|at| at.1),
+        });
+        self.steps
+            .tell("fence", true, &format!("up: {}", fence.words()), facts);
+        let limit = self.config.cutover.fence_limit;
+        tokio::select! {
+            made = self.prove(fence, record, at) => made,
+            lost = fence.keep() => Err(lost.to_string()),
+            why = self.renew() => Err(why),
+            () = tokio::time::sleep(limit) => Err(format!(
+                "writes were held back for {} s, which is cutover.fence_limit",
+                limit.as_secs()
+            )),
+        }
+    }
+
+    /// Says again that the hold is wanted.
+    async fn renew(&self) -> String {
+        loop {
+            tokio::time::sleep(RENEW).await;
+            let said = match self.held.get() {
+                Some(offset) => self.daemon.close(offset).await,
+                None => self.daemon.report(Stage::Fenced).await,
+            };
+            if let Err(why) = said {
+                return why;
+            }
+        }
+    }
+
+    async fn prove(
+        &self,
+        fence: &Fence,
+        mut record: Record,
+        at: Option<(String, u64)>,
+    ) -> Result<(Proof, Record), String> {
+        let words = |error: SyncError| error.to_string();
+        let at = at.filter(|_| fence.is_deaf());
+        let held = &self.held;
+        let proof = proof::stop_at(self.config, &self.daemon, &self.source, at, held).await?;
+        let text = format!(
+            "source and target are at offset {} of {}",
+            proof.offset, proof.replid
+        );
+        let facts = json!({ "source_offset": proof.offset, "target_offset": proof.offset, "replid": proof.replid });
+        self.steps.tell("proof", true, &text, facts);
+        self.compare(fence).await?;
+        (record.offset, record.replid) = (proof.offset, proof.replid.clone());
+        let mut target = self.target().await.map_err(words)?;
+        if self.way_back.is_some() {
+            let key = &self.config.link_name;
+            record.back = Some(
+                back::place(&mut target, key, &record)
+                    .await
+                    .map_err(words)?,
+            );
+        }
+        if !self.seal.is_empty() {
+            record
+                .undo
+                .extend(self.seal.iter().map(|(_, undo)| undo.clone()));
+            // Whoever undoes this has to find it before it is done.
+            self.write(&mut target, &record).await.map_err(words)?;
+            self.is_sealed.set(true);
+            let changes: Vec<Vec<String>> =
+                self.seal.iter().map(|(change, _)| change.clone()).collect();
+            fence::change(&self.source, &changes).await.map_err(words)?;
+            let text = format!(
+                "{} users of the source may not write any more",
+                changes.len()
+            );
+            let commands: Vec<&Vec<String>> =
+                self.seal.iter().map(|(_, undo)| &undo.command).collect();
+            self.steps
+                .tell("seal", true, &text, json!({ "undo": commands }));
+        }
+        if self.comes_back_before_go(fence) {
+            if fence.stops_us() {
+                fence.release(&[]).await.map_err(words)?;
+            }
+            self.begin_way_back(record.back.as_ref()).await?;
+        }
+        if !self
+            .steps
+            .ask("GO: the application may write to the target?")
+            .await
+        {
+            return Err("not wanted".to_owned());
+        }
+        record.stage = "go".to_owned();
+        record.at_ms = unix_ms();
+        proof::make(self.config, &proof, &record).await?;
+        Ok((proof, record))
+    }
+
+    /// Both ends once more, where nothing moves.
+    async fn compare(&self, fence: &Fence) -> Result<(), String> {
+        let extent = self.config.cutover.compare;
+        if extent == CompareExtent::None {
+            return Ok(());
+        }
+        if fence.is_deaf() {
+            let text = "not under this fence, which keeps us from reading too";
+            self.steps.tell("compare", true, text, json!({}));
+            return Ok(());
+        }
+        let compared = gate::compare(self.config, extent, Beside::Nothing).await?;
+        self.steps.tell("compare", true, &compared, json!({}));
+        Ok(())
+    }
+
+    /// Whether the old server can be written to by us, and by nobody else, before GO.
+    fn comes_back_before_go(&self, fence: &Fence) -> bool {
+        // Whoever uses our user, or one that keeps its rights, waits at the pause and is not sealed off.
+        let user = self.config.source.endpoint.auth.username.as_deref();
+        let is_ours_alone =
+            user.is_some_and(|user| user != "default") && self.config.cutover.acl_keep.is_empty();
+        let is_sealed = self.is_sealed.get() && is_ours_alone;
+        self.way_back.is_some() && (!fence.stops_us() || is_sealed)
+    }
+
+    /// Writes the way back's checkpoint at the old server, and has it followed.
+    async fn begin_way_back(&self, place: Option<&Back>) -> Result<(), String> {
+        let (Some(way_back), Some(place)) = (&self.way_back, place) else {
+            return Ok(());
+        };
+        let words = |error: SyncError| error.to_string();
+        self.is_seeded.set(true);
+        back::seed(way_back, place).await.map_err(words)?;
+        let file = self.args.file.display();
+        let text = match &self.config.cutover.on_reverse {
+            None => format!("can begin: understudy reverse --start {file}"),
+            Some(command) => {
+                hooks::run("cutover.on_reverse", command, &self.env("reverse", None)).await?;
+                self.wait_taken(way_back).await?;
+                "the new server is followed".to_owned()
+            }
+        };
+        let facts =
+            json!({ "replid": place.replid, "offset": place.offset, "link": way_back.link_name });
+        self.steps.tell("way-back", true, &text, facts);
+        Ok(())
+    }
+
+    async fn wait_taken(&self, way_back: &Config) -> Result<(), String> {
+        let taken = async {
+            loop {
+                let found = back::found(way_back)
+                    .await
+                    .map_err(|error| error.to_string())?;
+                if found.is_some_and(|found| found.owner != back::NOBODY) {
+                    return Ok(());
+                }
+                tokio::time::sleep(Duration::from_millis(50)).await;
+            }
+        };
+        let waited = tokio::time::timeout(TAKEN_LIMIT, taken).await;
+        waited.unwrap_or_else(|_| {
+            Err(format!(
+                "nobody has begun to follow the new server within {} s of cutover.on_reverse",
+                TAKEN_LIMIT.as_secs()
+            ))
+        })
+    }
+
+    /// The switch is made.
+    async fn go(
+        self,
+        fence: &Fence,
+        proof: &Proof,
+        record: Record,
+        signals: &mut Signals,
+    ) -> Result<u8, SyncError> {
+        // It finds out by itself too, by the record.
+        if let Err(why) = self.daemon.go(proof.offset, self.late_word()).await {
+            self.steps.say(&why);
+        }
+        let held = fence.age();
+        let text = format!(
+            "the application may write to {}; writes were held back for {:.3} s",
+            self.config.target.endpoint.address,
+            held.as_secs_f64()
+        );
+        let facts = json!({
+            "fence_seconds": held.as_secs_f64(),
+            "target": self.config.target.endpoint.address,
+            "offset": proof.offset,
+            "replid": proof.replid,
+        });
+        self.steps.tell("go", true, &text, facts);
+        let has_done = Cell::new(false);
+        let after = async {
+            let done = self.after(fence, proof, &record).await;
+            has_done.set(true);
+            if done.is_ok() {
+                let end = async {
+                    match self.steps.is_unattended() {
+                        true => tokio::time::sleep(self.config.cutover.watch).await,
+                        false => {
+                            self.steps
+                                .enter("Enter ends this view of the old server.")
+                                .await
+                        }
+                    }
+                };
+                after::watch(&self.daemon, &self.steps, end).await;
+            }
+            done
+        };
+        let keeping = async {
+            let lost = fence.keep().await;
+            if !fence.is_deaf() {
+                self.steps
+                    .tell("fence", false, &lost.to_string(), json!({}));
+            }
+            std::future::pending::<()>().await;
+        };
+        let done = tokio::select! {
+            done = after => done,
+            () = keeping => Ok(()),
+            () = signals.asked() => match has_done.get() {
+                true => Ok(()),
+                false => Err("interrupted".to_owned()),
+            },
+        };
+        let ended = match done {
+            Ok(()) => self.end(fence, &record).await,
+            Err(why) => Err(why),
+        };
+        if let Err(why) = ended {
+            let text = format!(
+                "{why}; the switch stands, and the old server stays as it is: mend it, or see `understudy cutover --undo --force`"
+            );
+            self.steps.tell("after", false, &text, json!({}));
+            return Ok(1);
+        }
+        if let Err(why) = after::show(&self.daemon, &self.steps).await {
+            self.steps.say(&why);
+        }
+        let next = format!(
+            "keep the old server for a while; at the end: understudy cutover --finish {}",
+            self.args.file.display()
+        );
+        self.steps.tell("done", true, &next, json!({}));
+        Ok(0)
+    }
+
+    /// Hooks, connections, and a fence that need not last.
+    async fn after(&self, fence: &Fence, proof: &Proof, record: &Record) -> Result<(), String> {
+        if let Some(command) = &self.config.cutover.on_go {
+            hooks::run("cutover.on_go", command, &self.env("go", Some(proof))).await?;
+            self.steps.tell("on_go", true, command, json!({}));
+        }
+        fence.heard().await;
+        if self.config.cutover.kill_clients {
+            let killed = self
+                .kill_clients()
+                .await
+                .map_err(|error| error.to_string())?;
+            let text = format!("{killed} connections to the old server are ended");
+            self.steps
+                .tell("kill", true, &text, json!({ "killed": killed }));
+        }
+        if self.is_sealed.get() {
+            // Those who wait are told now that they may not write here.
+            fence
+                .release(&[])
+                .await
+                .map_err(|error| error.to_string())?;
+        }
+        if let Some(time) = self.args.monitor {
+            let heard = after::monitor(&self.source, time, &self.steps).await;
+            heard.map_err(|error| error.to_string())?;
+        }
+        if record.back.is_some() && !self.is_seeded.get() && !fence.stops_us() {
+            self.begin_way_back(record.back.as_ref()).await?;
+        }
+        Ok(())
+    }
+
+    /// What lasts only as long as this process.
+    async fn end(&self, fence: &Fence, record: &Record) -> Result<(), String> {
+        if fence.kind() == crate::config::FenceKind::Pause && !self.is_sealed.get() {
+            fence
+                .release(&[])
+                .await
+                .map_err(|error| error.to_string())?;
+            let text = "the pause has ended: what stragglers write at the old server is done there, and kept in the spool";
+            self.steps.tell("fence", true, text, json!({}));
+        }
+        if record.back.is_some() && !self.is_seeded.get() {
+            if fence.kind() == crate::config::FenceKind::MinReplicas {
+                fence
+                    .release(&[])
+                    .await
+                    .map_err(|error| error.to_string())?;
+            }
+            self.begin_way_back(record.back.as_ref()).await?;
+        }
+        Ok(())
+    }
+
+    async fn kill_clients(&self) -> Result<u64, SyncError> {
+        let mut source = Client::connect(&self.source, Side::Source).await?;
+        let list = source.call(&[b"CLIENT", b"LIST"]).await?;
+        let text = list.as_bytes().map_or_else(String::new, |text| {
+            String::from_utf8_lossy(text).into_owned()
+        });
+        let mut killed = 0;
+        for id in crate::handover::straggler_ids(&text) {
+            let id = id.to_string();
+            let argv: [&[u8]; 4] = [b"CLIENT", b"KILL", b"ID", id.as_bytes()];
+            if matches!(source.call(&argv).await?, resp::Value::Int(1)) {
+                killed += 1;
+            }
+        }
+        Ok(killed)
+    }
+
+    /// Takes everything back. Where the switch was made before that, tells it instead.
+    async fn undo(&self, fence: &Fence, why: &str) -> Result<Option<(Proof, Record)>, SyncError> {
+        let record = mark::read(&self.config.target, &self.config.link_name).await;
+        if let Ok(Some(record)) = &record
+            && record.is_go()
+        {
+            self.steps
+                .say(&format!("{why}, but the switch was made already"));
+            let proof = Proof::of(record);
+            return Ok(Some((proof, record.clone())));
+        }
+        let mut failed = Vec::new();
+        let mut note = |done: Result<(), String>| failed.extend(done.err());
+        if let (true, Some(way_back)) = (self.is_seeded.get(), &self.way_back) {
+            note(
+                back::unseed(way_back)
+                    .await
+                    .map_err(|error| error.to_string()),
+            );
+        }
+        if self.is_sealed.get() {
+            let undo: Vec<Undo> = self.seal.iter().map(|(_, undo)| undo.clone()).collect();
+            note(
+                fence::undo(&self.source, &undo)
+                    .await
+                    .map_err(|error| error.to_string()),
+            );
+        }
+        let released = fence.release(&self.env("undo", None)).await;
+        note(released.map_err(|error| error.to_string()));
+        let opened = remove_record(self.config).await;
+        note(opened.map_err(|error| error.to_string()));
+        note(self.daemon.open().await);
+        let text = match failed.is_empty() {
+            true => format!(
+                "{why}; all is as before, after {:.3} s",
+                fence.age().as_secs_f64()
+            ),
+            false => format!(
+                "{why}; NOT ALL IS AS BEFORE: {}; say `understudy cutover --undo`",
+                failed.join("; ")
+            ),
+        };
+        let facts =
+            json!({ "reason": why, "fence_seconds": fence.age().as_secs_f64(), "failed": failed });
+        self.steps.tell("undone", false, &text, facts);
+        Ok(None)
+    }
+
+    async fn target(&self) -> Result<Client, SyncError> {
+        mark::connect(&self.config.target, &self.config.link_name).await
+    }
+
+    async fn write(&self, target: &mut Client, record: &Record) -> Result<(), SyncError> {
+        let (key, value) = (mark::key(&self.config.link_name), record.text());
+        let argv: [&[u8]; 3] = [b"SET", key.as_bytes(), value.as_bytes()];
+        target.call(&argv).await.map(drop)
+    }
+
+    fn env(&self, stage: &str, proof: Option<&Proof>) -> Vec<(&'static str, String)> {
+        let mut env = vec![
+            ("UNDERSTUDY_STAGE", stage.to_owned()),
+            ("UNDERSTUDY_LINK", self.config.link_name.clone()),
+            (
+                "UNDERSTUDY_SOURCE",
+                self.config.source.endpoint.address.clone(),
+            ),
+            (
+                "UNDERSTUDY_TARGET",
+                self.config.target.endpoint.address.clone(),
+            ),
+            ("UNDERSTUDY_FILE", self.args.file.display().to_string()),
+        ];
+        if let Some(proof) = proof {
+            env.push(("UNDERSTUDY_OFFSET", proof.offset.to_string()));
+            env.push(("UNDERSTUDY_REPLID", proof.replid.clone()));
+        }
+        env
+    }
+}
+
+/// Takes back what a cutover has left that is not there any more; gives the exit code.
+pub(super) async fn take_back(
+    config: &Config,
+    record: Option<&Record>,
+    daemon: &Daemon,
+    steps: &Steps,
+) -> Result<u8, SyncError> {
+    let mut all = true;
+    let mut note = |what: &str, done: Result<(), String>| {
+        all &= done.is_ok();
+        let text = match &done {
+            Ok(()) => what.to_owned(),
+            Err(why) => format!("{what}: {why}"),
+        };
+        steps.tell("undo", done.is_ok(), &text, Value::Null);
+    };
+    let source = fence::endpoint(config);
+    if let Some(record) = record {
+        let undone = fence::undo(&source, &record.undo).await;
+        let whose: Vec<&str> = record.undo.iter().map(|undo| undo.what.as_str()).collect();
+        let what = match whose.is_empty() {
+            true => "nothing was changed at the source".to_owned(),
+            false => format!("as before: {}", whose.join(", ")),
+        };
+        note(&what, undone.map_err(|error| error.to_string()));
+    }
+    if let Some(command) = &config.cutover.unfence_command {
+        note(
+            "cutover.unfence_command",
+            hooks::run("cutover.unfence_command", command, &[]).await,
+        );
+    }
+    // Sources before 6.2 cannot, and where nothing is paused it does nothing.
+    if fence::unpause(&source).await.is_ok() {
+        note("no client is paused", Ok(()));
+    }
+    let removed = remove_record(config).await;
+    note(
+        "the target has no record of a cutover",
+        removed.map_err(|error| error.to_string()),
+    );
+    note("sync goes on", daemon.open().await);
+    Ok(u8::from(!all))
+}
+
+async fn remove_record(config: &Config) -> Result<(), SyncError> {
+    let mut target = mark::connect(&config.target, &config.link_name).await?;
+    let key = mark::key(&config.link_name);
+    target.call(&[b"DEL", key.as_bytes()]).await.map(drop)
+}
+
+/// Ctrl-C, SIGTERM, and a terminal that is closed.
+struct Signals {
+    hangup: tokio::signal::unix::Signal,
+    interrupt: tokio::signal::unix::Signal,
+    terminate: tokio::signal::unix::Signal,
+}
+
+impl Signals {
+    fn new() -> Result<Self, SyncError> {
+        let failed =
+            |error: std::io::Error| SyncError::local(format!("cannot watch signals: {error}"));
+        Ok(Self {
+            hangup: signal(SignalKind::hangup()).map_err(failed)?,
+            interrupt: signal(SignalKind::interrupt()).map_err(failed)?,
+            terminate: signal(SignalKind::terminate()).map_err(failed)?,
+        })
+    }
+
+    async fn asked(&mut self) {
+        tokio::select! {
+            _ = self.hangup.recv() => {}
+            _ = self.interrupt.recv() => {}
+            _ = self.terminate.recv() => {}
+        }
+    }
+}

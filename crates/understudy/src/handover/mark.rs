@@ -1,0 +1,156 @@
+//! What a switch-over leaves at the target while it lasts: how far it is, and how to undo what it did to the source's users.
+//!
+//! ```text
+//! key     understudy:checkpoint:{understudy:checkpoint:<link name>}:cutover     in the slot of the link's own checkpoint
+//! value   JSON, see [`Record`]
+//! ```
+//! The switch *is* this key with the stage `go`: it is written in one transaction with the checkpoint, which has to be the
+//! one that was proved, so that either the link has stopped there for good, or there is no switch.
+
+use resp::Value;
+use serde::{Deserialize, Serialize};
+
+use crate::checkpoint;
+use crate::client::Client;
+use crate::config::TargetConfig;
+use crate::error::{Side, SyncError};
+use crate::target::cluster;
+
+/// The value.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, Default)]
+pub(crate) struct Record {
+    pub(crate) v: u32,
+    /// `fenced` or `go`.
+    pub(crate) stage: String,
+    /// When it was written, Unix milliseconds.
+    pub(crate) at_ms: u64,
+    /// Of the source's stream: the target is what the source was there.
+    #[serde(default)]
+    pub(crate) offset: u64,
+    #[serde(default)]
+    pub(crate) replid: String,
+    /// `hold` or `apply`.
+    #[serde(default)]
+    pub(crate) late_writes: String,
+    /// What was changed at the source.
+    #[serde(default)]
+    pub(crate) undo: Vec<Undo>,
+    /// Where the way back begins.
+    #[serde(default)]
+    pub(crate) back: Option<Back>,
+}
+
+/// A change at the source, with what takes it back.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Undo {
+    /// For people: `user app`, `min-replicas-to-write`.
+    pub(crate) what: String,
+    /// The words of the command that takes it back.
+    pub(crate) command: Vec<String>,
+}
+
+/// A place in the target's own stream.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Back {
+    pub(crate) replid: String,
+    pub(crate) offset: u64,
+}
+
+impl Record {
+    pub(crate) fn is_go(&self) -> bool {
+        self.stage == "go"
+    }
+
+    pub(crate) fn applies_late(&self) -> bool {
+        self.late_writes == "apply"
+    }
+
+    /// Reads a value back.
+    pub(crate) fn parse(value: &[u8]) -> Result<Self, String> {
+        let record: Self = serde_json::from_slice(value).map_err(|error| error.to_string())?;
+        match record.v {
+            1 => Ok(record),
+            v => Err(format!("its version is {v}; this program writes 1")),
+        }
+    }
+
+    pub(crate) fn text(&self) -> String {
+        serde_json::json!(self).to_string()
+    }
+}
+
+/// The key of the link called `link_name`.
+pub(crate) fn key(link_name: &str) -> String {
+    let checkpoint = checkpoint::key(link_name);
+    format!("{}{{{checkpoint}}}:cutover", checkpoint::KEY_PREFIX)
+}
+
+/// What is there, over this connection.
+///
+/// # Errors
+/// Those of the connection; stop where it cannot be read.
+pub(crate) async fn get(client: &mut Client, link_name: &str) -> Result<Option<Record>, SyncError> {
+    let key = key(link_name);
+    match client.call(&[b"GET", key.as_bytes()]).await? {
+        Value::Bulk(value) => Record::parse(&value).map(Some).map_err(|why| {
+            let what = format!("the record of a switch-over {key} cannot be read: {why}");
+            SyncError::stop(Side::Target, client.address(), what)
+        }),
+        _ => Ok(None),
+    }
+}
+
+/// What is there.
+///
+/// # Errors
+/// As [`get`], and those of connecting.
+pub(crate) async fn read(
+    config: &TargetConfig,
+    link_name: &str,
+) -> Result<Option<Record>, SyncError> {
+    get(&mut connect(config, link_name).await?, link_name).await
+}
+
+/// A connection to the server that has the link's own keys.
+///
+/// # Errors
+/// As [`Client::connect`].
+pub(crate) async fn connect(config: &TargetConfig, link_name: &str) -> Result<Client, SyncError> {
+    let endpoint = match &config.cluster {
+        None => config.endpoint.clone(),
+        Some(_) => {
+            let key = checkpoint::key(link_name);
+            cluster::locate(config, &key).await?.endpoint
+        }
+    };
+    Client::connect(&endpoint, Side::Target).await
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn it_is_in_the_checkpoints_slot_and_read_back() {
+        let own = key("a>b:1");
+        let slot = rewrite::slot_of(checkpoint::key("a>b:1").as_bytes());
+        assert_eq!(rewrite::slot_of(own.as_bytes()), slot);
+        let record = Record {
+            v: 1,
+            stage: "go".to_owned(),
+            offset: 7,
+            undo: vec![Undo {
+                what: "user app".to_owned(),
+                command: vec!["ACL".to_owned()],
+            }],
+            back: Some(Back {
+                replid: "x".to_owned(),
+                offset: 9,
+            }),
+            ..Record::default()
+        };
+        assert_eq!(Record::parse(record.text().as_bytes()), Ok(record));
+        assert!(Record::parse(b"{\"v\":2,\"stage\":\"\",\"at_ms\":0}").is_err());
+        assert!(Record::parse(b"nonsense").is_err());
+    }
+}

@@ -1,0 +1,86 @@
+//! How many commands go into a unit.
+//!
+//! A unit has to be so long that the wait for its replies hardly shows, and should be no longer: the words of all its
+//! commands wait in the target's memory for EXEC, and those of a short unit are still in its processor's cache by then. So
+//! it depends on how far away the target is, for which the quickest answer so far stands.
+
+use std::time::Duration;
+
+/// Not fewer, however near the target is.
+const LEAST: usize = 256;
+/// A target carries out a simple command in about a microsecond: then waiting costs a fifth at most.
+const PER_MICROSECOND: usize = 4;
+/// With more than this to be collected, the processors are taken: each turn of the target's and ours is waited for, so as
+/// much as may be goes into one, until this is worked off.
+const BEHIND_BYTES: u64 = 512 << 10;
+
+/// What is known of the way to the target, and what follows from it.
+#[derive(Debug)]
+pub(super) struct Size {
+    most: usize,
+    quickest: Duration,
+    commands: usize,
+    is_behind: bool,
+}
+
+impl Size {
+    /// For a target that took `round_trip` to answer; `most` is what the configuration allows.
+    pub(super) fn new(most: usize, round_trip: Duration) -> Self {
+        Self {
+            most,
+            quickest: round_trip,
+            commands: commands(round_trip, most),
+            is_behind: false,
+        }
+    }
+
+    /// So many bytes of the stream wait to be collected.
+    pub(super) fn waiting(&mut self, bytes: u64) {
+        self.is_behind = bytes > BEHIND_BYTES;
+    }
+
+    /// A unit was answered after so long.
+    pub(super) fn took(&mut self, took: Duration) {
+        if took < self.quickest {
+            self.quickest = took;
+            self.commands = commands(took, self.most);
+        }
+    }
+
+    /// Most commands in the next unit.
+    pub(super) fn commands(&self) -> usize {
+        if self.is_behind {
+            self.most
+        } else {
+            self.commands
+        }
+    }
+}
+
+fn commands(quickest: Duration, most: usize) -> usize {
+    let microseconds = usize::try_from(quickest.as_micros()).unwrap_or(usize::MAX);
+    let wanted = microseconds.saturating_mul(PER_MICROSECOND);
+    wanted.max(LEAST).min(most)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_nearer_the_target_the_shorter_the_unit() {
+        let mut size = Size::new(1_024, Duration::from_millis(3));
+        assert_eq!(size.commands(), 1_024);
+        size.took(Duration::from_micros(150));
+        size.took(Duration::from_millis(9));
+        assert_eq!(size.commands(), 600);
+        size.took(Duration::ZERO);
+        assert_eq!(size.commands(), LEAST);
+        size.waiting(BEHIND_BYTES + 1);
+        assert_eq!(size.commands(), 1_024, "all at once where much waits");
+        size.waiting(BEHIND_BYTES);
+        assert_eq!(size.commands(), LEAST);
+        let size = Size::new(10, Duration::from_secs(9));
+        assert_eq!(size.commands(), 10, "no more than is allowed");
+    }
+}

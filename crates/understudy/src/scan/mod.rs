@@ -1,0 +1,201 @@
+//! Reading a source that offers no PSYNC: by SCAN, by keyspace events, and by comparing.
+//!
+//! ```text
+//! events  ──► Dirty ──► Worker: reads a key, puts it as a whole ──► target
+//! sweeps  ──►   ▲
+//!               └─ what differs, at either end
+//! ```
+//! An event only names a key; what it is now is read when its turn comes. What events do not tell (lost ones, FLUSHALL,
+//! SWAPDB, groups of streams) is found by sweeps, which compare both ends key by key until nothing differs, and then
+//! now and again. So the target comes to be what the source is, but it is not at any moment what the source was at some
+//! moment, as it is with PSYNC: keys come in no order, and transactions are not seen.
+//!
+//! One thread does all of it: the worker, which alone writes ([`worker`]); the sweeper, which only marks ([`sweep`]); a
+//! subscription ([`events`]); and a look at what no event tells ([`doubts`]).
+
+mod dirty;
+mod doubts;
+mod events;
+mod origin;
+mod pace;
+mod pages;
+mod put;
+mod reads;
+mod shared;
+mod stream_info;
+mod sweep;
+mod words;
+mod worker;
+
+use std::collections::{BTreeSet, VecDeque};
+
+use replica::ReplId;
+use tokio::time::Instant;
+
+use crate::checkpoint::{Phase, ScanAt};
+use crate::compare::{Comparer, End};
+use crate::config::{Config, ExistingKeys};
+use crate::error::{Side, SyncError};
+use crate::status::{self, Status};
+use crate::stop::Stop;
+use crate::target::{Databases, Target};
+use events::Watch;
+use origin::Origin;
+use put::Put;
+use shared::Shared;
+pub(crate) use sweep::missing as missing_events;
+use sweep::{Beginning, Sweeper};
+use worker::Worker;
+
+/// Expiries that are further apart differ: before 7.0 they are known by what is left of them.
+const TTL_TOLERANCE_MS: u64 = 0;
+const TTL_TOLERANCE_OLD_MS: u64 = 100;
+
+/// A source that is read by SCAN, looked at but not yet read.
+pub(crate) struct Source {
+    end: End,
+    endpoint: crate::config::Endpoint,
+    origin: Origin,
+}
+
+impl Source {
+    /// The id of its history, where it tells.
+    pub(crate) fn replid(&self) -> Option<ReplId> {
+        self.origin.replid
+    }
+}
+
+/// Looks at the source.
+///
+/// # Errors
+/// Reconnect while it cannot be reached; stop where it does not let us list keys.
+pub(crate) async fn open(config: &Config) -> Result<Source, SyncError> {
+    let endpoint = origin::choose(config).await?;
+    let mut end = End::connect(&endpoint, Side::Source, reply_bytes_max(config)).await?;
+    origin::guess(&mut end).await?;
+    let origin = origin::look(&mut end).await?;
+    Ok(Source {
+        end,
+        endpoint,
+        origin,
+    })
+}
+
+fn reply_bytes_max(config: &Config) -> u64 {
+    config.transaction_bytes_max() as u64
+}
+
+/// What was decided about the target.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Manner {
+    /// It held no key.
+    pub(crate) is_empty: bool,
+    /// Every key there is ours: those that the source does not have are removed.
+    pub(crate) owns: bool,
+    pub(crate) existing: ExistingKeys,
+}
+
+/// Reads `source` into `target` until a stop is asked for; or, where events are not wanted, once.
+///
+/// # Errors
+/// Reconnect where all has to be begun anew; stop for what waiting does not mend.
+pub(crate) async fn run(
+    config: &Config,
+    status: &Status,
+    stop: &Stop,
+    databases: &Databases,
+    source: Source,
+    target: Target,
+    manner: Manner,
+) -> Result<(), SyncError> {
+    let Source {
+        end,
+        endpoint,
+        origin,
+    } = source;
+    let run_id = origin.run_id.unwrap_or_else(ScanAt::nobody);
+    let target_before = target.checkpoint.phase.clone();
+    let beginning = Beginning {
+        is_empty: manner.is_empty,
+        at: match target.checkpoint.phase {
+            Phase::Scan(at) if at.run_id == run_id && at.cursor > 0 => Some((at.db, at.cursor)),
+            _ => None,
+        },
+    };
+    let shared = Shared::new(config, status, 1, config.scan.follows());
+    let watching = shared.pace.watch(endpoint.clone());
+    watching.map_err(|error| SyncError::local(format!("cannot start: {error}")))?;
+    let mut sweeper = Sweeper {
+        comparer: comparer(config, &endpoint).await?,
+        way: origin.way,
+        shared: &shared,
+        beginning,
+        owns: manner.owns,
+        run_id,
+        before: match target_before {
+            Phase::Scan(at) if at.run_id != ScanAt::nobody() => at.run_id,
+            _ => run_id,
+        },
+        is_once: !config.scan.follows(),
+        has_told_events: false,
+    };
+    let mut worker = Worker {
+        put: Put::new(&shared, databases, target, manner.existing),
+        shared: &shared,
+        databases,
+        end,
+        way: origin.way,
+        existing: manner.existing,
+        pending: VecDeque::new(),
+        told: BTreeSet::new(),
+        checkpointed: Instant::now(),
+    };
+    let watch = Watch {
+        shared: &shared,
+        endpoint: endpoint.clone(),
+        place: 0,
+    };
+    status.scan.is_clean.set(0);
+    status.set_phase(status::Phase::Scan);
+    let listening = async {
+        match shared.wants_events {
+            true => watch.run().await,
+            false => std::future::pending().await,
+        }
+    };
+    let late = async {
+        stop.requested().await;
+        tokio::time::sleep(config.shutdown_timeout).await;
+    };
+    let done = Stop::default();
+    let mut working = Box::pin(worker.run(stop, &done));
+    tokio::select! {
+        biased;
+        worked = &mut working => return worked,
+        swept = Box::pin(sweeper.run()) => swept?,
+        never = Box::pin(listening) => match never {},
+        never = Box::pin(doubts::run(&shared, &endpoint)) => match never {},
+        () = late => {
+            tracing::warn!("stopping without what waits: the next run begins with a sweep");
+            return Ok(());
+        }
+    }
+    // Once was enough: what was marked is at the target already, and the checkpoint says so in the end.
+    done.request();
+    working.await
+}
+
+async fn comparer(
+    config: &Config,
+    endpoint: &crate::config::Endpoint,
+) -> Result<Comparer, SyncError> {
+    let bytes_max = reply_bytes_max(config);
+    let mut source = End::connect(endpoint, Side::Source, bytes_max).await?;
+    origin::guess(&mut source).await?;
+    let target = End::connect(&config.target.endpoint, Side::Target, bytes_max).await?;
+    let tolerance_ms = match source.has(7, 0) && target.has(7, 0) {
+        true => TTL_TOLERANCE_MS,
+        false => TTL_TOLERANCE_OLD_MS,
+    };
+    Ok(Comparer::strict(source, target, tolerance_ms))
+}

@@ -1,0 +1,180 @@
+//! Which server is read: the source itself, or one of its replicas; and what our user may do there.
+
+use resp::{ErrorCode, Value};
+use rewrite::Version;
+
+use super::reads::Way;
+use crate::client::{Client, Info};
+use crate::compare::End;
+use crate::config::{Config, Endpoint};
+use crate::error::{Side, SyncError};
+
+/// A replica that is read.
+#[derive(Debug, PartialEq, Eq)]
+struct Replica {
+    address: String,
+    lag: u64,
+}
+
+/// The server that is read from: a replica that follows, where one is wanted and there is one.
+///
+/// # Errors
+/// Those of the connection to the source.
+pub(super) async fn choose(config: &Config) -> Result<Endpoint, SyncError> {
+    let source = &config.source.endpoint;
+    if !config.scan.prefer_replica {
+        return Ok(source.clone());
+    }
+    let mut client = Client::connect(source, Side::Source).await?;
+    let mut replicas = match client.info("replication").await {
+        Ok(info) => replicas(&info),
+        Err(_) => Vec::new(),
+    };
+    replicas.sort_by_key(|replica| replica.lag);
+    for replica in replicas {
+        let endpoint = Endpoint {
+            address: replica.address,
+            ..source.clone()
+        };
+        match follows(&endpoint).await {
+            Ok(true) => {
+                tracing::info!(replica = endpoint.address, "reading from a replica");
+                return Ok(endpoint);
+            }
+            Ok(false) => {}
+            Err(error) => tracing::warn!(%error, "this replica is not read from"),
+        }
+    }
+    tracing::warn!(
+        "scan_reader.prefer_replica: no replica can be read from; reading from the source itself"
+    );
+    Ok(source.clone())
+}
+
+async fn follows(endpoint: &Endpoint) -> Result<bool, SyncError> {
+    let mut client = Client::connect(endpoint, Side::Source).await?;
+    let info = client.info("replication").await?;
+    Ok(info.get("role") == Some("slave") && info.get("master_link_status") == Some("up"))
+}
+
+/// `slave0:ip=10.0.0.2,port=6379,state=online,offset=..,lag=0`.
+fn replicas(info: &Info) -> Vec<Replica> {
+    let of = |line: &str| {
+        let (name, rest) = line.trim_end().split_once(':')?;
+        let number = name.strip_prefix("slave")?;
+        if number.is_empty() || !number.bytes().all(|byte| byte.is_ascii_digit()) {
+            return None;
+        }
+        let field = |name: &str| {
+            let mut fields = rest.split(',').filter_map(|field| field.split_once('='));
+            fields.find_map(|(field, value)| (field == name).then_some(value))
+        };
+        let (ip, port) = (field("ip")?, field("port")?);
+        // We ourselves, or somebody else who announces no port.
+        if port == "0" || field("state")? != "online" {
+            return None;
+        }
+        let address = match ip.contains(':') {
+            true => format!("[{ip}]:{port}"),
+            false => format!("{ip}:{port}"),
+        };
+        let lag = field("lag").and_then(|lag| lag.parse().ok()).unwrap_or(0);
+        Some(Replica { address, lag })
+    };
+    info.text().lines().filter_map(of).collect()
+}
+
+/// Where INFO is not allowed, the version as far as it matters: by what the server knows.
+///
+/// # Errors
+/// Those of the connection.
+pub(super) async fn guess(end: &mut End) -> Result<(), SyncError> {
+    if !matches!(end.one(0, &[b"INFO", b"server"]).await?, Value::Error(_)) {
+        return Ok(());
+    }
+    let key: &[u8] = b"understudy:scan";
+    let newest: [(&[&[u8]], Version); 2] = [
+        (
+            &[b"HPEXPIRETIME", key, b"FIELDS", b"1", b"f"],
+            Version::new(7, 4, 0),
+        ),
+        (&[b"PEXPIRETIME", key], Version::new(7, 0, 0)),
+    ];
+    for (argv, version) in newest {
+        if !matches!(end.one(0, argv).await?, Value::Error(_)) {
+            end.version = version;
+            break;
+        }
+    }
+    Ok(())
+}
+
+/// What is known of the server that is read.
+#[derive(Debug)]
+pub(super) struct Origin {
+    pub(super) way: Way,
+    /// The name of the server's process.
+    pub(super) run_id: Option<replica::ReplId>,
+    /// The id of its history.
+    pub(super) replid: Option<replica::ReplId>,
+}
+
+/// Looks at what the server is and what we may do there.
+///
+/// # Errors
+/// Those of the connection; stop where keys cannot be listed.
+pub(super) async fn look(end: &mut End) -> Result<Origin, SyncError> {
+    let id = |info: Option<&Info>, field: &str| info?.get(field)?.parse().ok();
+    let server = info(end, b"server").await?;
+    let replication = info(end, b"replication").await?;
+    let scanned = end.one(0, &[b"SCAN", b"0", b"COUNT", b"1"]).await?;
+    if let Value::Error(_) = scanned {
+        return Err(end.strange("SCAN", &scanned));
+    }
+    let way = match end.one(0, &[b"DUMP", b"understudy:scan"]).await? {
+        Value::Error(error) => {
+            let reply = String::from_utf8_lossy(&error.text).into_owned();
+            let word = match error.code {
+                ErrorCode::NoPerm => "+dump allows it",
+                _ => "it does not offer it",
+            };
+            tracing::warn!(
+                reply,
+                "the source refuses DUMP ({word}): values are read by the commands of their types; values of modules are not in the copy"
+            );
+            Way::Types
+        }
+        _ => Way::Payloads,
+    };
+    if server.is_none() {
+        tracing::warn!(
+            "the source refuses INFO: its version, its databases and its FLUSHALLs are not seen; name the databases in scan_reader.dbs, and allow +info"
+        );
+    }
+    Ok(Origin {
+        way,
+        run_id: id(server.as_ref(), "run_id"),
+        replid: id(replication.as_ref(), "master_replid"),
+    })
+}
+
+async fn info(end: &mut End, section: &[u8]) -> Result<Option<Info>, SyncError> {
+    Ok(match end.one(0, &[b"INFO", section]).await? {
+        Value::Bulk(text) | Value::Verbatim { text, .. } => Some(Info::of(&text)),
+        _ => None,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn replicas_that_follow_are_listed() {
+        let text = "role:master\r\nconnected_slaves:4\r\nslave0:ip=10.0.0.2,port=6379,state=online,offset=9,lag=3\r\nslave1:ip=10.0.0.3,port=0,state=online,offset=9,lag=0\r\nslave2:ip=fe80::1,port=6380,state=online,offset=9,lag=0\r\nslave3:ip=10.0.0.4,port=6379,state=wait_bgsave,offset=0,lag=0\r\nslave_repl_offset:7\r\n";
+        let found = replicas(&Info::of(text.as_bytes()));
+        let addresses: Vec<&str> = found.iter().map(|one| one.address.as_str()).collect();
+        assert_eq!(addresses, ["10.0.0.2:6379", "[fe80::1]:6380"]);
+        assert_eq!(found.first().map(|one| one.lag), Some(3));
+    }
+}

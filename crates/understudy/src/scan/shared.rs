@@ -1,0 +1,425 @@
+//! What the parts of a session share, all on one thread: the dirty set, the state of the subscriptions, and how often
+//! something happened after which only a sweep makes sure.
+
+use std::cell::{Cell, RefCell};
+use std::collections::{BTreeSet, VecDeque};
+use std::ops::Bound;
+use std::time::Duration;
+
+use tokio::sync::Notify;
+use tokio::time::Instant;
+
+use super::dirty::Dirty;
+use super::events;
+use super::pace::Pace;
+use crate::checkpoint::ScanAt;
+use crate::compare::{Choice, Library, Name};
+use crate::config::Config;
+use crate::status::Status;
+
+/// How long a subscription may take to answer PING.
+const PONG_TIMEOUT: Duration = Duration::from_secs(3);
+/// Where it never does, events that were published have this long to arrive.
+const WITHOUT_PONG: Duration = Duration::from_millis(300);
+
+/// What the parts of a session share.
+pub(super) struct Shared<'a> {
+    pub(super) config: &'a Config,
+    pub(super) status: &'a Status,
+    pub(super) choice: Choice<'a>,
+    pub(super) dirty: RefCell<Dirty>,
+    /// Something was marked.
+    pub(super) marked: Notify,
+    /// Something was confirmed by the target.
+    pub(super) confirmed: Notify,
+    pub(super) doubt: Doubt,
+    pub(super) listeners: Listeners,
+    pub(super) pace: Pace,
+    /// Whether events are wanted at all.
+    pub(super) wants_events: bool,
+    /// Libraries of functions that are to be put at the target.
+    pub(super) libraries: RefCell<Vec<Library>>,
+    /// Streams that were read, some of them.
+    pub(super) streams: RefCell<BTreeSet<Name>>,
+    next_stream: RefCell<Option<Name>>,
+    /// How far the sweep is, behind so many keys that it has marked.
+    positions: RefCell<VecDeque<(u64, ScanAt)>>,
+}
+
+/// Streams that are remembered.
+const STREAMS_MAX: usize = 50_000;
+/// Places of a sweep that are remembered.
+const POSITIONS_MAX: usize = 64;
+
+impl<'a> Shared<'a> {
+    pub(super) fn new(
+        config: &'a Config,
+        status: &'a Status,
+        servers: usize,
+        wants_events: bool,
+    ) -> Self {
+        let share = usize::try_from(config.memory_bytes / 4).unwrap_or(usize::MAX);
+        Self {
+            config,
+            status,
+            choice: Choice::new(config, crate::config::WHOLE_PPM).of(&config.scan.dbs),
+            dirty: RefCell::new(Dirty::new(share)),
+            marked: Notify::new(),
+            confirmed: Notify::new(),
+            doubt: Doubt::default(),
+            listeners: Listeners::new(if wants_events { servers } else { 0 }),
+            pace: Pace::default(),
+            wants_events,
+            libraries: RefCell::default(),
+            streams: RefCell::default(),
+            next_stream: RefCell::default(),
+            positions: RefCell::default(),
+        }
+    }
+
+    /// This key is a stream.
+    pub(super) fn note_stream(&self, name: &Name) {
+        let mut streams = self.streams.borrow_mut();
+        if streams.len() < STREAMS_MAX && !streams.contains(name) {
+            streams.insert(name.clone());
+        }
+    }
+
+    /// Marks up to so many of the streams that are known, others each time.
+    pub(super) fn mark_streams(&self, most: usize) {
+        let streams = self.streams.borrow();
+        let after = self.next_stream.borrow_mut().take();
+        let from = match &after {
+            Some(name) => Bound::Excluded(name),
+            None => Bound::Unbounded,
+        };
+        let some: Vec<&Name> = streams
+            .range::<Name, _>((from, Bound::Unbounded))
+            .take(most)
+            .collect();
+        if some.len() == most {
+            *self.next_stream.borrow_mut() = some.last().map(|name| (*name).clone());
+        }
+        let (mut dirty, now) = (self.dirty.borrow_mut(), Instant::now());
+        for (db, key) in some {
+            dirty.mark(*db, key, now);
+        }
+        self.marked.notify_one();
+    }
+
+    /// The sweep has come to this place, and all keys before it are marked.
+    pub(super) fn swept_to(&self, at: ScanAt) {
+        let mut positions = self.positions.borrow_mut();
+        if positions.len() < POSITIONS_MAX {
+            positions.push_back((self.dirty.borrow().swept_marked(), at));
+        }
+    }
+
+    /// How far the sweep is as far as its keys are confirmed by the target, if that is further than when it was asked
+    /// last.
+    pub(super) fn confirmed_position(&self) -> Option<ScanAt> {
+        let (mut positions, mut found) = (self.positions.borrow_mut(), None);
+        let done = self.dirty.borrow().swept_done();
+        while let Some((marked, at)) = positions.front() {
+            if *marked > done {
+                break;
+            }
+            found = Some(*at);
+            positions.pop_front();
+        }
+        found
+    }
+
+    /// Tells the status how the source is.
+    pub(super) fn show_pace(&self) {
+        self.status.scan.latency_us.set(self.pace.latency_us());
+        self.status.scan.pace_percent.set(self.pace.percent());
+    }
+
+    /// What is subscribed to.
+    pub(super) fn patterns(&self) -> Vec<String> {
+        events::patterns(&self.config.scan.dbs)
+    }
+
+    /// Something happened after which only a sweep makes sure.
+    pub(super) fn raise(&self, why: &'static str) {
+        self.status.scan.is_clean.set(0);
+        self.doubt.raise(why);
+    }
+
+    /// The source's keys, or those of a database, have gone, or changed places with others.
+    pub(super) fn flushed(&self, why: &'static str) {
+        self.doubt.has_flushed.set(true);
+        self.raise(why);
+    }
+
+    /// Tells the status how many keys wait, and since when.
+    pub(super) fn show_dirty(&self) {
+        let dirty = self.dirty.borrow();
+        self.status.scan.dirty.set(dirty.len() as u64);
+        let since_ms = dirty.oldest().map_or(0, |at| {
+            let age = u64::try_from(at.elapsed().as_millis()).unwrap_or(u64::MAX);
+            crate::clock::unix_ms().saturating_sub(age)
+        });
+        self.status.oldest_unapplied_ms.set(since_ms);
+    }
+}
+
+/// How often something happened that events do not tell of.
+#[derive(Debug, Default)]
+pub(super) struct Doubt {
+    count: Cell<u64>,
+    raised: Notify,
+    /// Keys may have gone in masses: the target's are looked through first.
+    has_flushed: Cell<bool>,
+}
+
+impl Doubt {
+    /// It happened again.
+    fn raise(&self, why: &'static str) {
+        tracing::debug!(why, "only a sweep makes sure now");
+        self.count.set(self.count.get() + 1);
+        self.raised.notify_waiters();
+    }
+
+    /// Whether they have, since it was asked last.
+    pub(super) fn take_flushed(&self) -> bool {
+        self.has_flushed.take()
+    }
+
+    /// How often so far.
+    pub(super) fn count(&self) -> u64 {
+        self.count.get()
+    }
+
+    /// Waits until it happens again.
+    pub(super) async fn beyond(&self, count: u64) {
+        loop {
+            let raised = self.raised.notified();
+            if self.count.get() != count {
+                return;
+            }
+            raised.await;
+        }
+    }
+}
+
+/// The state of one subscription.
+#[derive(Debug, Default)]
+struct Listener {
+    is_on: Cell<bool>,
+    /// It has come to something, one way or the other.
+    is_settled: Cell<bool>,
+    refused: RefCell<Option<String>>,
+    asked: Notify,
+    pings: Cell<u64>,
+    pongs: Cell<u64>,
+    /// None as long as it is not known.
+    answers_pings: Cell<Option<bool>>,
+    /// Counts connections.
+    epoch: Cell<u64>,
+}
+
+/// The subscriptions of all servers of the source.
+#[derive(Debug)]
+pub(super) struct Listeners {
+    each: Vec<Listener>,
+    changed: Notify,
+}
+
+impl Listeners {
+    fn new(count: usize) -> Self {
+        Self {
+            each: (0..count).map(|_| Listener::default()).collect(),
+            changed: Notify::new(),
+        }
+    }
+
+    fn with<T>(&self, place: usize, default: T, of: impl FnOnce(&Listener) -> T) -> T {
+        self.each.get(place).map_or(default, of)
+    }
+
+    /// The subscription stands; gives whether that was known to be otherwise before.
+    pub(super) fn on(&self, place: usize) -> bool {
+        let was_settled = self.with(place, false, |one| {
+            one.is_on.set(true);
+            let was_settled = one.is_settled.replace(true);
+            one.pings.set(0);
+            one.pongs.set(0);
+            one.epoch.set(one.epoch.get() + 1);
+            one.refused.take();
+            was_settled
+        });
+        self.changed.notify_waiters();
+        was_settled
+    }
+
+    /// It is not allowed.
+    pub(super) fn refused(&self, place: usize, text: &str) {
+        self.with(place, (), |one| {
+            one.is_on.set(false);
+            one.is_settled.set(true);
+            let before = one.refused.replace(Some(text.to_owned()));
+            if before.as_deref() != Some(text) {
+                tracing::warn!(
+                    reply = text,
+                    "the source refuses PSUBSCRIBE: changes are found by sweeps alone; for an ACL user: +psubscribe +ping allchannels"
+                );
+            }
+        });
+        self.changed.notify_waiters();
+    }
+
+    /// The connection is gone, or did not come about.
+    pub(super) fn lost(&self, place: usize) {
+        self.with(place, (), |one| one.is_on.set(false));
+        self.changed.notify_waiters();
+    }
+
+    pub(super) fn is_on(&self, place: usize) -> bool {
+        self.with(place, false, |one| one.is_on.get())
+    }
+
+    /// Whether all of them stand.
+    pub(super) fn are_on(&self) -> bool {
+        !self.each.is_empty() && self.each.iter().all(|one| one.is_on.get())
+    }
+
+    /// Why one of them does not, if that is known.
+    pub(super) fn refusal(&self) -> Option<String> {
+        self.each
+            .iter()
+            .find_map(|one| one.refused.borrow().clone())
+    }
+
+    /// Waits until each has come to something.
+    pub(super) async fn settled(&self) {
+        loop {
+            let changed = self.changed.notified();
+            if self.each.iter().all(|one| one.is_settled.get()) {
+                return;
+            }
+            changed.await;
+        }
+    }
+
+    pub(super) async fn asked(&self, place: usize) {
+        match self.each.get(place) {
+            Some(one) => one.asked.notified().await,
+            None => std::future::pending().await,
+        }
+    }
+
+    pub(super) fn pinged(&self, place: usize) {
+        self.with(place, (), |one| one.pings.set(one.pings.get() + 1));
+        self.changed.notify_waiters();
+    }
+
+    pub(super) fn ponged(&self, place: usize) {
+        self.with(place, (), |one| {
+            one.pongs.set(one.pongs.get() + 1);
+            one.answers_pings.set(Some(true));
+        });
+        self.changed.notify_waiters();
+    }
+
+    pub(super) fn answers_pings(&self, place: usize) -> bool {
+        self.with(place, false, |one| one.answers_pings.get() == Some(true))
+    }
+
+    /// Waits until every event that was published before this is in the dirty set; false where nobody listens, or not all
+    /// the time.
+    pub(super) async fn barrier(&self) -> bool {
+        if !self.are_on() {
+            return false;
+        }
+        for one in &self.each {
+            if !self.barrier_of(one).await {
+                return false;
+            }
+        }
+        true
+    }
+
+    async fn barrier_of(&self, one: &Listener) -> bool {
+        if one.answers_pings.get() == Some(false) {
+            tokio::time::sleep(WITHOUT_PONG).await;
+            return one.is_on.get();
+        }
+        let (epoch, pings) = (one.epoch.get(), one.pings.get());
+        one.asked.notify_one();
+        let answered = async {
+            // One that was sent after this was asked for.
+            let mut ours = None;
+            loop {
+                let changed = self.changed.notified();
+                if one.epoch.get() != epoch || !one.is_on.get() {
+                    return false;
+                }
+                if ours.is_none() && one.pings.get() > pings {
+                    ours = Some(one.pings.get());
+                }
+                if ours.is_some_and(|ours| one.pongs.get() >= ours) {
+                    return true;
+                }
+                changed.await;
+            }
+        };
+        match tokio::time::timeout(PONG_TIMEOUT, answered).await {
+            Ok(answered) => answered,
+            Err(_) => {
+                if one.answers_pings.get().is_none() {
+                    one.answers_pings.set(Some(false));
+                }
+                one.is_on.get()
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn a_barrier_waits_for_a_pong_that_was_asked_for_behind_it() {
+        let listeners = Listeners::new(1);
+        assert!(!listeners.barrier().await);
+        listeners.on(0);
+        // A PING of before, still unanswered.
+        listeners.pinged(0);
+        let answer = async {
+            listeners.asked(0).await;
+            listeners.pinged(0);
+            listeners.ponged(0);
+            tokio::task::yield_now().await;
+            assert_eq!(listeners.with(0, 0, |one| one.pongs.get()), 1);
+            listeners.ponged(0);
+            std::future::pending::<()>().await;
+        };
+        tokio::select! {
+            reached = listeners.barrier() => assert!(reached),
+            () = answer => {}
+        }
+        assert!(listeners.answers_pings(0));
+        let lose = async {
+            tokio::time::sleep(Duration::from_millis(1)).await;
+            listeners.lost(0);
+            std::future::pending::<()>().await;
+        };
+        tokio::select! {
+            reached = listeners.barrier() => assert!(!reached),
+            () = lose => {}
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn who_never_answers_pings_is_given_time() {
+        let listeners = Listeners::new(1);
+        listeners.on(0);
+        assert!(listeners.barrier().await && !listeners.answers_pings(0));
+        let from = tokio::time::Instant::now();
+        assert!(listeners.barrier().await);
+        assert_eq!(from.elapsed(), WITHOUT_PONG);
+    }
+}

@@ -1,0 +1,499 @@
+//! Sweeps: every key of the source is compared with the target's, and every key of the target is looked for at the
+//! source. What differs is marked; the worker does the rest. The first sweep into an empty target marks everything.
+//!
+//! A key that differs while an event of it is on its way is no difference. To know that, a sweep waits behind each look
+//! until every event that was published before has arrived ([`super::shared::Listeners::barrier`]).
+
+use std::time::Duration;
+
+use resp::Value;
+use tokio::time::Instant;
+
+use super::pages::head;
+use super::reads::{self, Found, Way};
+use super::shared::Shared;
+use crate::backoff::Backoff;
+use crate::check::provider;
+use crate::checkpoint::ScanAt;
+use crate::client::Info;
+use crate::compare::{Comparer, Held, Name, Verdict, Walk, absent, differing_libraries};
+use crate::error::{Class, Side, SyncError};
+use crate::rdb::names::printable;
+
+/// Keys that are compared at once.
+const LOT: usize = 128;
+/// Between two sweeps that follow one another because something differs.
+const AGAIN: Duration = Duration::from_secs(1);
+/// Keys that could not be compared and are named in a sweep.
+const TOLD_MAX: u64 = 10;
+/// Databases that are tried where the source does not tell which it has.
+const DATABASES_TRIED: u32 = 16;
+/// How long it takes until what waits is looked at again.
+const LOOK_AGAIN: Duration = Duration::from_millis(100);
+
+/// What is known before the first sweep.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Beginning {
+    /// The target holds no key: there is nothing to compare with.
+    pub(super) is_empty: bool,
+    /// Where an earlier run's sweep was broken off, at this very server.
+    pub(super) at: Option<(u32, u64)>,
+}
+
+/// Sweeps.
+pub(super) struct Sweeper<'a> {
+    pub(super) shared: &'a Shared<'a>,
+    pub(super) comparer: Comparer,
+    pub(super) way: Way,
+    pub(super) beginning: Beginning,
+    /// Keys of the target that the source does not have are removed.
+    pub(super) owns: bool,
+    /// The name of the source's process, which its cursors belong to.
+    pub(super) run_id: replica::ReplId,
+    /// The process that was read last, before this one.
+    pub(super) before: replica::ReplId,
+    pub(super) is_once: bool,
+    pub(super) has_told_events: bool,
+}
+
+impl Sweeper<'_> {
+    /// Sweeps until nothing differs, and then now and again. `Ok` when one sweep was all that was wanted, and everything
+    /// that it has marked is at the target.
+    ///
+    /// # Errors
+    /// Stop for what waiting does not mend.
+    pub(super) async fn run(&mut self) -> Result<(), SyncError> {
+        if !self.shared.config.scan.scan {
+            return self.only_events().await;
+        }
+        // What changes from here on is told.
+        self.shared.listeners.settled().await;
+        let mut backoff = Backoff::default();
+        loop {
+            let doubt = self.shared.doubt.count();
+            let from = Instant::now();
+            let is_partial = self.beginning.at.is_some();
+            let differences = match self.sweep().await {
+                Ok(differences) => differences,
+                Err(error) if error.class == Class::Reconnect => {
+                    tracing::warn!(%error, "the sweep was broken off; it begins again");
+                    self.shared.status.scan.is_clean.set(0);
+                    tokio::time::sleep(backoff.pause()).await;
+                    continue;
+                }
+                Err(error) => return Err(error),
+            };
+            backoff = Backoff::default();
+            let was_first = std::mem::take(&mut self.beginning.is_empty);
+            self.beginning.at = None;
+            self.drained().await;
+            let is_calm = self.shared.doubt.count() == doubt && !is_partial;
+            self.tell(differences, was_first, is_calm, from.elapsed());
+            if self.is_once && !is_partial {
+                return Ok(());
+            }
+            self.watch_events(differences, was_first).await;
+            self.pause(
+                doubt,
+                differences == 0 && is_calm && !was_first,
+                from.elapsed(),
+            )
+            .await;
+        }
+    }
+
+    /// Without sweeps there is nothing that heals what events do not tell.
+    async fn only_events(&mut self) -> Result<(), SyncError> {
+        self.shared.listeners.settled().await;
+        if let Some(text) = self.shared.listeners.refusal() {
+            let what = format!(
+                "scan_reader.scan is false, and the source refuses PSUBSCRIBE ({text}): nothing would ever be copied"
+            );
+            let address = &self.shared.config.source.endpoint.address;
+            return Err(SyncError::stop(Side::Source, address, what));
+        }
+        self.shared.status.scan.is_clean.set(1);
+        let mut doubt = self.shared.doubt.count();
+        loop {
+            self.watch_events(0, true).await;
+            self.shared.doubt.beyond(doubt).await;
+            doubt = self.shared.doubt.count();
+            self.shared.status.scan.is_clean.set(0);
+            tracing::warn!(
+                "changes may have been missed, and scan_reader.scan is false: only a sweep could find them"
+            );
+        }
+    }
+
+    /// Waits until what was marked is at the target.
+    async fn drained(&self) {
+        while self.shared.dirty.borrow().swept_done() < self.shared.dirty.borrow().swept_marked() {
+            tokio::select! {
+                () = self.shared.confirmed.notified() => {}
+                () = tokio::time::sleep(LOOK_AGAIN) => {}
+            }
+        }
+    }
+
+    fn tell(&self, differences: u64, was_first: bool, is_calm: bool, took: Duration) {
+        let scan = &self.shared.status.scan;
+        scan.sweeps.add(1);
+        scan.differences.set(differences);
+        let is_clean = differences == 0 && is_calm && !was_first;
+        let was_clean = scan.is_clean.get() == 1;
+        scan.is_clean.set(u64::from(is_clean));
+        let (keys, seconds) = (scan.keys.get(), took.as_secs_f64());
+        if was_first {
+            tracing::info!(
+                keys,
+                seconds,
+                "every key is copied; from here on sweeps compare"
+            );
+        } else if is_clean != was_clean || differences > 0 {
+            tracing::info!(differences, seconds, clean = is_clean, "sweep done");
+        } else {
+            tracing::debug!(seconds, "sweep done, nothing differs");
+        }
+    }
+
+    async fn pause(&self, doubt: u64, is_clean: bool, took: Duration) {
+        let interval = self.shared.config.scan.repair_interval;
+        if is_clean {
+            let again = self.shared.doubt.beyond(doubt);
+            tokio::select! {
+                () = tokio::time::sleep(interval) => {}
+                () = again => tokio::time::sleep(AGAIN.min(interval)).await,
+            }
+            return;
+        }
+        // The source has other things to do, too.
+        tokio::time::sleep(AGAIN.max(took / 10).min(interval)).await;
+    }
+
+    /// Once through all keys of both ends; how many differ.
+    async fn sweep(&mut self) -> Result<u64, SyncError> {
+        let config = self.shared.config;
+        let mut differences = self.libraries().await?;
+        let mut walk = self.walk(Side::Source).await?;
+        walk.set_count(config.scan.count);
+        if let Some((db, cursor)) = self.beginning.at {
+            walk.go_to(db, cursor);
+        }
+        self.shared.status.scan.sweep_keys.set(walk.keys);
+        self.shared.status.scan.swept_keys.set(0);
+        while let Some(found) = walk
+            .next(&mut self.comparer.source, &self.shared.choice)
+            .await?
+        {
+            // Before the checkpoint says that this source was swept.
+            if self.owns && !self.beginning.is_empty && self.before != self.run_id {
+                self.refuse_shrunk().await?;
+            }
+            if self.owns && self.shared.doubt.take_flushed() {
+                differences += self.target_keys().await?;
+            }
+            self.shared.status.scan.swept_keys.add(found.len() as u64);
+            for lot in found.chunks(LOT) {
+                differences += self.look(lot).await?;
+            }
+            let place = walk.place();
+            self.shared
+                .status
+                .scan
+                .db
+                .set(place.map_or(0, |(db, _)| db.into()));
+            self.shared
+                .status
+                .scan
+                .cursor
+                .set(place.map_or(0, |(_, cursor)| cursor));
+            if let Some((db, cursor)) = place {
+                let run_id = self.run_id;
+                self.shared.swept_to(ScanAt { run_id, db, cursor });
+            }
+        }
+        if self.owns && !self.beginning.is_empty {
+            self.shared.doubt.take_flushed();
+            differences += self.target_keys().await?;
+        }
+        let run_id = self.run_id;
+        self.shared.swept_to(ScanAt {
+            run_id,
+            db: 0,
+            cursor: 0,
+        });
+        Ok(differences)
+    }
+
+    /// Waits until the worker has come along.
+    async fn room(&self) {
+        while !self.shared.dirty.borrow().has_room_for_sweep() {
+            tokio::select! {
+                () = self.shared.confirmed.notified() => {}
+                () = tokio::time::sleep(LOOK_AGAIN) => {}
+            }
+        }
+    }
+
+    /// Compares keys, and marks those that differ; how many that are.
+    async fn look(&mut self, lot: &[Name]) -> Result<u64, SyncError> {
+        self.room().await;
+        if self.beginning.is_empty {
+            let (mut dirty, now) = (self.shared.dirty.borrow_mut(), Instant::now());
+            lot.iter().for_each(|name| dirty.mark_swept(name, now));
+            self.shared.marked.notify_one();
+            return Ok(0);
+        }
+        let from = Instant::now();
+        self.shared.dirty.borrow_mut().watch();
+        let verdicts = self.compare(lot).await;
+        let took = from.elapsed();
+        let found = match verdicts {
+            Ok(verdicts) => self.suspects(lot, verdicts),
+            Err(error) => {
+                self.shared.dirty.borrow_mut().unwatch();
+                return Err(error);
+            }
+        };
+        let differences = self.judge(&found).await;
+        tokio::time::sleep(self.shared.pace.pause(took)).await;
+        Ok(differences)
+    }
+
+    async fn compare(&mut self, lot: &[Name]) -> Result<Vec<Verdict>, SyncError> {
+        if self.way == Way::Payloads {
+            return self.comparer.look(lot).await;
+        }
+        let read = reads::keys(&mut self.comparer.source, self.way, lot).await?;
+        let mut held = Vec::with_capacity(lot.len());
+        for (name, read) in lot.iter().zip(read) {
+            let at_ms = read.at_ms;
+            held.push(match read.found {
+                Found::Nothing => Held::Nothing,
+                Found::Payload(payload) => Held::Whole { payload, at_ms },
+                Found::Events(kind, events) => {
+                    let head = head(&self.comparer.source, name, kind, at_ms);
+                    self.comparer.digested(&head, events)
+                }
+                Found::Large => Held::Large { at_ms },
+                Found::Unreadable(_) => Held::Unknown,
+            });
+        }
+        self.comparer.look_at_target(lot, held).await
+    }
+
+    /// A walk over the keys of one end.
+    async fn walk(&mut self, side: Side) -> Result<Walk, SyncError> {
+        let (config, choice) = (self.shared.config, &self.shared.choice);
+        let end = match side {
+            Side::Source => &mut self.comparer.source,
+            Side::Target | Side::Local => &mut self.comparer.target,
+        };
+        let mut walk = match Walk::begin(end, config).await {
+            Err(error) if error.class == Class::Stop && side == Side::Source => {
+                // INFO is not allowed: databases are found by trying.
+                let mut dbs = Vec::new();
+                for db in 0..DATABASES_TRIED {
+                    match end.one(db, &[b"DBSIZE"]).await {
+                        Ok(Value::Int(0)) => {}
+                        Ok(_) => dbs.push(db),
+                        Err(error) if error.class == Class::Stop => break,
+                        Err(error) => return Err(error),
+                    }
+                }
+                Walk::over(&dbs, choice)
+            }
+            walk => walk?,
+        };
+        walk.only(&config.scan.dbs, choice);
+        Ok(walk)
+    }
+
+    fn suspects(&self, lot: &[Name], verdicts: Vec<Verdict>) -> Vec<Name> {
+        let mut found = Vec::new();
+        for (name, verdict) in lot.iter().zip(verdicts) {
+            match verdict {
+                Verdict::Equal => {}
+                Verdict::Differs(look) if look.is_left_out(self.shared.config) => {}
+                Verdict::Differs(_) => found.push(name.clone()),
+                Verdict::Unchecked(why) => {
+                    self.shared.status.compared.add("unchecked", 1);
+                    let unchecked = &self.shared.status.scan.unchecked;
+                    unchecked.add(1);
+                    if unchecked.get() <= TOLD_MAX {
+                        let key = printable(&name.1);
+                        tracing::warn!(db = name.0, key, why, "a key cannot be compared");
+                    }
+                }
+            }
+        }
+        found
+    }
+
+    /// Marks those of these that differ although no event of them is on its way.
+    async fn judge(&self, found: &[Name]) -> u64 {
+        let mut differences = 0;
+        if !found.is_empty() {
+            let hears = self.shared.listeners.barrier().await;
+            let (mut dirty, now) = (self.shared.dirty.borrow_mut(), Instant::now());
+            for name in found {
+                if hears && dirty.is_on_its_way(name) {
+                    continue;
+                }
+                differences += 1;
+                dirty.mark_swept(name, now);
+            }
+            self.shared.marked.notify_one();
+        }
+        self.shared.dirty.borrow_mut().unwatch();
+        self.shared.status.compared.add("different", differences);
+        differences
+    }
+
+    /// Looks for keys of the target that the source does not have, and marks them; how many that are.
+    async fn target_keys(&mut self) -> Result<u64, SyncError> {
+        self.refuse_shrunk().await?;
+        let mut walk = self.walk(Side::Target).await?;
+        let mut differences = 0;
+        while let Some(found) = walk
+            .next(&mut self.comparer.target, &self.shared.choice)
+            .await?
+        {
+            self.room().await;
+            self.shared.dirty.borrow_mut().watch();
+            let extra = absent(&mut self.comparer.source, &found).await;
+            let extra = match extra {
+                Ok(extra) => extra,
+                Err(error) => {
+                    self.shared.dirty.borrow_mut().unwatch();
+                    return Err(error);
+                }
+            };
+            differences += self.judge(&extra).await;
+        }
+        Ok(differences)
+    }
+
+    /// A source that came back without its data must not empty its copy.
+    async fn refuse_shrunk(&mut self) -> Result<(), SyncError> {
+        let choice = &self.shared.choice;
+        let count = |info: &Info| -> u64 {
+            let keyspace = info.keyspace().into_iter();
+            let taken = keyspace.filter(|(db, _)| choice.takes_db(*db));
+            taken.map(|(_, keys)| keys).sum()
+        };
+        let commands: [Vec<&[u8]>; 2] = [vec![b"INFO", b"keyspace"], vec![b"INFO", b"server"]];
+        let told = self.comparer.source.ask(0, &commands).await?;
+        let [Value::Bulk(keyspace), Value::Bulk(server)] = told.as_slice() else {
+            return Ok(());
+        };
+        let offered = count(&Info::of(keyspace));
+        let held = count(&self.comparer.target.info("keyspace").await?);
+        let run_id = Info::of(server)
+            .get("run_id")
+            .and_then(|id| id.parse().ok());
+        let is_other = run_id.is_some_and(|run_id: replica::ReplId| run_id != self.before);
+        if is_other && offered.saturating_mul(2) < held.saturating_sub(1) {
+            let what = format!(
+                "it has started anew and holds {offered} keys, but the target {held}: has the source lost its data? No key was removed at the target; to accept the smaller source, empty the target, delete its checkpoint, and start again"
+            );
+            let address = &self.shared.config.source.endpoint.address;
+            return Err(SyncError::stop(Side::Source, address, what));
+        }
+        if let Some(run_id) = run_id {
+            (self.before, self.run_id) = (run_id, run_id);
+        }
+        Ok(())
+    }
+
+    /// Libraries of functions that differ are put in place; how many that are.
+    async fn libraries(&mut self) -> Result<u64, SyncError> {
+        let config = self.shared.config;
+        let table = rewrite::Table::new();
+        let is_blocked = table
+            .lookup(b"function")
+            .is_some_and(|command| config.filter.table_command(command).is_err());
+        if is_blocked || !config.filter.db(rewrite::Db(0)) {
+            return Ok(0);
+        }
+        let Some(mut found) = differing_libraries(&mut self.comparer).await? else {
+            return Ok(0);
+        };
+        // Others may have put theirs beside ours.
+        found.retain(|library| self.owns || library.code.is_some());
+        let differences = found.len() as u64;
+        // Those that go make room for names of functions that come.
+        found.sort_by_key(|library| library.code.is_some());
+        *self.shared.libraries.borrow_mut() = found;
+        self.shared.marked.notify_one();
+        Ok(differences)
+    }
+
+    /// Notices when keys change and no event tells of it.
+    async fn watch_events(&mut self, differences: u64, was_first: bool) {
+        if !self.shared.wants_events {
+            return;
+        }
+        let source = &mut self.comparer.source;
+        let argv: [&[u8]; 3] = [b"CONFIG", b"GET", b"notify-keyspace-events"];
+        let setting = match source.one(0, &argv).await {
+            Ok(Value::Array(pair)) => pair
+                .get(1)
+                .and_then(Value::as_bytes)
+                .map(|flags| String::from_utf8_lossy(flags).into_owned()),
+            _ => None,
+        };
+        let missing = setting.as_deref().map(missing);
+        let is_silent = match &missing {
+            Some(missing) => !missing.is_empty(),
+            // Where it is not told, keys that have changed without a word tell it.
+            None => differences > 0 && !was_first && self.shared.status.scan.events.get() == 0,
+        };
+        let hears = self.shared.listeners.are_on() && !is_silent;
+        self.shared.status.scan.hears_events.set(u64::from(hears));
+        if is_silent && !self.has_told_events {
+            let host = source.endpoint.host().to_owned();
+            let provider = match source.info("server").await {
+                Ok(info) => provider(&host, &info),
+                Err(_) => provider(&host, &Info::of(b"")),
+            };
+            let mend = provider.set("notify-keyspace-events", "KEA");
+            tracing::warn!(
+                setting = setting.as_deref().unwrap_or("not told"),
+                missing = missing.as_deref().unwrap_or(""),
+                mend,
+                "keyspace events do not arrive: changes are found by sweeps alone"
+            );
+        } else if !is_silent && self.has_told_events {
+            tracing::info!("keyspace events arrive");
+        }
+        self.has_told_events = is_silent;
+    }
+}
+
+/// What is missing in a value of `notify-keyspace-events`.
+pub(crate) fn missing(flags: &str) -> String {
+    let has = |flag: char| flags.contains(flag);
+    let mut missing = String::new();
+    if !has('E') {
+        missing.push('E');
+    }
+    if !has('A') {
+        missing.extend("g$lshzxet".chars().filter(|flag| !has(*flag)));
+    }
+    missing
+}
+
+#[cfg(test)]
+mod tests {
+    use super::missing;
+
+    #[test]
+    fn flags_that_are_missing_are_named() {
+        assert_eq!(missing("AKE"), "");
+        assert_eq!(missing("Eg$lshzxet"), "");
+        assert_eq!(missing("KA"), "E");
+        assert_eq!(missing("Eg$"), "lshzxet");
+        assert_eq!(missing(""), "Eg$lshzxet");
+    }
+}

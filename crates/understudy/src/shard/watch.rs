@@ -1,0 +1,471 @@
+//! Watches a source cluster: which shards there are, where their masters are, who has which slot.
+//!
+//! A shard keeps its link, whatever becomes of its nodes. The link is called by the id of the node that was its master when it was
+//! seen first; the master is another one after a failover. Were two shards ever taken for each other, the history's name would
+//! tell (a new snapshot), and the claims keep their slots apart.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+use std::time::Duration;
+
+use resp::Value;
+use tokio::time::Instant;
+
+use super::Shard;
+use super::claims::Claims;
+use super::group::{Begun, Follow, Group, Plan};
+use super::held::Held;
+use super::nodes::View;
+use crate::backoff::Backoff;
+use crate::chance;
+use crate::checkpoint::Checkpoint;
+use crate::client::Client;
+use crate::config::{Config, Endpoint, ExistingKeys};
+use crate::error::{Class, Side, SyncError};
+use crate::target::{self, Found};
+
+/// Between two looks.
+const PAUSE: Duration = Duration::from_secs(1);
+/// The same while slots move.
+const PAUSE_MOVING: Duration = Duration::from_millis(150);
+/// How long a node may take to answer.
+const TIMEOUT: Duration = Duration::from_secs(2);
+/// A node that did not is left alone for so long.
+const AVOIDED: Duration = Duration::from_secs(5);
+/// Attempts at the first contact.
+const ATTEMPTS: u32 = 6;
+
+/// Watches one cluster.
+pub(crate) struct Watcher {
+    config: Config,
+    group: Arc<Group>,
+    members: Vec<Member>,
+    /// Addresses of nodes, the one that was given among them.
+    known: BTreeSet<String>,
+    avoided: BTreeMap<String, Instant>,
+    /// Whose replica a node was when it was one.
+    replica_of: BTreeMap<String, String>,
+    is_moving: bool,
+}
+
+/// Connections to nodes, by address.
+type Clients = BTreeMap<String, Client>;
+
+/// A shard.
+#[derive(Debug, Clone)]
+struct Member {
+    /// What its link is called by.
+    id: String,
+    /// Its master.
+    node: String,
+    address: String,
+    /// Slots that it was seen with last.
+    slots: BTreeSet<u16>,
+}
+
+impl Watcher {
+    /// Looks at the cluster, and at the target with it. Gives the links of its shards.
+    ///
+    /// # Errors
+    /// Those of the first contact with either.
+    pub(crate) async fn open(config: &Config) -> Result<(Self, Vec<Config>), SyncError> {
+        let group = Arc::new(Group::new(config.link_name.clone()));
+        let mut watcher = Self {
+            config: config.clone(),
+            group,
+            members: Vec::new(),
+            known: BTreeSet::from([config.source.endpoint.address.clone()]),
+            avoided: BTreeMap::new(),
+            replica_of: BTreeMap::new(),
+            is_moving: false,
+        };
+        let mut backoff = Backoff::default();
+        loop {
+            match watcher.begin().await {
+                Err(error)
+                    if error.class == Class::Reconnect && backoff.attempts() + 1 < ATTEMPTS =>
+                {
+                    let pause = backoff.pause();
+                    tracing::warn!(%error, retry_in_ms = pause.as_millis() as u64, "no contact yet");
+                    tokio::time::sleep(pause).await;
+                }
+                Err(error) => {
+                    return Err(SyncError {
+                        class: Class::Stop,
+                        ..error
+                    });
+                }
+                Ok(()) => break,
+            }
+        }
+        let links = (0..watcher.members.len())
+            .map(|index| watcher.link(index, false))
+            .collect();
+        Ok((watcher, links))
+    }
+
+    async fn begin(&mut self) -> Result<(), SyncError> {
+        // The node that is configured may be gone since an earlier run.
+        let mut claims = Claims::connect(&self.config, self.group.claims_key()).await?;
+        self.known.extend(claims.nodes().await?);
+        let view = self.look(&mut Clients::new()).await?;
+        let begun = self.look_at_target().await?;
+        // It may be set by an attempt before.
+        let _ = self.group.begun.set(begun);
+        claims.set_nodes(self.known.iter()).await?;
+        let prefix = format!("{}/", self.group.base);
+        for (link, slots) in claims.all().await? {
+            let Some(id) = link.strip_prefix(&prefix) else {
+                continue;
+            };
+            let node = view.nodes().find(|node| node.id.starts_with(id));
+            let node = node.map_or_else(|| id.to_owned(), |node| node.id.clone());
+            if !self.members.iter().any(|member| member.id == id) {
+                self.members.push(Member {
+                    id: id.to_owned(),
+                    node,
+                    address: String::new(),
+                    slots,
+                });
+            }
+        }
+        self.assign(&view);
+        self.retire(&view, &mut claims).await?;
+        if self.members.is_empty() {
+            let address = &self.config.source.endpoint.address;
+            let what = "no node of the cluster has slots";
+            return Err(SyncError::reconnect(Side::Source, address, what));
+        }
+        tracing::info!(shards = self.members.len(), "the source is a cluster");
+        Ok(())
+    }
+
+    /// Shards that are gone have left claims behind: their links are taken over, so that nobody writes for them any more, and let
+    /// all slots go.
+    async fn retire(&mut self, view: &View, claims: &mut Claims) -> Result<(), SyncError> {
+        let is_gone = |member: &Member| view.node(&member.node).is_none();
+        let gone: Vec<Member> = self
+            .members
+            .iter()
+            .filter(|member| is_gone(member))
+            .cloned()
+            .collect();
+        for member in &gone {
+            let link = self.group.link_name(&member.id);
+            let mut visit = target::visit(&self.config.target, &link).await?;
+            while let Found::Checkpoint(found) = &visit.found {
+                let next = Checkpoint {
+                    epoch: found.epoch + 1,
+                    owner: chance::number(),
+                    slots: Some(Held::default()),
+                    ..found.clone()
+                };
+                match visit.take(next).await? {
+                    Ok(_) => break,
+                    Err(again) => visit = again,
+                }
+            }
+            let slots: Vec<u16> = member.slots.iter().copied().collect();
+            claims.release(&link, &slots).await?;
+            tracing::info!(
+                shard = member.id,
+                slots = slots.len(),
+                "a shard of the source is gone; its slots are free"
+            );
+        }
+        if !gone.is_empty() {
+            self.members.retain(|member| !is_gone(member));
+            self.assign(view);
+        }
+        Ok(())
+    }
+
+    /// How the first snapshots are to be written, given what the target holds.
+    async fn look_at_target(&self) -> Result<Begun, SyncError> {
+        let mut claims = Claims::connect(&self.config, self.group.claims_key()).await?;
+        if let Some(begun) = claims.begun().await? {
+            // An earlier run has written there.
+            return Ok(Begun {
+                sweeps: begun.owned,
+                ..begun
+            });
+        }
+        let target = &self.config.target;
+        let mut visit = target::visit(target, &self.group.base).await?;
+        if target.empty_before {
+            tracing::warn!("advanced.empty_db_before_sync: FLUSHALL at the target");
+            visit.flush().await?;
+        }
+        let foreign = visit.foreign_keys().await?;
+        let applies = self.config.source.sync_rdb;
+        if !target.mirror && applies {
+            if target.existing == ExistingKeys::Fail {
+                target::refuse_foreign(target, &foreign)?;
+            }
+            if !foreign.is_empty() {
+                let what = "the target holds keys already, and slots of a source cluster are handed over only where every key of them is the source's: empty the target, or set redis_writer.existing_keys = \"mirror\" (keys that are gone at the source are removed); nothing was written";
+                return Err(SyncError::stop(
+                    Side::Target,
+                    &target.endpoint.address,
+                    what,
+                ));
+            }
+        }
+        let owned = (foreign.is_empty() || target.mirror) && applies;
+        let begun = Begun {
+            owned,
+            sweeps: owned && !foreign.is_empty(),
+        };
+        claims.set_begun(begun).await?;
+        Ok(begun)
+    }
+
+    /// Looks again and again, and tells `begins` of every shard that was not there before.
+    pub(crate) async fn follow(mut self, mut begins: impl FnMut(Config)) {
+        let mut clients = Clients::new();
+        loop {
+            let pause = if self.is_moving { PAUSE_MOVING } else { PAUSE };
+            tokio::time::sleep(pause).await;
+            let before = self.known.clone();
+            match self.look(&mut clients).await {
+                Ok(view) => {
+                    if self.known != before
+                        && let Err(error) = self.note_nodes().await
+                    {
+                        tracing::debug!(%error, "the nodes of the source are noted later");
+                        self.known = before;
+                    }
+                    let known = self.members.len();
+                    self.assign(&view);
+                    for index in known..self.members.len() {
+                        begins(self.link(index, true));
+                    }
+                }
+                Err(error) => tracing::warn!(%error, "the source cluster cannot be looked at"),
+            }
+        }
+    }
+
+    async fn note_nodes(&self) -> Result<(), SyncError> {
+        let mut claims = Claims::connect(&self.config, self.group.claims_key()).await?;
+        claims.set_nodes(self.known.iter()).await
+    }
+
+    /// Asks every master that answers, and all nodes if none does.
+    async fn look(&mut self, clients: &mut Clients) -> Result<View, SyncError> {
+        let mut view = View::default();
+        let mut failed = None;
+        let now = Instant::now();
+        self.avoided.retain(|_, until| *until > now);
+        let masters: Vec<String> = self
+            .members
+            .iter()
+            .map(|member| member.address.clone())
+            .collect();
+        let others = self
+            .known
+            .iter()
+            .filter(|address| !masters.contains(address))
+            .cloned();
+        let all: Vec<String> = masters.iter().cloned().chain(others).collect();
+        let mut answers = 0;
+        for (at, address) in all.iter().enumerate() {
+            if address.is_empty() || (at >= masters.len() && answers > 0 && !masters.is_empty()) {
+                continue;
+            }
+            if self.avoided.contains_key(address) && answers > 0 {
+                continue;
+            }
+            match self.ask(clients, address).await {
+                Ok(text) => {
+                    let added = view.add(&text, address);
+                    added.map_err(|what| SyncError::stop(Side::Source, address, what))?;
+                    answers += 1;
+                }
+                // Any other address may be somebody else's by now.
+                Err(error)
+                    if error.class == Class::Stop
+                        && *address == self.config.source.endpoint.address =>
+                {
+                    return Err(error);
+                }
+                Err(error) => {
+                    clients.remove(address);
+                    self.avoided.insert(address.clone(), now + AVOIDED);
+                    failed = failed.or(Some(error));
+                }
+            }
+        }
+        if answers == 0 {
+            let nobody = || {
+                let address = &self.config.source.endpoint.address;
+                SyncError::reconnect(Side::Source, address, "no node of the cluster answers")
+            };
+            return Err(failed.unwrap_or_else(nobody));
+        }
+        // Others than those that were asked: masters that are new are asked at once.
+        let new: Vec<String> = view
+            .nodes()
+            .filter(|node| node.master.is_none() && !node.has_failed)
+            .map(|node| node.address.clone())
+            .filter(|address| !all.contains(address))
+            .collect();
+        for address in new {
+            if let Ok(text) = self.ask(clients, &address).await {
+                let added = view.add(&text, &address);
+                added.map_err(|what| SyncError::stop(Side::Source, &address, what))?;
+            }
+        }
+        let given = self.config.source.endpoint.address.clone();
+        self.known = view
+            .nodes()
+            .filter(|node| !node.has_failed)
+            .map(|node| node.address.clone())
+            .collect();
+        self.known.insert(given);
+        Ok(view)
+    }
+
+    async fn ask(&self, clients: &mut Clients, address: &str) -> Result<String, SyncError> {
+        let endpoint = Endpoint {
+            address: address.to_owned(),
+            ..self.config.source.endpoint.clone()
+        };
+        let late =
+            || SyncError::reconnect(Side::Source, address, "it does not answer CLUSTER NODES");
+        if !clients.contains_key(address) {
+            let client = Client::connect_plainly(&endpoint, Side::Source);
+            let client = tokio::time::timeout(TIMEOUT, client)
+                .await
+                .map_err(|_| late())??;
+            clients.insert(address.to_owned(), client);
+        }
+        let Some(client) = clients.get_mut(address) else {
+            return Err(late());
+        };
+        let argv: [&[u8]; 2] = [b"CLUSTER", b"NODES"];
+        let reply = tokio::time::timeout(TIMEOUT, client.ask(&argv))
+            .await
+            .map_err(|_| late())??;
+        match reply {
+            Value::Error(error) if error.text.ends_with(b"cluster support disabled") => {
+                let what = "this is not a cluster: set sync_reader.cluster = false";
+                Err(SyncError::stop(Side::Source, address, what))
+            }
+            Value::Error(error) => Err(client.refused(&argv, &error)),
+            reply => {
+                let text = reply.as_bytes().cloned().unwrap_or_default();
+                Ok(String::from_utf8_lossy(&text).into_owned())
+            }
+        }
+    }
+
+    /// Which shard is where, and has which slots.
+    fn assign(&mut self, view: &View) {
+        let owners = view.owners();
+        let mut slots: BTreeMap<&str, BTreeSet<u16>> = BTreeMap::new();
+        for (slot, owner) in (0_u16..).zip(&owners) {
+            if let Some(owner) = owner {
+                slots.entry(owner).or_default().insert(slot);
+            }
+        }
+        self.succeed(view, &slots);
+        for (node, own) in &slots {
+            if self.members.iter().any(|member| member.node == *node) {
+                continue;
+            }
+            tracing::info!(node, slots = own.len(), "a shard of the source");
+            self.members.push(Member {
+                id: node.get(..12).unwrap_or(node).to_owned(),
+                node: (*node).to_owned(),
+                address: String::new(),
+                slots: BTreeSet::new(),
+            });
+        }
+        for node in view.nodes() {
+            match &node.master {
+                Some(master) => self.replica_of.insert(node.id.clone(), master.clone()),
+                None => None,
+            };
+        }
+        for member in &mut self.members {
+            if let Some(node) = view.node(&member.node) {
+                node.address.clone_into(&mut member.address);
+            }
+            if let Some(own) = slots.get(member.node.as_str()) {
+                member.slots.clone_from(own);
+            }
+        }
+        let moving = view.moving();
+        let place = |node: &str| self.members.iter().position(|member| member.node == node);
+        let plan: Vec<Option<usize>> = (0_u16..)
+            .zip(&owners)
+            .map(|(slot, owner)| owner.filter(|_| !moving.contains(&slot)).and_then(place))
+            .collect();
+        let addresses = self.members.iter().map(|member| member.address.clone());
+        self.is_moving =
+            self.group.set_plan(Plan::new(&plan, addresses.collect())) || !moving.is_empty();
+    }
+
+    /// Another master has taken over where one has failed, or was made a replica.
+    fn succeed(&mut self, view: &View, slots: &BTreeMap<&str, BTreeSet<u16>>) {
+        for at in 0..self.members.len() {
+            let Some(member) = self.members.get(at).cloned() else {
+                continue;
+            };
+            let node = view.node(&member.node);
+            let is_free = |id: &str| !self.members.iter().any(|other| other.node == id);
+            let demoted_to = node.and_then(|node| node.master.clone());
+            let demoted_to = demoted_to.filter(|id| is_free(id) && slots.contains_key(id.as_str()));
+            let is_lost = node.is_none_or(|node| node.has_failed || node.master.is_some());
+            let has_none = !slots.contains_key(member.node.as_str());
+            let heirs = slots.iter().filter(|(id, own)| {
+                let was_replica = self.replica_of.get(**id) == Some(&member.node);
+                is_free(id)
+                    && own.intersection(&member.slots).next().is_some()
+                    && (is_lost || was_replica)
+            });
+            let heir = heirs.max_by_key(|(_, own)| own.intersection(&member.slots).count());
+            let heir = heir.filter(|_| has_none).map(|(id, _)| (*id).to_owned());
+            let Some(next) = demoted_to.or(heir) else {
+                continue;
+            };
+            tracing::info!(
+                shard = member.id,
+                from = member.node,
+                to = next,
+                "a shard of the source has another master"
+            );
+            if let Some(member) = self.members.get_mut(at) {
+                member.node = next;
+            }
+        }
+    }
+
+    /// The link of a shard; `is_late`: others have held its slots before.
+    fn link(&self, index: usize, is_late: bool) -> Config {
+        let id = self
+            .members
+            .get(index)
+            .map(|member| member.id.clone())
+            .unwrap_or_default();
+        let sweeps = is_late || self.group.begun.get().is_some_and(|begun| begun.sweeps);
+        let shard = Arc::new(Shard::new(self.group.clone(), index, sweeps));
+        let mut config = self.config.clone();
+        config.link_name = self.group.link_name(&id);
+        config.spool = config.spool.of_link(&config.link_name);
+        config.filter.only(shard.applied.clone());
+        config.shard = Some(shard);
+        config.source.endpoint.follow = Some(Arc::new(Follow::new(self.group.clone(), index)));
+        if let Some(member) = self.members.get(index) {
+            member
+                .address
+                .clone_into(&mut config.source.endpoint.address);
+        }
+        let links = self.members.len().max(1) as u64;
+        config.memory_bytes /= links;
+        config.spool.tail_bytes =
+            (config.spool.tail_bytes / self.members.len().max(1)).max(1 << 20);
+        config
+    }
+}

@@ -1,0 +1,74 @@
+//! Emptying a node.
+
+use resp::Value;
+use rewrite::Slot;
+
+use super::Cluster;
+use super::fence::SCRIPT_FLUSH;
+use super::marks::{mark_key, state_key};
+use crate::error::SyncError;
+
+impl Cluster {
+    /// Empties a node. The one that has the link's checkpoint keeps that, in the same transaction.
+    pub(crate) async fn flush_node(
+        &mut self,
+        address: &str,
+        command: &[u8],
+    ) -> Result<(), SyncError> {
+        let keeps = self.owner(self.own_slot())? == address;
+        let (key, state) = (self.key.clone(), state_key(&self.key));
+        let (value, text) = (self.written.clone(), self.state.text());
+        if !keeps {
+            let frame = match self.is_lua() {
+                true => self.fenced_flush(address, command),
+                false => command.to_vec(),
+            };
+            let reply = self.node(address)?.ask_encoded(&frame, 1).await?;
+            return match reply.first().and_then(Value::as_error) {
+                Some(error) => Err(self.refusal_of("FLUSHALL", error)),
+                None => Ok(()),
+            };
+        }
+        let client = self.node(address)?;
+        client.call(&[b"WATCH", key.as_bytes()]).await?;
+        let found = client.call(&[b"GET", key.as_bytes()]).await?;
+        if found.as_bytes().map(|found| &found[..]) != Some(value.as_bytes()) {
+            client.call(&[b"UNWATCH"]).await?;
+            return Err(self.lost("its checkpoint was changed by somebody else"));
+        }
+        let mut out = Vec::new();
+        client.call(&[b"MULTI"]).await?;
+        out.extend_from_slice(command);
+        resp::encode::command(&mut out, &[b"SET", key.as_bytes(), value.as_bytes()]);
+        resp::encode::command(&mut out, &[b"SET", state.as_bytes(), text.as_bytes()]);
+        resp::encode::command(&mut out, &[b"EXEC"]);
+        let replies = client.ask_encoded(&out, 4).await?;
+        if let Some(error) = replies.iter().find_map(Value::as_error) {
+            return Err(client.refused(&[b"FLUSHALL"], error));
+        }
+        if !matches!(replies.last(), Some(Value::Array(_))) {
+            return Err(self.lost("its checkpoint was changed by somebody else"));
+        }
+        Ok(())
+    }
+
+    /// What empties a node, if none of its slots was written by somebody who came after us.
+    fn fenced_flush(&self, address: &str, command: &[u8]) -> Vec<u8> {
+        let slots = self.topology.slots();
+        let slot = slots.get(address).and_then(|slots| slots.first());
+        let key = mark_key(slot.copied().unwrap_or(Slot(0)), &self.link_name);
+        let epoch = self.epoch.to_string();
+        let words = crate::pipeline::words_of(command, 0).unwrap_or_default();
+        let mut argv: Vec<&[u8]> = vec![
+            b"EVAL",
+            SCRIPT_FLUSH.as_bytes(),
+            b"1",
+            key.as_bytes(),
+            epoch.as_bytes(),
+        ];
+        argv.extend(words.iter().map(Vec::as_slice));
+        let mut frame = Vec::new();
+        resp::encode::command(&mut frame, &argv);
+        frame
+    }
+}

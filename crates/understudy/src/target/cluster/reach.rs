@@ -1,0 +1,121 @@
+//! Connections to all primaries for work beside the applier's, kept out as its own are.
+
+use std::collections::BTreeMap;
+
+use resp::Value;
+use rewrite::slot_of;
+
+use super::marks::{SlotCheckpoint, mark_key};
+use super::topology::Topology;
+use super::{fence, locate};
+use crate::checkpoint::{self, Checkpoint};
+use crate::client::Client;
+use crate::config::Config;
+use crate::error::{Side, SyncError};
+
+/// A connection to each primary of a cluster that is ours.
+pub(crate) struct Reach {
+    clients: BTreeMap<String, Client>,
+    topology: Topology,
+    link_name: String,
+    address: String,
+    /// Where the last command went.
+    at: String,
+    epoch: u64,
+}
+
+impl Reach {
+    /// Connects to all primaries for the `owner` of the link.
+    ///
+    /// # Errors
+    /// Reconnect when the link is no longer the owner's, or a node cannot be reached.
+    pub(crate) async fn connect(config: &Config, owner: u64) -> Result<Self, SyncError> {
+        let key = checkpoint::key(&config.link_name);
+        let located = locate::locate(&config.target, &key).await?;
+        let name = format!(
+            "{}{owner:016x}.beside",
+            fence::name_prefix(&config.link_name)
+        );
+        let mut clients = BTreeMap::new();
+        for address in located.topology.primaries() {
+            let mut client = locate::connect(&config.target, &address).await?;
+            // Where names are not allowed, every change looks at the slot's checkpoint.
+            if !super::is_serverless(&config.target) {
+                client
+                    .ask(&[b"CLIENT", b"SETNAME", name.as_bytes()])
+                    .await?;
+            }
+            clients.insert(address, client);
+        }
+        let mut reach = Self {
+            clients,
+            topology: located.topology,
+            link_name: config.link_name.clone(),
+            address: config.target.endpoint.address.clone(),
+            at: located.endpoint.address,
+            epoch: 0,
+        };
+        // Only now: whoever takes the link over from here on finds these connections.
+        let value = reach.client()?.call(&[b"GET", key.as_bytes()]).await?;
+        match value.as_bytes().map(|value| Checkpoint::parse(value)) {
+            Some(Ok(found)) if found.owner == owner => reach.epoch = found.epoch,
+            _ => return Err(reach.lost("the checkpoint names another owner")),
+        }
+        Ok(reach)
+    }
+
+    /// The next commands go to the node of this key.
+    pub(crate) fn go(&mut self, key: &[u8]) -> Result<(), SyncError> {
+        let slot = slot_of(key);
+        match self.topology.owner(slot) {
+            Some(owner) => self.at.clone_from(&owner.address),
+            None => return Err(self.lost(&format!("no node has slot {}", slot.0))),
+        }
+        Ok(())
+    }
+
+    /// The next commands go to this node.
+    pub(crate) fn go_to(&mut self, address: &str) {
+        address.clone_into(&mut self.at);
+    }
+
+    /// All primaries.
+    pub(crate) fn addresses(&self) -> Vec<String> {
+        self.clients.keys().cloned().collect()
+    }
+
+    /// The node that the last key is at.
+    pub(crate) fn client(&mut self) -> Result<&mut Client, SyncError> {
+        let at = &self.at;
+        match self.clients.get_mut(at) {
+            Some(client) => Ok(client),
+            None => Err(SyncError::reconnect(
+                Side::Target,
+                at,
+                "not connected to it",
+            )),
+        }
+    }
+
+    /// Watches the checkpoint of a key's slot, which is not from anybody who has come after us.
+    pub(crate) async fn watch_slot(&mut self, key: &[u8]) -> Result<(), SyncError> {
+        self.go(key)?;
+        let mark = mark_key(slot_of(key), &self.link_name);
+        let client = self.client()?;
+        client.call(&[b"WATCH", mark.as_bytes()]).await?;
+        let value = client.call(&[b"GET", mark.as_bytes()]).await?;
+        let found = match &value {
+            Value::Bulk(text) => SlotCheckpoint::parse(text).ok(),
+            _ => None,
+        };
+        match found {
+            Some(found) if found.epoch <= self.epoch => Ok(()),
+            Some(_) => Err(self.lost("the slot's checkpoint names another owner")),
+            None => Err(self.lost("the slot has no checkpoint now")),
+        }
+    }
+
+    fn lost(&self, what: &str) -> SyncError {
+        SyncError::reconnect(Side::Target, &self.address, what)
+    }
+}

@@ -1,0 +1,184 @@
+//! One rig: a compose file with names and ports of its own, gone when dropped.
+
+use std::process::Command;
+
+use testkit::port::Port;
+use testkit::{Client, daemon};
+
+use super::images::Images;
+use super::wait;
+use crate::program;
+
+/// A rig, running or not.
+#[derive(Debug)]
+pub(super) struct Rig {
+    project: String,
+    file: String,
+    env: Vec<(&'static str, String)>,
+    /// One for each node; a rig without a cluster has the first alone.
+    sources: [Port; 3],
+    target: Port,
+    status: Port,
+    prometheus: Port,
+    is_kept: bool,
+}
+
+impl Rig {
+    /// A rig that is not up yet.
+    pub(super) fn new(name: &str, images: &Images) -> Result<Self, String> {
+        let [target, status, prometheus] = std::array::from_fn(|_| Port::reserve());
+        let sources: [Port; 3] = std::array::from_fn(|_| Port::reserve());
+        let number = |port: &Port| port.number().to_string();
+        let [source, source_2, source_3] = sources.each_ref().map(number);
+        let env = vec![
+            ("SOURCE_PORT", source),
+            ("SOURCE_PORT_2", source_2),
+            ("SOURCE_PORT_3", source_3),
+            ("TARGET_PORT", number(&target)),
+            ("STATUS_PORT", status.number().to_string()),
+            ("PROMETHEUS_PORT", prometheus.number().to_string()),
+            ("REDIS_IMAGE", images.servers.clone()),
+            ("PROMETHEUS_IMAGE", images.servers.clone()),
+            ("UNDERSTUDY_IMAGE", images.understudy.clone()),
+            (
+                "RIG_CERTS",
+                images.certs.path().join("certs").display().to_string(),
+            ),
+        ];
+        Ok(Self {
+            project: format!("understudy-{name}-{}", std::process::id()),
+            file: format!("docker/rigs/{name}.yml"),
+            env,
+            sources,
+            target,
+            status,
+            prometheus,
+            is_kept: false,
+        })
+    }
+
+    /// Starts it, and waits until understudy follows the stream.
+    pub(super) fn up(&self) -> Result<(), String> {
+        self.compose(&["up", "-d"])?;
+        self.wait_ready()
+    }
+
+    /// Waits until `/readyz` says yes.
+    pub(super) fn wait_ready(&self) -> Result<(), String> {
+        wait("/readyz to say yes", || {
+            self.get("/readyz").is_some_and(|(code, _)| code == 200)
+        })
+    }
+
+    /// Waits until Docker calls a service healthy.
+    pub(super) fn wait_healthy(&self, service: &str) -> Result<(), String> {
+        let name = self.container(service);
+        wait(&format!("{service} to be healthy"), || {
+            let state = docker(&["inspect", "--format", "{{.State.Health.Status}}", &name]);
+            state.is_ok_and(|state| state.trim() == "healthy")
+        })
+    }
+
+    /// Status code and body of a GET of understudy's status port.
+    pub(super) fn get(&self, path: &str) -> Option<(u16, String)> {
+        daemon::get(&self.status.address(), path).ok()
+    }
+
+    /// The same of Prometheus.
+    pub(super) fn ask_prometheus(&self, path: &str) -> Option<(u16, String)> {
+        daemon::get(&self.prometheus.address(), path).ok()
+    }
+
+    /// The source's address on this machine.
+    pub(super) fn source(&self) -> String {
+        self.sources[0].address()
+    }
+
+    /// Those of all nodes of a source that is a cluster.
+    pub(super) fn sources(&self) -> [String; 3] {
+        self.sources.each_ref().map(Port::address)
+    }
+
+    /// The target's.
+    pub(super) fn target(&self) -> String {
+        self.target.address()
+    }
+
+    /// Runs a program in the container of a service.
+    pub(super) fn inside(&self, service: &str, words: &[&str]) -> Result<String, String> {
+        let name = self.container(service);
+        let mut all = vec!["exec", &name];
+        all.extend(words);
+        docker(&all)
+    }
+
+    /// SIGKILL, and the start of it again once `meanwhile` is over.
+    pub(super) fn kill(&self, service: &str, meanwhile: impl FnOnce()) -> Result<(), String> {
+        let name = self.container(service);
+        docker(&["kill", &name])?;
+        meanwhile();
+        docker(&["start", &name]).map(drop)
+    }
+
+    /// Takes understudy off one of its networks while `meanwhile` lasts.
+    pub(super) fn cut(&self, network: &str, meanwhile: impl FnOnce()) -> Result<(), String> {
+        let (network, name) = (
+            format!("{}_{network}", self.project),
+            self.container("understudy"),
+        );
+        docker(&["network", "disconnect", &network, &name])?;
+        meanwhile();
+        docker(&["network", "connect", &network, &name]).map(drop)
+    }
+
+    /// Waits until a server answers.
+    pub(super) fn wait_answer(address: &str) -> Result<(), String> {
+        wait(&format!("{address} to answer"), || {
+            Client::try_connect(address)
+                .is_ok_and(|mut client| client.try_command(&testkit::argv!["PING"]).is_ok())
+        })
+    }
+
+    /// What its containers have printed last.
+    pub(super) fn logs(&self) -> String {
+        let logs = self.compose(&["logs", "--no-color", "--tail", "40"]);
+        logs.unwrap_or_else(|error| error)
+    }
+
+    /// Leaves it as it is.
+    pub(super) fn keep(&mut self) {
+        self.is_kept = true;
+        println!(
+            "kept: docker-compose -p {} -f {} down --volumes",
+            self.project, self.file
+        );
+    }
+
+    fn container(&self, service: &str) -> String {
+        format!("{}_{service}_1", self.project)
+    }
+
+    fn compose(&self, words: &[&str]) -> Result<String, String> {
+        let mut compose = Command::new("docker-compose");
+        compose
+            .args(["-p", &self.project, "-f", &self.file])
+            .args(words);
+        compose.envs(self.env.iter().map(|(name, value)| (name, value)));
+        program::output(&mut compose)
+    }
+}
+
+impl Drop for Rig {
+    fn drop(&mut self) {
+        if !self.is_kept {
+            // The next rig is not hurt by one that does not go.
+            if let Err(error) = self.compose(&["down", "--volumes", "--timeout", "1"]) {
+                eprintln!("{error}");
+            }
+        }
+    }
+}
+
+fn docker(words: &[&str]) -> Result<String, String> {
+    program::output(Command::new("docker").args(words))
+}

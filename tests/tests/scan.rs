@@ -1,0 +1,464 @@
+//! Sources that refuse PSYNC, read by SCAN and keyspace events: whatever events are lost, and whatever no event tells, in the
+//! end every key is equal.
+//!
+//! `UNDERSTUDY_SCAN_RATE` (writes a second) and `UNDERSTUDY_SCAN_SECONDS` make the measured run of the short one, which
+//! then prints its figures.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+use e2e::{LIMIT, Link, from_env, phase, rng};
+use testkit::gate::{Gate, Refusal};
+use testkit::oracle::{self, OracleOptions};
+use testkit::process::wait_until;
+use testkit::samples::{self, Samples};
+use testkit::{Client, Counters, Daemon, Engine, Server, ServerOptions, Writer, argv, workload};
+
+const EVENTS: &str = "--notify-keyspace-events KEA";
+
+fn source(engine: &str, args: &str) -> Server {
+    Server::start(
+        &Engine::of(engine),
+        ServerOptions::args(&format!("{EVENTS} {args}")),
+    )
+}
+
+fn scan(daemon: &Daemon, field: &str) -> Option<u64> {
+    daemon.status()?["understudy"]["scan"][field].as_u64()
+}
+
+fn is_ready(daemon: &Daemon) -> bool {
+    daemon.get("/readyz").is_some_and(|(code, _)| code == 200)
+}
+
+/// Waits for a sweep that began after this, and found nothing.
+#[track_caller]
+fn settle(daemon: &mut Daemon, limit: Duration) {
+    let sweeps = scan(daemon, "sweeps").unwrap_or(0);
+    daemon.wait_for("a clean sweep, and nothing that waits", limit, |daemon| {
+        scan(daemon, "sweeps").is_some_and(|now| now >= sweeps + 2)
+            && is_ready(daemon)
+            && scan(daemon, "dirty") == Some(0)
+    });
+}
+
+fn equal(source: &Server, target: &Server) {
+    let options = OracleOptions::live(&source.engine().version);
+    oracle::assert_equal_with(&source.address(), &target.address(), &options);
+}
+
+fn fast(link: Link) -> Link {
+    link.with("scan_reader", "repair_interval = \"500ms\"")
+}
+
+/// A source that refuses is read by SCAN, says so in one line, and is followed.
+fn falls_back(source: &Server, link: Link) {
+    let mut rng = rng();
+    let target = Server::of("redis-7.0");
+    samples::fill(&mut source.client(), Samples::default());
+    let counters = Counters::start(&source.address(), rng.number(), 500);
+    let mut daemon = fast(link.target(&target.address())).start();
+    daemon.wait_for("the scan phase", LIMIT, |daemon| phase(daemon) == "scan");
+    let said = |daemon: &Daemon| daemon.output().matches("the source refuses PSYNC").count();
+    assert_eq!(said(&daemon), 1, "{}", daemon.output());
+    let done = counters.acknowledged() + 500;
+    wait_until("writes meanwhile", LIMIT, || {
+        counters.acknowledged() >= done
+    });
+    let ledger = counters.stop();
+    settle(&mut daemon, LIMIT);
+    ledger.assert_at(&target.address());
+    equal(source, &target);
+    daemon.terminate();
+    assert_eq!(daemon.wait(LIMIT), 0, "{}", daemon.output());
+}
+
+#[test]
+fn a_renamed_psync_is_read_around() {
+    let source = source("redis-7.0", "--rename-command PSYNC nobody-knows");
+    falls_back(&source, Link::new(&source, &source));
+}
+
+#[test]
+fn a_user_without_psync_reads_by_scan() {
+    let source = source("redis-7.0", "");
+    source.client().command(&argv![
+        "ACL",
+        "SETUSER",
+        "reader",
+        "on",
+        ">secret",
+        "~*",
+        "&*",
+        "+@all",
+        "-psync",
+        "-replconf"
+    ]);
+    let link = Link::new(&source, &source)
+        .with("sync_reader", "username = \"reader\"")
+        .with("sync_reader", "password = \"secret\"");
+    falls_back(&source, link);
+}
+
+#[test]
+fn a_proxy_without_psync_is_read_through() {
+    let source = source("redis-7.0", "");
+    for refusal in [Refusal::Unknown, Refusal::Closes] {
+        source.client().command(&argv!["FLUSHALL"]);
+        let gate = Gate::start(&source.address(), &["psync", "replconf"], refusal, 1);
+        falls_back(&source, Link::new(&source, &source).source(&gate.address()));
+    }
+}
+
+#[test]
+fn who_does_not_want_scan_is_told_why_it_stops() {
+    let source = source("redis-7.0", "--rename-command PSYNC nobody-knows");
+    let target = Server::of("redis-7.0");
+    let link = Link::new(&source, &target).with("sync_reader", "on_psync_refused = \"fail\"");
+    let mut daemon = link.start();
+    assert_eq!(daemon.wait(LIMIT), 3, "{}", daemon.output());
+    assert!(
+        daemon.output().contains("on_psync_refused"),
+        "{}",
+        daemon.output()
+    );
+}
+
+/// Every kind of write, so many in a second; and the time that a GET takes meanwhile.
+struct Load {
+    stopped: Arc<AtomicBool>,
+    writer: JoinHandle<u64>,
+}
+
+impl Load {
+    fn start(address: &str, seed: u64, rate: u64) -> Self {
+        let stopped = Arc::new(AtomicBool::new(false));
+        let (address, over) = (address.to_owned(), stopped.clone());
+        let writer = std::thread::spawn(move || {
+            let mut client = Client::connect(&address);
+            let mut rng = testkit::Rng::new(seed);
+            let (from, mut done) = (Instant::now(), 0_u64);
+            while !over.load(Ordering::SeqCst) {
+                let due = from.elapsed().as_millis() as u64 * rate / 1000;
+                if done >= due {
+                    std::thread::sleep(Duration::from_millis(1));
+                    continue;
+                }
+                let commands: Vec<_> = (0..100).map(|_| one(&mut rng)).collect();
+                done += commands.len() as u64;
+                client.commands(&commands);
+            }
+            done
+        });
+        Self { stopped, writer }
+    }
+
+    fn stop(self) -> u64 {
+        self.stopped.store(true, Ordering::SeqCst);
+        self.writer.join().expect("the writer ends well")
+    }
+}
+
+/// A write. A key has one type only, so that none fails.
+fn one(rng: &mut testkit::Rng) -> Vec<Vec<u8>> {
+    let n = rng.below(20_000);
+    let value = format!("{}", rng.number());
+    let name = |kind: &str| format!("load:{kind}:{n}");
+    match rng.below(12) {
+        0..=3 => argv!["SET", name("s"), value],
+        4 => argv![
+            "SET",
+            name("e"),
+            value,
+            "PX",
+            format!("{}", 20 + rng.below(4000))
+        ],
+        5 => argv!["HSET", name("h"), format!("f{}", rng.below(5)), value],
+        6 => argv!["RPUSH", name("l"), value],
+        7 => argv!["LTRIM", name("l"), "-5", "-1"],
+        8 => argv!["ZADD", name("z"), format!("{}", rng.below(100)), value],
+        9 => argv!["INCR", name("i")],
+        10 => argv!["DEL", name("s"), name("h"), name("z"), name("l")],
+        _ => argv![
+            "XADD",
+            format!("load:x:{}", n % 50),
+            "MAXLEN",
+            "100",
+            "*",
+            "f",
+            value
+        ],
+    }
+}
+
+/// Milliseconds that so many GETs took, at the median and at 99 %.
+fn latencies(address: &str, count: usize) -> (f64, f64) {
+    let mut client = Client::connect(address);
+    let mut took: Vec<f64> = (0..count)
+        .map(|_| {
+            let from = Instant::now();
+            client.command(&argv!["GET", "load:s:1"]);
+            let ms = from.elapsed().as_secs_f64() * 1e3;
+            std::thread::sleep(Duration::from_millis(1));
+            ms
+        })
+        .collect();
+    took.sort_by(f64::total_cmp);
+    (took[count / 2], took[count * 99 / 100])
+}
+
+/// The measured run: a load, 15 % of the events lost, three FLUSHALLs and a SWAPDB, the daemon killed, the target killed.
+#[test]
+fn lost_events_flushes_swaps_and_kills_are_all_healed() {
+    let rate = from_env("UNDERSTUDY_SCAN_RATE", 1500);
+    let seconds = from_env("UNDERSTUDY_SCAN_SECONDS", 6);
+    let mut rng = rng();
+    let source = source("redis-7.0", "");
+    let mut target = Server::start(
+        &Engine::of("redis-7.0"),
+        ServerOptions::args("--appendonly yes"),
+    );
+    let gate = Gate::start(
+        &source.address(),
+        &["psync", "replconf"],
+        Refusal::Unknown,
+        rng.number(),
+    );
+    gate.lose(15);
+    workload::fill(&mut source.client(), rng.number(), 2000);
+    let load = Load::start(&source.address(), rng.number(), rate);
+    let writer = Writer::start(&source.address(), rng.number(), (rate / 10).max(200));
+    std::thread::sleep(Duration::from_secs(1));
+    let before = latencies(&source.address(), 500);
+    let link = fast(Link::new(&source, &target).source(&gate.address()));
+    let mut daemon = link.start();
+    daemon.wait_for("the scan phase", LIMIT, |daemon| phase(daemon) == "scan");
+    // Nobody reads what it holds at the source by now: what happens here is spread over the run.
+    let part = Duration::from_millis(seconds * 1000 / 6);
+    let mut client = source.client();
+    std::thread::sleep(part);
+    let during = latencies(&source.address(), 500);
+    client.command(&argv!["FLUSHALL"]);
+    std::thread::sleep(part);
+    client.command(&argv!["SWAPDB", "0", "2"]);
+    daemon.restart();
+    daemon.wait_for("the scan phase", LIMIT, |daemon| phase(daemon) == "scan");
+    client.command(&argv!["FLUSHALL"]);
+    std::thread::sleep(part);
+    target.restart();
+    std::thread::sleep(part);
+    client.command(&argv!["SWAPDB", "0", "1"]);
+    client.command(&argv!["FLUSHALL"]);
+    workload::fill(&mut source.client(), rng.number(), 1000);
+    std::thread::sleep(part);
+    gate.cut();
+    std::thread::sleep(part);
+    let (written, also) = (load.stop(), writer.stop().commands);
+    let quiet = Instant::now();
+    settle(&mut daemon, LIMIT * 2);
+    let healed = quiet.elapsed();
+    equal(&source, &target);
+    let (passed, lost) = gate.messages();
+    println!(
+        "{written} writes at {rate}/s and {also} of every kind; events: {passed} passed, {lost} lost; {} keys put; equal {:.1} s after the last write; GET at the source p50/p99 before {:.2}/{:.2} ms, during {:.2}/{:.2} ms; status {}",
+        scan(&daemon, "keys").unwrap_or(0),
+        healed.as_secs_f64(),
+        before.0,
+        before.1,
+        during.0,
+        during.1,
+        daemon.status().unwrap_or_default()["understudy"]["scan"],
+    );
+    assert!(lost > 0 && passed > lost, "{passed} {lost}");
+}
+
+#[test]
+fn one_pass_copies_every_kind_of_value_and_ends() {
+    for (from, to) in [
+        ("redis-7.4", "redis-7.4"),
+        ("redis-5.0", "redis-7.0"),
+        ("valkey-9.0", "valkey-9.0"),
+        ("redis-7.4", "redis-6.2"),
+    ] {
+        println!("{from} to {to}");
+        let (source, target) = (Server::of(from), Server::of(to));
+        let large = true;
+        match from {
+            // Some of the samples no target from 7.0 on takes from a source before it.
+            "redis-5.0" => workload::fill(&mut source.client(), 1, 1500),
+            _ => samples::fill(
+                &mut source.client(),
+                Samples {
+                    large,
+                    ..Samples::default()
+                },
+            ),
+        }
+        let link = Link::new(&source, &target)
+            .scanning()
+            .with("redis_writer", "losses = \"warn\"");
+        let mut daemon = link.start();
+        assert_eq!(daemon.wait(LIMIT), 0, "{}", daemon.output());
+        if to != "redis-6.2" {
+            let options = match from {
+                "redis-5.0" => OracleOptions::live(&source.engine().version),
+                _ => OracleOptions::default(),
+            };
+            oracle::assert_equal_with(&source.address(), &target.address(), &options);
+        }
+        // A second one over the first: what is gone goes, what is new comes, and nothing else is written.
+        let mut client = source.client();
+        client.command(&argv!["SET", "new", "1"]);
+        client.command(&argv!["DEL", "list:small"]);
+        client.command(&argv!["RPUSH", "list:more", "a", "b"]);
+        target.client().command(&argv!["SET", "extra", "1"]);
+        daemon.spawn();
+        assert_eq!(daemon.wait(LIMIT), 0, "{}", daemon.output());
+        let mut at_target = target.client();
+        assert_eq!(
+            testkit::client::text(&at_target.command(&argv!["GET", "new"])),
+            "1"
+        );
+        let extra = at_target.command(&argv!["EXISTS", "extra", "list:small"]);
+        assert_eq!(testkit::client::number(&extra), Some(0));
+    }
+}
+
+#[test]
+fn a_user_without_dump_info_and_config_reads_what_it_may() {
+    let source = source("redis-7.4", "");
+    source.client().command(&argv![
+        "ACL",
+        "SETUSER",
+        "reader",
+        "on",
+        ">secret",
+        "~*",
+        "&*",
+        "+@read",
+        "+ping",
+        "+select",
+        "+psubscribe",
+        "+time",
+        "-dump",
+        "-psync",
+        "-memory"
+    ]);
+    let target = Server::of("redis-7.4");
+    samples::fill(
+        &mut source.client(),
+        Samples {
+            large: true,
+            ..Samples::default()
+        },
+    );
+    let mut rng = rng();
+    let counters = Counters::start(&source.address(), rng.number(), 300);
+    let link = fast(Link::new(&source, &target))
+        .scanning()
+        .with("scan_reader", "ksn = true")
+        .with("scan_reader", "username = \"reader\"")
+        .with("scan_reader", "password = \"secret\"");
+    let mut daemon = link.start();
+    daemon.wait_for("the scan phase", LIMIT, |daemon| phase(daemon) == "scan");
+    std::thread::sleep(Duration::from_secs(1));
+    let ledger = counters.stop();
+    settle(&mut daemon, LIMIT);
+    ledger.assert_at(&target.address());
+    let options = OracleOptions {
+        functions: false,
+        ..OracleOptions::live(&source.engine().version)
+    };
+    oracle::assert_equal_with(&source.address(), &target.address(), &options);
+    for told in ["refuses DUMP", "refuses INFO", "FLUSHALL"] {
+        assert!(
+            daemon.output().contains(told),
+            "{told}\n{}",
+            daemon.output()
+        );
+    }
+}
+
+#[test]
+fn a_source_without_events_is_followed_by_sweeps_and_the_mend_is_told() {
+    let (source, target) = (Server::of("redis-7.0"), Server::of("redis-7.0"));
+    source.client().command(&argv!["SET", "a", "1"]);
+    let link = fast(Link::new(&source, &target))
+        .scanning()
+        .with("scan_reader", "ksn = true");
+    let mut daemon = link.start();
+    settle(&mut daemon, LIMIT);
+    source.client().command(&argv!["SET", "a", "2"]);
+    source.client().command(&argv!["SELECT", "3"]);
+    settle(&mut daemon, LIMIT);
+    equal(&source, &target);
+    let output = daemon.output();
+    assert!(
+        output.contains("CONFIG SET notify-keyspace-events"),
+        "{output}"
+    );
+    source
+        .client()
+        .command(&argv!["CONFIG", "SET", "notify-keyspace-events", "KEA"]);
+    daemon.wait_for_output("keyspace events arrive", LIMIT);
+}
+
+#[test]
+fn a_replica_is_read_where_one_is_wanted() {
+    let source = source("redis-7.0", "");
+    let replica = source_replica(&source);
+    let target = Server::of("redis-7.0");
+    let mut rng = rng();
+    let counters = Counters::start(&source.address(), rng.number(), 300);
+    let link = fast(Link::new(&source, &target))
+        .scanning()
+        .with("scan_reader", "ksn = true")
+        .with("scan_reader", "prefer_replica = true");
+    let mut daemon = link.start();
+    daemon.wait_for_output("reading from a replica", LIMIT);
+    daemon.wait_for("the scan phase", LIMIT, |daemon| phase(daemon) == "scan");
+    std::thread::sleep(Duration::from_millis(500));
+    let ledger = counters.stop();
+    settle(&mut daemon, LIMIT);
+    ledger.assert_at(&target.address());
+    equal(&source, &target);
+    drop(replica);
+}
+
+fn source_replica(master: &Server) -> Server {
+    let replica = source(
+        "redis-7.0",
+        &format!("--replicaof 127.0.0.1 {}", master.port()),
+    );
+    // As the master sees it, which is later than the replica says so.
+    wait_until("a replica that follows", LIMIT, || {
+        let info = master.client().info("replication");
+        info.get("slave0")
+            .is_some_and(|line| line.contains("state=online"))
+    });
+    replica
+}
+
+#[test]
+fn a_source_that_comes_back_empty_does_not_empty_the_target() {
+    let mut source = source("redis-7.0", "");
+    let target = Server::of("redis-7.0");
+    workload::fill(&mut source.client(), 1, 1000);
+    let link = fast(Link::new(&source, &target))
+        .scanning()
+        .with("scan_reader", "ksn = true");
+    let mut daemon = link.start();
+    settle(&mut daemon, LIMIT);
+    let held: u64 = target.client().keyspace().values().sum();
+    source.restart();
+    assert_eq!(daemon.wait(LIMIT), 3, "{}", daemon.output());
+    assert!(
+        daemon.output().contains("has the source lost its data"),
+        "{}",
+        daemon.output()
+    );
+    let left: u64 = target.client().keyspace().values().sum();
+    assert!(left * 10 > held * 9, "{left} of {held}");
+}
