@@ -11,7 +11,7 @@ use testkit::client::text;
 use testkit::oracle;
 use testkit::port::Port;
 use testkit::proxy::{Direction, Proxy};
-use testkit::{Client, Daemon, Engine, Server, ServerOptions, argv};
+use testkit::{Client, Cluster, Daemon, Engine, Server, ServerOptions, argv};
 
 const FIRST: &str = "first-horse-battery";
 const SECOND: &str = "second-horse-battery";
@@ -219,6 +219,79 @@ fn a_connection_says_again_who_it_is_without_a_break() {
         daemon.output()
     );
     assert!(calls(&mut target.client(), "auth") > 10);
+    nothing_secret(&daemon);
+}
+
+/// The ids of the connections at a server that have a name of ours.
+fn our_connections(server: &Server) -> Vec<String> {
+    let list = text(&server.client().command(&argv!["CLIENT", "LIST"]));
+    let ours = list
+        .lines()
+        .filter(|line| line.contains("name=understudy:"));
+    let ours = ours.filter(|line| !line.contains(".beside"));
+    let ids = ours.filter_map(|line| line.split(' ').next().map(str::to_owned));
+    ids.collect()
+}
+
+#[test]
+fn every_connection_to_a_cluster_says_again_who_it_is_without_a_break() {
+    let (source, cluster) = (source_of("redis-7.0"), Cluster::start("redis-7.0", 3, 0));
+    for server in &cluster.servers {
+        give_user(server, FIRST);
+    }
+    let mut at_source = source.client();
+    // A snapshot that takes a while, so that it happens there too.
+    for i in 0..2_000 {
+        at_source.command(&argv!["SET", format!("key:{i}"), "x".repeat(1_000)]);
+    }
+    let mut daemon = Daemon::prepare("", &["sync", "shake.toml"]);
+    let password = daemon.folder().join("password");
+    std::fs::write(&password, FIRST).expect("write a password");
+    let link = Link::between(&source.address(), &cluster.address(0))
+        .with("redis_writer", "cluster = true")
+        .with("redis_writer", &format!("username = \"{USER}\""))
+        .with("redis_writer", "password_file = \"password\"")
+        .with("redis_writer", "reauth_after = \"500ms\"")
+        .with("limits", "source_bytes_per_second = 700000");
+    daemon.configure(&link.text());
+    daemon.spawn();
+    wait_stream(&mut daemon);
+    let output = daemon.output();
+    let (in_snapshot, _) = output.split_once("snapshot applied").expect("a snapshot");
+    assert!(times_said(in_snapshot) >= 1, "{output}");
+    let ids: Vec<_> = cluster.servers.iter().map(our_connections).collect();
+    assert!(ids.iter().all(|ids| ids.len() == 1), "{ids:?}");
+    let begun = times_said(&daemon.output());
+    // A new password: connections that stand take it, from one time to the next.
+    for server in &cluster.servers {
+        give_user(server, SECOND);
+    }
+    std::fs::write(&password, SECOND).expect("write a password");
+    let until = std::time::Instant::now() + Duration::from_secs(4);
+    while std::time::Instant::now() < until {
+        at_source.command(&argv!["INCR", "n"]);
+        at_source.command(&argv!["INCR", "m"]);
+    }
+    let busy = times_said(&daemon.output());
+    assert!(busy >= begun + 4, "{begun} {busy}\n{}", daemon.output());
+    // And with nothing to do.
+    let before: Vec<u64> = cluster
+        .servers
+        .iter()
+        .map(|server| calls(&mut server.client(), "auth"))
+        .collect();
+    daemon.wait_for("AUTH while idle", LIMIT, |daemon| {
+        times_said(&daemon.output()) >= busy + 3
+    });
+    for (server, before) in cluster.servers.iter().zip(before) {
+        assert!(calls(&mut server.client(), "auth") >= before + 2);
+    }
+    catch_up(&mut daemon, &source);
+    let options = oracle::OracleOptions::live(&source.engine().version);
+    oracle::assert_cluster_equal(&source.address(), &cluster.slots(), &options);
+    let now: Vec<_> = cluster.servers.iter().map(our_connections).collect();
+    assert_eq!(now, ids);
+    assert_eq!(own(&daemon, "reconnects_target").unwrap_or(0), 0);
     nothing_secret(&daemon);
 }
 

@@ -33,7 +33,7 @@ pub enum Apart {
         /// The new one.
         to: usize,
     },
-    /// `COPY`.
+    /// `COPY`, into another database perhaps: [`copy_db`].
     Copy {
         /// What is copied.
         from: usize,
@@ -194,10 +194,7 @@ pub fn apart(frame: &[u8], args: &[Arg], places: &[usize]) -> Option<Apart> {
     };
     Some(match &*name {
         b"rename" | b"renamenx" => Apart::Rename { from: 1, to: 2 },
-        // A cluster's keys are all in database 0.
-        b"copy" if (3..words.len()).all(|at| !words.is(at, b"db") || words.at(at + 1) == b"0") => {
-            Apart::Copy { from: 1, to: 2 }
-        }
+        b"copy" => Apart::Copy { from: 1, to: 2 },
         b"smove" => Apart::MoveMember {
             from: 1,
             to: 2,
@@ -229,6 +226,16 @@ pub fn apart(frame: &[u8], args: &[Arg], places: &[usize]) -> Option<Apart> {
         },
         _ => return None,
     })
+}
+
+/// The database that a `COPY` names for the copy.
+pub fn copy_db<'f>(frame: &'f [u8], args: &[Arg]) -> Option<&'f [u8]> {
+    let word = |at: usize| args.get(at).map(|arg| arg.of(frame));
+    let named = (3..args.len()).find(|at| {
+        let word = word(*at).unwrap_or_default();
+        word.eq_ignore_ascii_case(b"db")
+    });
+    word(named? + 1)
 }
 
 /// Whether a SORT goes by the values of other keys, or gives them back.
@@ -345,9 +352,14 @@ mod tests {
         );
         assert_eq!(known("SORT a BY w_* STORE b"), None);
         assert_eq!(known("SORT a GET v_*->f STORE b"), None);
-        assert_eq!(known("COPY a b DB 3"), None);
         let copy = Some(Apart::Copy { from: 1, to: 2 });
-        assert_eq!(known("COPY a b DB 0 REPLACE"), copy);
+        assert_eq!(known("COPY a b DB 3 REPLACE"), copy);
+        let db_of = |text: &str| {
+            let (frame, args) = frame(text);
+            copy_db(&frame, &args).map(<[u8]>::to_vec)
+        };
+        assert_eq!(db_of("COPY a db REPLACE DB 3"), Some(b"3".to_vec()));
+        assert_eq!(db_of("COPY a b REPLACE"), None);
         assert_eq!(
             known("LMOVE a b LEFT RIGHT").map(|apart| match apart {
                 Apart::MoveElement {

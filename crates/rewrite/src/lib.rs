@@ -50,7 +50,7 @@ mod streams;
 pub mod table;
 
 pub use abilities::{Abilities, BadVersion, Fork, Version};
-pub use cross_slot::{Apart, Part, Route, apart, parts, route};
+pub use cross_slot::{Apart, Part, Route, apart, copy_db, parts, route};
 pub use dbmap::{DbMap, MapError, Mapped};
 pub use filter::{BadRule, Blocked, Filter, FilterRules};
 pub use keys::keys_of;

@@ -87,8 +87,13 @@ impl Cluster {
 
     /// Adds a node without slots.
     pub fn add(&mut self, engine: &str) -> usize {
-        let options = "--cluster-enabled yes --cluster-node-timeout 1500";
-        let server = Server::start(&Engine::of(engine), ServerOptions::args(options));
+        self.add_with(engine, "")
+    }
+
+    /// The same with more words for its command line.
+    pub fn add_with(&mut self, engine: &str, words: &str) -> usize {
+        let options = format!("--cluster-enabled yes --cluster-node-timeout 1500 {words}");
+        let server = Server::start(&Engine::of(engine), ServerOptions::args(&options));
         let port = self.servers[0].port();
         server
             .client()
@@ -194,8 +199,13 @@ impl Cluster {
         });
     }
 
-    /// The value of a command at the node of its first key; db 0 is the only one.
+    /// The value of a command at the node of its first key, in db 0, which mostly is the only one.
     pub fn read(&self, argv: &Argv) -> Value {
+        self.read_in(0, argv)
+    }
+
+    /// The same in any db.
+    pub fn read_in(&self, db: u32, argv: &Argv) -> Value {
         let any = self.servers.iter().find(|server| server.answers());
         let slot = any
             .expect("a node answers")
@@ -203,7 +213,11 @@ impl Cluster {
             .command(&argv!["CLUSTER", "KEYSLOT", argv[1]]);
         let slot = number(&slot).and_then(|slot| u16::try_from(slot).ok());
         let slot = slot.expect("a slot");
-        Client::connect(&self.owner(slot)).command(argv)
+        let mut client = Client::connect(&self.owner(slot));
+        if db != 0 {
+            client.select(db);
+        }
+        client.command(argv)
     }
 
     /// The slot of a key, as a server says.
@@ -239,14 +253,37 @@ impl Cluster {
         let (mut source, mut target) = (self.servers[from].client(), self.servers[to].client());
         target.command(&argv!["CLUSTER", "SETSLOT", slot, "IMPORTING", from_id]);
         source.command(&argv!["CLUSTER", "SETSLOT", slot, "MIGRATING", to_id]);
+        // A db at a time, and those again that got keys meanwhile.
+        loop {
+            let mut moved = 0;
+            let dbs: Vec<u32> = source.keyspace().into_keys().collect();
+            for db in dbs {
+                if db != 0 {
+                    source.select(db);
+                }
+                moved += self.move_keys(&mut source, slot, to, db);
+                if db != 0 {
+                    source.select(0);
+                }
+            }
+            if moved == 0 {
+                break;
+            }
+        }
+    }
+
+    /// Moves the keys of a slot that are in the selected db, so many.
+    fn move_keys(&self, source: &mut Client, slot: u16, to: usize, db: u32) -> usize {
+        let mut moved = 0;
         loop {
             let keys = source.command(&argv!["CLUSTER", "GETKEYSINSLOT", slot, 10]);
             let keys: Vec<Vec<u8>> = items(keys).into_iter().map(bytes).collect();
             if keys.is_empty() {
-                break;
+                return moved;
             }
+            moved += keys.len();
             let port = self.servers[to].port();
-            let mut migrate = argv!["MIGRATE", "127.0.0.1", port, "", 0, 10_000, "KEYS"];
+            let mut migrate = argv!["MIGRATE", "127.0.0.1", port, "", db, 10_000, "KEYS"];
             migrate.extend(keys);
             source.command(&migrate);
         }

@@ -6,6 +6,8 @@
 //! ```
 //! EXEC ends the empty transaction (AUTH within one would wait for it); its answer, and that of GET, tell whether the
 //! checkpoint was ours all the time, as between any two units.
+//!
+//! A connection to a node of a cluster watches nothing between two windows: AUTH alone does there.
 
 use std::time::Duration;
 
@@ -13,7 +15,7 @@ use resp::{Limits, Value, ValueDecoder};
 use tokio::io::AsyncReadExt;
 use tokio::time::Instant;
 
-use crate::client::auth_refusal;
+use crate::client::{Client, auth_refusal};
 use crate::config::Endpoint;
 use crate::error::{Side, SyncError, io_word};
 use crate::net;
@@ -79,6 +81,47 @@ impl Renewal {
             Ok(None) => Ok(()),
             Err(why) => Err(why),
         };
+        self.note(said);
+        Ok(())
+    }
+
+    /// Says it over all of these connections, to nodes of a cluster, on which nothing is on its way and nothing is watched.
+    ///
+    /// # Errors
+    /// Class reconnect when one of them broke.
+    pub(crate) async fn renew_all(
+        &mut self,
+        clients: impl Iterator<Item = &mut Client>,
+        endpoint: &Endpoint,
+    ) -> Result<(), SyncError> {
+        let said = match endpoint.auth.credentials().await {
+            Ok(Some(found)) => {
+                let auth = found.auth();
+                let mut said = Ok(());
+                for client in clients {
+                    let address = client.address().to_owned();
+                    let Ok(answer) = tokio::time::timeout(ANSWER_TIMEOUT, client.ask(&auth)).await
+                    else {
+                        let what = "AUTH was not answered in time";
+                        return Err(SyncError::reconnect(Side::Target, &address, what));
+                    };
+                    if let Value::Error(error) = answer? {
+                        let why =
+                            format!("AUTH was refused at {address}: {}", auth_refusal(&error));
+                        said = said.and(Err(why));
+                    }
+                }
+                said
+            }
+            Ok(None) => Ok(()),
+            Err(why) => Err(why),
+        };
+        self.note(said);
+        Ok(())
+    }
+
+    /// When it is to be said the next time.
+    fn note(&mut self, said: Result<(), String>) {
         let wait = match said {
             Ok(()) => {
                 tracing::info!("said again who we are, on the connection that stands");
@@ -94,7 +137,6 @@ impl Renewal {
             }
         };
         self.due = wait.map(|wait| Instant::now() + wait);
-        Ok(())
     }
 }
 

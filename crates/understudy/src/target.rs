@@ -45,15 +45,12 @@ pub(crate) struct Pipe {
 pub(crate) struct Databases(RefCell<BTreeSet<Db>>);
 
 impl Databases {
-    /// Makes sure that the target can SELECT `db`.
+    /// Makes sure that the target can SELECT `db`. (Of a cluster, who writes there does: [`Cluster::have_db`].)
     ///
     /// # Errors
     /// Stop when it cannot; otherwise as [`Client::connect`].
     pub(crate) async fn check(&self, config: &TargetConfig, db: Db) -> Result<(), SyncError> {
-        if db != Db(0) && config.cluster.is_some() {
-            return Err(Self::none_in_a_cluster(config, db));
-        }
-        if db == Db(0) || self.0.borrow().contains(&db) {
+        if db == Db(0) || config.cluster.is_some() || self.0.borrow().contains(&db) {
             return Ok(());
         }
         let mut client = Client::connect(&config.endpoint, Side::Target).await?;
@@ -67,17 +64,6 @@ impl Databases {
         })?;
         self.0.borrow_mut().insert(db);
         Ok(())
-    }
-}
-
-impl Databases {
-    /// A cluster has database 0 alone, or others to which nothing is copied.
-    pub(crate) fn none_in_a_cluster(config: &TargetConfig, db: Db) -> SyncError {
-        let what = format!(
-            "the source uses database {}, but a cluster has database 0 alone (those that Valkey 9 can have besides are not written to in this version); nothing of it was written: set filter.block_db = [{}], or filter.allow_db = [0]",
-            db.0, db.0
-        );
-        SyncError::stop(Side::Target, &config.endpoint.address, what)
     }
 }
 

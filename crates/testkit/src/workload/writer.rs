@@ -43,15 +43,31 @@ pub struct Writer {
 impl Writer {
     /// Starts writing to `address`, `rate` commands a second (0: as fast as the server answers).
     pub fn start(address: &str, seed: u64, rate: u64) -> Self {
-        Self::start_in(address, seed, rate, false)
+        Self::start_in(address, seed, rate, false, &[])
+    }
+
+    /// The same without some commands, in upper case, for a target at which they cannot be done.
+    pub fn start_without(
+        address: &str,
+        seed: u64,
+        rate: u64,
+        without: &'static [&'static str],
+    ) -> Self {
+        Self::start_in(address, seed, rate, false, without)
     }
 
     /// The same in db 0 alone, for a target that has no other.
     pub fn start_in_db_0(address: &str, seed: u64, rate: u64) -> Self {
-        Self::start_in(address, seed, rate, true)
+        Self::start_in(address, seed, rate, true, &[])
     }
 
-    fn start_in(address: &str, seed: u64, rate: u64, one_db: bool) -> Self {
+    fn start_in(
+        address: &str,
+        seed: u64,
+        rate: u64,
+        one_db: bool,
+        without: &'static [&'static str],
+    ) -> Self {
         let version = Client::connect(address).version();
         let stopped = Arc::new(AtomicBool::new(false));
         let answered = Arc::new(AtomicU64::new(0));
@@ -61,6 +77,7 @@ impl Writer {
             stopped: Arc::clone(&stopped),
             answered: Arc::clone(&answered),
             one_db,
+            without,
         };
         let (writer, blocker) = (job.clone(), job);
         Self {
@@ -106,11 +123,18 @@ struct Job {
     stopped: Arc<AtomicBool>,
     answered: Arc<AtomicU64>,
     one_db: bool,
+    without: &'static [&'static str],
 }
 
 impl Job {
     fn runs(&self) -> bool {
         !self.stopped.load(Ordering::Relaxed)
+    }
+
+    fn leaves_out(&self, argv: &Argv) -> bool {
+        self.without
+            .iter()
+            .any(|word| argv[0].eq_ignore_ascii_case(word.as_bytes()))
     }
 
     /// A connection, as soon as there is one; `None` when told to stop.
@@ -132,7 +156,9 @@ impl Job {
             let from = Instant::now();
             let mut sent = 0;
             while self.runs() {
-                let batch: Vec<Argv> = (0..units(rate)).flat_map(|_| generator.unit()).collect();
+                let mut batch: Vec<Argv> =
+                    (0..units(rate)).flat_map(|_| generator.unit()).collect();
+                batch.retain(|argv| !self.leaves_out(argv));
                 sent += batch.len() as u64;
                 if !self.play(&mut client, &batch, &mut generator, &mut report) {
                     break;

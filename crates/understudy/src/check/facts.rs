@@ -13,7 +13,7 @@ use crate::error::{Side, SyncError};
 use crate::pipeline::{now_ms, time_ms};
 
 /// A reply that is longer is not read.
-const REPLY_BYTES_MAX: u64 = 32 << 20;
+pub(super) const REPLY_BYTES_MAX: u64 = 32 << 20;
 /// Times that PING is sent.
 const PINGS: usize = 30;
 /// Bytes of a PING that measures how fast bytes go.

@@ -6,12 +6,12 @@ use bytes::Bytes;
 use resp::Value;
 use rewrite::Db;
 
-use super::facts::Server;
+use super::facts::{REPLY_BYTES_MAX, Server};
 use super::finding::{Finding, fail, pass, unknown, warn};
 use crate::checkpoint;
 use crate::client::Client;
-use crate::compare::is_ours;
-use crate::config::{Config, ExistingKeys, human_bytes};
+use crate::compare::{End, is_ours};
+use crate::config::{Config, Endpoint, ExistingKeys, human_bytes};
 use crate::error::{Class, Side, SyncError};
 use crate::handover::mark::{self, Record};
 use crate::rdb::names::printable;
@@ -75,6 +75,17 @@ pub(super) async fn role(config: &Config, target: &Server) -> Result<Vec<Finding
     Ok(found)
 }
 
+/// The value of a key of ours, at the node that has it where the target is a cluster.
+async fn own_value(config: &Config, target: &mut Server, key: &str) -> Result<Value, SyncError> {
+    let argv: [&[u8]; 2] = [b"GET", key.as_bytes()];
+    if config.target.cluster.is_none() {
+        return target.end.one(0, &argv).await;
+    }
+    let located = cluster::locate(&config.target, key).await?;
+    let mut client = Client::connect(&located.endpoint, Side::Target).await?;
+    client.ask(&argv).await
+}
+
 /// Whether it is empty, or what is there.
 ///
 /// # Errors
@@ -82,7 +93,7 @@ pub(super) async fn role(config: &Config, target: &Server) -> Result<Vec<Finding
 pub(super) async fn contents(config: &Config, target: &mut Server) -> Result<Finding, SyncError> {
     const CHECK: &str = "target_empty";
     let key = checkpoint::key(&config.link_name);
-    if let Value::Bulk(value) = target.end.one(0, &[b"GET", key.as_bytes()]).await? {
+    if let Value::Bulk(value) = own_value(config, target, &key).await? {
         let what = format!(
             "this link's checkpoint is there ({}): sync goes on from it",
             String::from_utf8_lossy(&value)
@@ -93,9 +104,15 @@ pub(super) async fn contents(config: &Config, target: &mut Server) -> Result<Fin
         );
         return Ok(pass(CHECK, what));
     }
-    let keyspace = target.info.keyspace();
+    let keyspace = match &config.target.cluster {
+        None => target.info.keyspace(),
+        Some(_) => {
+            let located = cluster::locate(&config.target, &key).await?;
+            cluster::foreign_keys(&config.target, &located.topology).await?
+        }
+    };
     let mut keys: u64 = keyspace.iter().map(|(_, keys)| keys).sum();
-    if keys > 0 && keys < 1000 {
+    if keys > 0 && keys < 1000 && config.target.cluster.is_none() {
         keys = keys.saturating_sub(own_keys(target).await?);
     }
     if keys == 0 {
@@ -167,7 +184,7 @@ pub(super) async fn leftovers(
 ) -> Result<Option<Finding>, SyncError> {
     const CHECK: &str = "target_leftovers";
     let record_key = mark::key(&config.link_name);
-    if let Value::Bulk(value) = target.end.one(0, &[b"GET", record_key.as_bytes()]).await? {
+    if let Value::Bulk(value) = own_value(config, target, &record_key).await? {
         let record = Record::parse(&value);
         let is_go = record.is_ok_and(|record| record.is_go());
         return Ok(Some(match is_go {
@@ -185,30 +202,21 @@ pub(super) async fn leftovers(
     }
     let key = checkpoint::key(&config.link_name);
     let mut others: Vec<String> = Vec::new();
-    for (db, _) in target.info.keyspace() {
-        let mut cursor = Bytes::from_static(b"0");
-        for _ in 0..STEPS_MAX {
-            let argv: [&[u8]; 6] = [
-                b"SCAN",
-                &cursor,
-                b"MATCH",
-                b"understudy:*",
-                b"COUNT",
-                b"1000",
-            ];
-            let Value::Array(parts) = target.end.one(db, &argv).await? else {
-                break;
+    let is_other = |found: &Bytes| !cluster::is_of_link(found, &key, &config.link_name);
+    if config.target.cluster.is_none() {
+        for (db, _) in target.info.keyspace() {
+            ours_in(&mut target.end, db, &is_other, &mut others).await?;
+        }
+    } else {
+        let located = cluster::locate(&config.target, &key).await?;
+        for address in located.topology.primaries() {
+            let endpoint = Endpoint {
+                address,
+                ..config.target.endpoint.clone()
             };
-            let [Value::Bulk(next), Value::Array(keys)] = parts.as_slice() else {
-                break;
-            };
-            let found = keys.iter().filter_map(Value::as_bytes);
-            let is_other = |found: &&Bytes| !cluster::is_of_link(found, &key, &config.link_name);
-            others.extend(found.filter(is_other).map(|key| printable(key)));
-            cursor = next.clone();
-            if cursor.as_ref() == b"0" {
-                break;
-            }
+            let mut end = End::connect(&endpoint, Side::Target, REPLY_BYTES_MAX).await?;
+            // Checkpoints are in database 0.
+            ours_in(&mut end, 0, &is_other, &mut others).await?;
         }
     }
     Ok(others.first().map(|first| {
@@ -222,6 +230,40 @@ pub(super) async fn leftovers(
             "if no such link runs any more, remove them: what is gone at the source stays there while another link's checkpoint is found",
         )
     }))
+}
+
+/// Looks through a database for keys of ours that `is_other`, as far as some steps go.
+async fn ours_in(
+    end: &mut End,
+    db: u32,
+    is_other: &impl Fn(&Bytes) -> bool,
+    others: &mut Vec<String>,
+) -> Result<(), SyncError> {
+    let mut cursor = Bytes::from_static(b"0");
+    for _ in 0..STEPS_MAX {
+        let argv: [&[u8]; 6] = [
+            b"SCAN",
+            &cursor,
+            b"MATCH",
+            b"understudy:*",
+            b"COUNT",
+            b"1000",
+        ];
+        let Value::Array(parts) = end.one(db, &argv).await? else {
+            break;
+        };
+        let [Value::Bulk(next), Value::Array(keys)] = parts.as_slice() else {
+            break;
+        };
+        let found = keys.iter().filter_map(Value::as_bytes);
+        let found = found.filter(|key| is_other(key));
+        others.extend(found.map(|key| printable(key)));
+        cursor = next.clone();
+        if cursor.as_ref() == b"0" {
+            break;
+        }
+    }
+    Ok(())
 }
 
 /// Room for the data, and what happens when it runs out.
@@ -353,7 +395,10 @@ pub(super) async fn databases(
                     CHECK,
                     format!("{what}; the target does not have database {db}"),
                     match target.info.get("redis_mode") {
-                        Some("cluster") => "a cluster has database 0 alone: leave the others out by filter.block_db, or take a target that is not in cluster mode".to_owned(),
+                        Some("cluster") => format!(
+                            "a cluster has database 0 alone, unless it is Valkey 9.0 or later with cluster-databases {} or more: bring them into it by redis_writer.db_map (\"prefix\"), or leave them out by filter.block_db",
+                            db + 1
+                        ),
                         _ => format!(
                             "set databases to {} or more in the target's configuration and start it anew (when it is created, at a managed service), or leave it out by filter.block_db",
                             db + 1

@@ -290,6 +290,11 @@ impl TargetConfig {
         }
     }
 
+    /// The slot of a key of the source at a target that is a cluster.
+    pub(crate) fn slot_of(&self, db: u32, key: &[u8]) -> rewrite::Slot {
+        rewrite::slot_of(&self.name_of(db, key).1)
+    }
+
     /// The target's database for one of the source.
     pub(crate) fn db_of(&self, db: Db) -> Db {
         self.db_map.as_ref().map_or(db, |map| map.db(db))
@@ -608,11 +613,6 @@ fn target(doc: &Document, endpoint: Endpoint) -> Result<TargetConfig, ConfigErro
         );
         Ok(usize::try_from(fits).unwrap_or(usize::MAX))
     };
-    let (cluster, db_map) = (cluster(doc), doc.dbs("redis_writer.db_map"));
-    if cluster.is_some() && db_map.is_some() {
-        let what = "redis_writer.db_map is not for clusters in this version: a cluster has database 0 alone; set filter.allow_db = [0]";
-        return Err(doc.error("redis_writer.db_map", what));
-    }
     Ok(TargetConfig {
         existing,
         mirror: doc.text("redis_writer.existing_keys") == "mirror",
@@ -635,9 +635,9 @@ fn target(doc: &Document, endpoint: Endpoint) -> Result<TargetConfig, ConfigErro
             bytes => bytes,
         },
         empty_before: doc.bool("advanced.empty_db_before_sync"),
-        cluster,
+        cluster: cluster(doc),
         profile: Profile::of(&doc.text("redis_writer.profile")),
-        db_map,
+        db_map: doc.dbs("redis_writer.db_map"),
         endpoint,
     })
 }

@@ -23,7 +23,7 @@ use rewrite::LeaseRule;
 use tokio::sync::Notify;
 use tokio::time::Instant;
 
-use super::sweep::each_key;
+use super::sweep::{is_own, may_hold, scan};
 use super::tide::Tide;
 use crate::checkpoint::{self, Checkpoint};
 use crate::client::{Client, Info};
@@ -677,13 +677,21 @@ impl Target {
 
     /// Whether the link is still this process's.
     async fn is_owner(&mut self, owner: u64) -> Result<bool, SyncError> {
-        self.select(0).await?;
         let key = self.key.clone();
         if let Server::Many(reach) = &mut self.server {
             reach.go(key.as_bytes())?;
         }
+        self.select_there(0).await?;
         let value = self.client()?.call(&[b"GET", key.as_bytes()]).await?;
         Ok(is_owners(&value, owner))
+    }
+
+    /// Selects a database at the node that is asked next.
+    async fn select_there(&mut self, db: u32) -> Result<(), SyncError> {
+        match &mut self.server {
+            Server::One(_) => self.select(db).await,
+            Server::Many(reach) => reach.select(db).await,
+        }
     }
 
     /// Watches keys of the database in force, and who has the link, which is ours still: an EXEC that follows changes
@@ -691,6 +699,7 @@ impl Target {
     async fn watch(&mut self, keys: &[&[u8]], owner: u64) -> Result<(), SyncError> {
         if let (Server::Many(reach), Some(first)) = (&mut self.server, keys.first()) {
             reach.watch_slot(first).await?;
+            reach.select(self.db).await?;
             let mut watch: Vec<&[u8]> = vec![b"WATCH"];
             watch.extend(keys);
             reach.client()?.call(&watch).await?;
@@ -724,12 +733,13 @@ impl Target {
     }
 
     async fn select(&mut self, db: u32) -> Result<(), SyncError> {
+        // At a cluster's node, when it is known which one.
         if self.db != db && matches!(self.server, Server::One(_)) {
             self.client()?
                 .call(&[b"SELECT", db.to_string().as_bytes()])
                 .await?;
-            self.db = db;
         }
+        self.db = db;
         Ok(())
     }
 
@@ -810,27 +820,25 @@ impl Target {
 
     /// Looks at every key of the server.
     async fn look(&mut self, config: &Config) -> Result<Vec<Lease>, SyncError> {
-        let mut keys: Vec<(u32, Bytes)> = Vec::new();
-        each_key(config, self.client()?, |db, key| {
-            keys.push((db, key.clone()))
-        })
-        .await?;
-        // SCAN has left the connection wherever it ended.
-        self.db = u32::MAX;
         let mut found = Vec::new();
-        for chunk in keys.chunk_by(|(a, _), (b, _)| a == b) {
-            let Some((db, _)) = chunk.first() else {
-                continue;
-            };
-            self.select(*db).await?;
-            for keys in chunk.chunks(1000) {
-                let names: Vec<&[u8]> = keys.iter().map(|(_, key)| key.as_ref()).collect();
-                for ((db, key), at_ms) in keys.iter().zip(self.expiries_ms(&names).await?) {
+        let keyspace = self.client()?.info("keyspace").await?.keyspace();
+        for (db, _) in keyspace.into_iter().filter(|(db, _)| may_hold(config, *db)) {
+            self.select_there(db).await?;
+            let mut cursor = Bytes::from_static(b"0");
+            loop {
+                let (next, mut keys) = scan(config, self.client()?, &cursor).await?;
+                keys.retain(|key| !is_own(key) && config.may_be_copied(db, key));
+                let names: Vec<&[u8]> = keys.iter().map(AsRef::as_ref).collect();
+                for (key, at_ms) in keys.iter().zip(self.expiries_ms(&names).await?) {
                     let at_ms = at_ms.unwrap_or(0) - LEASE_MS;
                     if is_grantable(at_ms, config.reader.is_of_files()) {
-                        found.push(Lease::leased(*db, key.clone(), at_ms, 0));
+                        found.push(Lease::leased(db, key.clone(), at_ms, 0));
                     }
                 }
+                if next.as_ref() == b"0" {
+                    break;
+                }
+                cursor = next;
             }
         }
         Ok(found)

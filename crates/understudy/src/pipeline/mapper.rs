@@ -1,6 +1,6 @@
-//! Puts commands that were rewritten for the source's databases into a unit, for the target's.
+//! Puts commands that were rewritten for the source's databases into a unit, for the target's; or on their way to a cluster.
 
-use rewrite::{Db, DbMap, MapError, Table};
+use rewrite::{Db, DbMap, MapError, Mapped, Table};
 
 use super::stream::Hole;
 use super::unit::Unit;
@@ -24,6 +24,22 @@ impl Mapper {
         })
     }
 
+    /// What `bytes`, meant for the source's `db`, have come to, and for which database of the target that is.
+    ///
+    /// # Errors
+    /// What cannot be said at the target.
+    pub(super) fn map(
+        &mut self,
+        table: &Table,
+        db: Db,
+        bytes: &[u8],
+    ) -> Result<(Mapped, Db, &[u8]), MapError> {
+        self.buffer.clear();
+        let key = &self.checkpoint_key;
+        let mapped = self.map.map(table, key, db, bytes, &mut self.buffer)?;
+        Ok((mapped, self.map.db(db), &self.buffer))
+    }
+
     /// The number of commands that `bytes`, meant for the source's `db`, have come to; they are in the unit.
     ///
     /// # Errors
@@ -36,10 +52,7 @@ impl Mapper {
         bytes: &[u8],
         holes: &[Hole],
     ) -> Result<u32, MapError> {
-        self.buffer.clear();
-        let key = &self.checkpoint_key;
-        let mapped = self.map.map(table, key, db, bytes, &mut self.buffer)?;
-        let target = self.map.db(db);
+        let (mapped, target, _) = self.map(table, db, bytes)?;
         if mapped.commands == 0 {
             return Ok(0);
         }

@@ -140,6 +140,16 @@ pub(super) fn is_copied(config: &Config, db: u32, key: &[u8]) -> bool {
     config.filter.db(Db(db)) && config.filter.key(key) && !is_own(key) && !is_merged
 }
 
+/// What the source calls these keys of the target; `None` where that of one cannot be told.
+pub(super) fn at_source(config: &Config, names: &Names) -> Option<Names> {
+    let mut found = Names::default();
+    for (db, key) in names.iter() {
+        let (db, key) = config.target.origin_of(db, key)?;
+        found.insert(db, key);
+    }
+    Some(found)
+}
+
 /// What a command of `db` touches.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(super) struct Touched {

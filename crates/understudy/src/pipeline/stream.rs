@@ -874,7 +874,7 @@ pub(super) fn rewriter(
 }
 
 /// An expiry was moved, of a key that the target may have under another name.
-fn note_lease(config: &Config, leases: &Leases, granted: rewrite::Granted, from: u64) {
+pub(super) fn note_lease(config: &Config, leases: &Leases, granted: rewrite::Granted, from: u64) {
     if config.target.db_map.is_none() {
         return leases.note(granted.db.0, granted.key, granted.at_ms, from);
     }

@@ -138,19 +138,10 @@ pub(crate) async fn sweep(
         );
         return Ok(0);
     }
-    let mut stale: Vec<(u32, Bytes)> = Vec::new();
-    each_key(config, &mut client, |db, key| {
-        if !keys.contains(db, key) {
-            stale.push((db, key.clone()));
-        }
-    })
-    .await?;
-    for keys in stale.chunk_by(|(a, _), (b, _)| a == b) {
-        for batch in keys.chunks(BATCH_KEYS) {
-            let db = batch.first().map_or(0, |(db, _)| *db);
-            let mut del: Vec<&[u8]> = vec![b"DEL"];
-            del.extend(batch.iter().map(|(_, key)| key.as_ref()));
-            remove(config, &mut client, db, &del, owner).await?;
+    let mut removed = 0;
+    for (db, _) in client.info("keyspace").await?.keyspace() {
+        if may_hold(config, db) {
+            removed += sweep_db(config, keys, &mut client, db, owner).await?;
         }
     }
     let has_libraries = config
@@ -167,7 +158,46 @@ pub(crate) async fn sweep(
             "removed libraries of functions that are gone at the source"
         );
     }
-    Ok(stale.len() as u64)
+    Ok(removed)
+}
+
+/// Removes what is not in `keys` from a database, as it is found.
+async fn sweep_db(
+    config: &Config,
+    keys: &KeySet,
+    client: &mut Client,
+    db: u32,
+    owner: u64,
+) -> Result<u64, SyncError> {
+    let mut removed = 0;
+    let mut cursor = Bytes::from_static(b"0");
+    client.call(&[b"SELECT", db.to_string().as_bytes()]).await?;
+    loop {
+        let (next, found) = scan(config, client, &cursor).await?;
+        let is_stale =
+            |key: &&Bytes| !is_own(key) && config.may_be_copied(db, key) && !keys.contains(db, key);
+        let stale: Vec<&Bytes> = found.iter().filter(is_stale).collect();
+        for batch in stale.chunks(BATCH_KEYS) {
+            let mut del: Vec<&[u8]> = vec![b"DEL"];
+            del.extend(batch.iter().map(|key| key.as_ref()));
+            // The connection is in this database again behind it.
+            remove(config, client, db, &del, owner).await?;
+            removed += batch.len() as u64;
+        }
+        if next.as_ref() == b"0" {
+            return Ok(removed);
+        }
+        cursor = next;
+    }
+}
+
+/// Whether a database of the target may hold anything of the source's.
+pub(super) fn may_hold(config: &Config, db: u32) -> bool {
+    match &config.target.db_map {
+        _ if config.function.is_some() => true,
+        Some(map) => map.may_hold(rewrite::Db(db)),
+        None => config.filter.db(rewrite::Db(db)),
+    }
 }
 
 /// Removes (or writes) something by a command in a database, if the link is still `owner`'s. No unit is under way that changes the
@@ -365,19 +395,13 @@ async fn other_links(config: &Config, client: &mut Client) -> Result<bool, SyncE
 }
 
 /// Calls `f` with every key of the target that is not ours, and may be one of the source's that passes the filter.
-pub(super) async fn each_key(
+async fn each_key(
     config: &Config,
     client: &mut Client,
     mut f: impl FnMut(u32, &Bytes),
 ) -> Result<(), SyncError> {
     for (db, _) in client.info("keyspace").await?.keyspace() {
-        let map = &config.target.db_map;
-        let may_hold = match map {
-            _ if config.function.is_some() => true,
-            Some(map) => map.may_hold(rewrite::Db(db)),
-            None => config.filter.db(rewrite::Db(db)),
-        };
-        if !may_hold {
+        if !may_hold(config, db) {
             continue;
         }
         client.call(&[b"SELECT", db.to_string().as_bytes()]).await?;
@@ -424,7 +448,7 @@ async fn each_key_of_db(
     }
 }
 
-async fn scan(
+pub(super) async fn scan(
     config: &Config,
     client: &mut Client,
     cursor: &[u8],

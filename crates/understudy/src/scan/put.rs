@@ -298,7 +298,11 @@ impl<'a> Put<'a> {
     /// # Errors
     /// Reconnect when the target is lost, or the link is no longer ours; stop for what it refuses.
     pub(super) async fn flush(&mut self) -> Result<(), SyncError> {
-        if self.renewal.is_due() && self.target.cluster.is_none() {
+        if let Some(cluster) = &mut self.target.cluster {
+            if cluster.renewal_is_due() {
+                cluster.renew().await?;
+            }
+        } else if self.renewal.is_due() {
             self.renew().await?;
         }
         if !self.lane.is_empty() {
@@ -429,8 +433,9 @@ impl<'a> Put<'a> {
         let Some(nodes) = &mut self.target.cluster else {
             return Ok(());
         };
-        let window = cluster::window(&bytes, sent, nodes.is_lua());
-        let answers = cluster::carry_out(&self.shared.config.target, nodes, window).await?;
+        let target = &self.shared.config.target;
+        let window = cluster::window(&bytes, sent, nodes.is_lua(), target);
+        let answers = cluster::carry_out(target, nodes, window).await?;
         for (sent, keys, kind) in answers {
             limits.target_commands.took(keys.into());
             self.reply(&sent, keys, &kind)?;

@@ -5,6 +5,7 @@
 //! beside it (`marks`), written in the transaction of its data. What a replaced writer still has on its way comes to nothing
 //! (`fence`).
 
+mod ask;
 mod empty;
 mod fence;
 mod group;
@@ -15,11 +16,10 @@ mod topology;
 mod window;
 mod witness;
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 use std::time::Duration;
 
-use bytes::Bytes;
 use resp::{ErrorCode, ErrorReply, Value};
 use rewrite::{SLOTS, Slot, slot_of};
 use tokio::time::Instant;
@@ -28,8 +28,10 @@ use crate::checkpoint::{self, Checkpoint, Names, Phase};
 use crate::client::{Client, class_of};
 use crate::config::{ClusterConfig, Endpoint, SlotFence, TargetConfig};
 use crate::error::{Side, SyncError};
+use crate::renew::Renewal;
 use crate::status::Nodes;
 
+pub(crate) use ask::Question;
 use fence::{
     COMMAND_WORDS_MAX, Fence, Hashes, NARROW_WORDS_MAX, SCRIPT, SCRIPT_BEGIN, SCRIPT_EPOCH,
     SCRIPT_PLAIN,
@@ -90,9 +92,32 @@ pub(crate) struct Cluster {
     waits_again: BTreeMap<String, Instant>,
     /// What is told of the nodes.
     told: Arc<Nodes>,
+    /// When the connections have to say who we are again.
+    renewal: Renewal,
+    /// Databases that every node has, beside 0.
+    dbs: BTreeSet<u32>,
 }
 
 impl Cluster {
+    /// Whether the connections have to say again who we are.
+    pub(crate) fn renewal_is_due(&self) -> bool {
+        self.renewal.is_due()
+    }
+
+    /// Waits until they have to.
+    pub(crate) async fn renewal_due(&self) {
+        self.renewal.due().await;
+    }
+
+    /// Says it over the connection to every node; nothing is on its way.
+    ///
+    /// # Errors
+    /// Reconnect when one of them broke.
+    pub(crate) async fn renew(&mut self) -> Result<(), SyncError> {
+        let clients = self.nodes.values_mut();
+        self.renewal.renew_all(clients, &self.endpoint).await
+    }
+
     /// From now on tells of its nodes there.
     pub(crate) fn report_to(&mut self, told: Arc<Nodes>) {
         let slots = self.topology.slots().into_iter();
@@ -145,6 +170,8 @@ impl Cluster {
             snapshot_bytes: 0,
             waits_again: BTreeMap::new(),
             told: Arc::default(),
+            renewal: Renewal::new(&config.endpoint),
+            dbs: BTreeSet::new(),
         };
         cluster.choose_fence(&prefix).await?;
         for address in cluster.topology.primaries() {
@@ -232,6 +259,9 @@ impl Cluster {
                     plain: load(&mut client, SCRIPT_PLAIN).await?,
                 });
             }
+        }
+        for db in &self.dbs {
+            ask::has_db(&mut client, *db).await?;
         }
         self.nodes.insert(address.to_owned(), client);
         Ok(())
@@ -325,44 +355,6 @@ impl Cluster {
             }
         }
         Ok(())
-    }
-
-    /// Asks each slot's node, all of a node at once; where slots are on their way, one by one. Gives the answers in the order of
-    /// the questions; an error that is no redirection is one.
-    pub(crate) async fn ask_slots(
-        &mut self,
-        questions: Vec<(Slot, Vec<u8>)>,
-    ) -> Result<Vec<Value>, SyncError> {
-        let mut answers = vec![Value::Null; questions.len()];
-        let mut by_node: BTreeMap<String, Vec<(usize, Slot, Vec<u8>)>> = BTreeMap::new();
-        for (at, (slot, frame)) in questions.into_iter().enumerate() {
-            let address = self.owner(slot)?;
-            by_node.entry(address).or_default().push((at, slot, frame));
-        }
-        let mut again = Vec::new();
-        for (address, questions) in by_node {
-            let client = self.node(&address)?;
-            for part in questions.chunks(1024) {
-                let bytes: Vec<u8> = part.iter().flat_map(|(.., frame)| frame.clone()).collect();
-                let values = client.ask_encoded(&bytes, part.len()).await?;
-                for ((at, slot, frame), value) in part.iter().zip(values) {
-                    match (value.as_error(), answers.get_mut(*at)) {
-                        (Some(error), _) if redirects(error.code) => {
-                            again.push((*at, *slot, frame.clone()));
-                        }
-                        (_, Some(answer)) => *answer = value,
-                        _ => {}
-                    }
-                }
-            }
-        }
-        for (at, slot, frame) in again {
-            let value = self.call_bytes(slot, &frame).await?;
-            if let Some(answer) = answers.get_mut(at) {
-                *answer = value;
-            }
-        }
-        Ok(answers)
     }
 
     /// An error that ends the connection, or the link.
@@ -520,11 +512,11 @@ impl Cluster {
         self.seen = offset;
     }
 
-    /// These keys are under repair from here on, and no others.
-    pub(crate) fn set_repairs(&mut self, names: &Names) {
+    /// These keys of the source are under repair from here on, and no others.
+    pub(crate) fn set_repairs(&mut self, config: &TargetConfig, names: &Names) {
         self.repairs.clear();
         for (db, key) in names.iter() {
-            let slot = slot_of(key);
+            let slot = config.slot_of(db, key);
             let names = self.repairs.entry(slot.0).or_default();
             names.insert(db, key.clone());
         }
@@ -634,62 +626,6 @@ impl Cluster {
         Ok(errors)
     }
 
-    /// Sends one command to a slot's node, wherever that is now.
-    pub(crate) async fn call(&mut self, slot: Slot, argv: &[&[u8]]) -> Result<Value, SyncError> {
-        let mut frame = Vec::new();
-        resp::encode::command(&mut frame, argv);
-        self.call_bytes(slot, &frame).await
-    }
-
-    async fn call_bytes(&mut self, slot: Slot, frame: &[u8]) -> Result<Value, SyncError> {
-        let mut pause = RETRY_FIRST;
-        let began = Instant::now();
-        let mut ask_at: Option<String> = None;
-        for round in 0.. {
-            if round >= REDIRECTS_MAX {
-                tokio::time::sleep(pause).await;
-                pause = (pause * 2).min(RETRY_MAX);
-            }
-            if began.elapsed() > PATIENCE {
-                break;
-            }
-            let (address, asking) = match ask_at.take() {
-                Some(address) => (address, true),
-                None => (self.owner(slot)?, false),
-            };
-            let client = self.node(&address)?;
-            let mut out = Vec::new();
-            if asking {
-                resp::encode::command(&mut out, &[b"ASKING"]);
-            }
-            out.extend_from_slice(frame);
-            let mut replies = client.ask_encoded(&out, 1 + usize::from(asking)).await?;
-            let Some(reply) = replies.pop() else { continue };
-            let Some(error) = reply.as_error() else {
-                return Ok(reply);
-            };
-            match error.code {
-                ErrorCode::Moved | ErrorCode::Ask => {
-                    ask_at = self.follow(slot, error, &address).await?;
-                }
-                ErrorCode::TryAgain | ErrorCode::ClusterDown => {
-                    tokio::time::sleep(pause).await;
-                }
-                code => {
-                    let what = format!("a command was refused: {error}");
-                    return Err(SyncError {
-                        class: class_of(code),
-                        ..SyncError::stop(Side::Target, &address, what)
-                    });
-                }
-            }
-        }
-        Err(self.lost(&format!(
-            "the nodes do not agree on where slot {} is; `redis-cli --cluster check` tells, `redis-cli --cluster fix` ends that",
-            slot.0
-        )))
-    }
-
     /// Where a redirection leads: an address for ASK, nothing where the slot has moved for good.
     async fn follow(
         &mut self,
@@ -761,34 +697,15 @@ impl Cluster {
         Ok(())
     }
 
-    /// Keys of all nodes that are not ours.
-    pub(crate) async fn foreign_keys(&self, config: &TargetConfig) -> Result<u64, SyncError> {
+    /// Keys of all nodes that are not ours, in one database or in all of them.
+    pub(crate) async fn foreign_keys(
+        &self,
+        config: &TargetConfig,
+        of: Option<u32>,
+    ) -> Result<u64, SyncError> {
         let all = foreign_keys(config, &self.topology).await?;
-        Ok(all.iter().map(|(_, keys)| keys).sum())
-    }
-
-    /// A step of SCAN at one node: the next cursor, and keys.
-    pub(crate) async fn scan(
-        &mut self,
-        address: &str,
-        cursor: &[u8],
-    ) -> Result<(Bytes, Vec<Bytes>), SyncError> {
-        let reply = self
-            .node(address)?
-            .call(&[b"SCAN", cursor, b"COUNT", b"1000"])
-            .await?;
-        match &reply {
-            Value::Array(parts) => match parts.as_slice() {
-                [next, Value::Array(keys)] => Ok((
-                    next.as_bytes().cloned().unwrap_or_default(),
-                    keys.iter()
-                        .filter_map(|key| key.as_bytes().cloned())
-                        .collect(),
-                )),
-                _ => Err(self.refused(&format!("SCAN answered {reply:?}"))),
-            },
-            _ => Err(self.refused(&format!("SCAN answered {reply:?}"))),
-        }
+        let wanted = all.iter().filter(|(db, _)| of.is_none_or(|of| of == *db));
+        Ok(wanted.map(|(_, keys)| keys).sum())
     }
 
     /// Asks any node, whatever it answers.
@@ -800,24 +717,6 @@ impl Cluster {
     /// Slots by the addresses of their primaries.
     pub(crate) fn slots(&self) -> BTreeMap<String, Vec<Slot>> {
         self.topology.slots()
-    }
-
-    /// What a key takes at its node, where that tells.
-    pub(crate) async fn memory_usage(
-        &mut self,
-        slot: Slot,
-        key: &[u8],
-    ) -> Result<Option<u64>, SyncError> {
-        if self.is_serverless {
-            return Ok(None);
-        }
-        let mut frame = Vec::new();
-        resp::encode::command(&mut frame, &[b"MEMORY", b"USAGE", key]);
-        let answers = self.ask_slots(vec![(slot, frame)]).await?;
-        Ok(match answers.first() {
-            Some(Value::Int(bytes)) => u64::try_from(*bytes).ok(),
-            _ => None,
-        })
     }
 
     /// Whether a node may be asked about libraries of functions.

@@ -70,6 +70,8 @@ pub(super) struct Window {
 /// A command that does not.
 #[derive(Debug, Clone)]
 pub(super) struct Step {
+    /// The target's database that it is for.
+    pub(super) db: u32,
     pub(super) frame: Vec<u8>,
     pub(super) args: Vec<Arg>,
     /// Where its keys are.
@@ -93,6 +95,7 @@ pub(super) enum What {
 #[derive(Debug)]
 enum Held {
     Part {
+        db: u32,
         slot: Slot,
         bytes: Vec<u8>,
         words: usize,
@@ -106,6 +109,8 @@ enum Held {
 /// A command that comes in, and where it is in the stream.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Incoming<'a> {
+    /// The target's database that it is for.
+    pub(super) db: u32,
     pub(super) frame: &'a [u8],
     pub(super) args: &'a [Arg],
     pub(super) mark: Mark,
@@ -265,13 +270,24 @@ impl Collector {
         for held in held {
             match held {
                 Held::Part {
+                    db,
                     slot,
                     bytes,
                     words,
                     mark,
                     holes,
                     is_one,
-                } => self.part(slot, &bytes, words, mark, &holes, is_one),
+                } => {
+                    let of = Incoming {
+                        db,
+                        frame: &bytes,
+                        args: &[],
+                        mark,
+                        holes: &holes,
+                        is_one,
+                    };
+                    self.part(slot, words, of);
+                }
                 Held::Step(step) => self.step(step),
             }
         }
@@ -295,7 +311,11 @@ impl Collector {
     /// A command, which goes to wherever its keys are.
     pub(super) fn command(&mut self, status: &Status, command: Option<&Command>, of: Incoming<'_>) {
         let Incoming {
-            frame, args, mark, ..
+            db,
+            frame,
+            args,
+            mark,
+            ..
         } = of;
         let mut places = Vec::new();
         let route = match command {
@@ -332,6 +352,7 @@ impl Collector {
             }
         };
         let step = Box::new(Step {
+            db,
             frame: frame.to_vec(),
             args: args.to_vec(),
             places,
@@ -353,6 +374,7 @@ impl Collector {
             Some(held) => {
                 self.held_bytes += of.frame.len();
                 held.push(Held::Part {
+                    db: of.db,
                     slot,
                     bytes: of.frame.to_vec(),
                     words,
@@ -361,7 +383,7 @@ impl Collector {
                     is_one: of.is_one,
                 });
             }
-            None => self.part(slot, of.frame, words, mark, of.holes, of.is_one),
+            None => self.part(slot, words, of),
         }
     }
 
@@ -369,15 +391,16 @@ impl Collector {
         self.queue.push_back(Work::new(Kind::Step(step)));
     }
 
-    fn part(
-        &mut self,
-        slot: Slot,
-        frame: &[u8],
-        words: usize,
-        mark: Mark,
-        holes: &[Hole],
-        is_one: bool,
-    ) {
+    /// One more command of a slot; `words`: how many it has.
+    fn part(&mut self, slot: Slot, words: usize, of: Incoming<'_>) {
+        let Incoming {
+            db,
+            frame,
+            mark,
+            holes,
+            is_one,
+            ..
+        } = of;
         if self.has(slot, mark) {
             return;
         }
@@ -403,6 +426,7 @@ impl Collector {
                 group
             }
         };
+        group.select(db);
         group.push(frame, words, holes, is_one);
         group.mark = Some(mark);
         window.commands += 1;
@@ -457,6 +481,7 @@ mod tests {
         let command = rewrite::table::lookup(words[0]);
         let mark = Mark { offset, part: 1 };
         let of = Incoming {
+            db: 0,
             frame: &frame,
             args: decoder.args(),
             mark,

@@ -16,7 +16,7 @@ use crate::checkpoint::{Checkpoint, Names};
 use crate::client::class_of;
 use crate::config::Config;
 use crate::error::Class;
-use crate::pipeline::repair::damaged_in;
+use crate::pipeline::repair::{Touched, damaged_in};
 use crate::pipeline::{each_command, show};
 use crate::spool::Feed;
 use crate::status::Status;
@@ -53,6 +53,7 @@ impl Hands<'_> {
         match work.kind {
             Kind::Window(window) => self.groups(cluster, window.groups).await,
             Kind::Step(step) => match step.what {
+                What::Flush if step.is_of_another_db() => self.flush_db(cluster, &step).await,
                 What::Flush => self.flush(cluster, &step, before).await,
                 What::Everywhere => self.everywhere(cluster, &step).await,
                 What::Apart(apart) => self.apart(cluster, &step, apart).await,
@@ -91,6 +92,51 @@ impl Hands<'_> {
             }
         }
         Err(Failed::Damaged(Box::new(damage)))
+    }
+
+    /// Empties a database that is not 0 at every node. The slots' checkpoints stay, and say where that is done.
+    async fn flush_db(self, cluster: &mut Cluster, step: &Step) -> Result<(), Failed> {
+        let nodes = cluster.slots();
+        let mut open = Vec::new();
+        for (address, slots) in &nodes {
+            let marks = slots.iter().map(|slot| cluster.mark(*slot));
+            let (mut is_done, mut has_gone_on) = (true, false);
+            for mark in marks {
+                is_done &= mark >= Some(step.mark);
+                has_gone_on |= mark > Some(step.mark);
+            }
+            match (is_done, has_gone_on) {
+                (true, _) => {}
+                (_, false) => open.push((address, slots)),
+                (_, true) => {
+                    let what = "FLUSHDB is to be done again, because a node has lost what it had, but other slots of it have gone on";
+                    return Err(Failed::Gone(what.to_owned()));
+                }
+            }
+        }
+        for round in 0.. {
+            for (address, _) in &open {
+                cluster.flush_db(address, step.db).await?;
+            }
+            // Where all nodes are emptied, nothing is left: a key may have been on its way between two of them.
+            if open.len() < nodes.len() {
+                break;
+            }
+            let of = Some(step.db);
+            let left = cluster.foreign_keys(&self.config.target, of).await?;
+            if left == 0 {
+                break;
+            }
+            if round == FLUSHES_MAX {
+                return Err(Failed::Sync(cluster.lost(&format!(
+                    "{left} keys are left after FLUSHDB: does somebody else write there?"
+                ))));
+            }
+        }
+        for (_, slots) in open {
+            cluster.set_marks(slots, step.mark).await?;
+        }
+        Ok(())
     }
 
     /// Empties every node.
@@ -133,7 +179,8 @@ impl Hands<'_> {
             for address in nodes.keys() {
                 cluster.flush_node(address, &step.frame).await?;
             }
-            let left = cluster.foreign_keys(&self.config.target).await?;
+            let of = step.is_of_one_db().then_some(0);
+            let left = cluster.foreign_keys(&self.config.target, of).await?;
             if left == 0 {
                 break;
             }
@@ -229,6 +276,18 @@ impl Hands<'_> {
     }
 }
 
+impl Step {
+    /// Whether it empties one database alone.
+    fn is_of_one_db(&self) -> bool {
+        let name = self.args.first().map(|arg| arg.of(&self.frame));
+        name.is_some_and(|name| name.eq_ignore_ascii_case(b"flushdb"))
+    }
+
+    fn is_of_another_db(&self) -> bool {
+        self.db != 0 && self.is_of_one_db()
+    }
+}
+
 /// Notes the errors of a group, and says which keys they are about, each once.
 fn tell(group: &Group, inner: &Inner, damage: &mut Damage) {
     let mut told: Vec<String> = Vec::new();
@@ -266,11 +325,11 @@ impl One<'_, '_> {
     async fn do_it(mut self, apart: Apart) -> Result<bool, Failed> {
         match apart {
             Apart::Copy { from, to } => {
-                let gains = self.takes(from, to).await?;
+                let gains = self.takes(from, to, self.copy_db()).await?;
                 Ok(self.put(to, gains, false).await?)
             }
             Apart::Rename { from, to } => {
-                let gains = self.takes(from, to).await?;
+                let gains = self.takes(from, to, self.step.db).await?;
                 let done = self.put(to, gains, true).await?;
                 let loses = self.write(from, &[&[b"DEL", self.word(from)]]);
                 Ok(self.put(from, loses, false).await? || done)
@@ -324,8 +383,18 @@ impl One<'_, '_> {
     /// What is to be done in the slot of a key; nothing, if it is done.
     fn group(&self, at: usize) -> Option<Group> {
         let slot = self.slot(at);
-        (self.cluster.mark(slot) < Some(self.step.mark))
-            .then(|| Group::new(slot, Some(self.step.mark)))
+        (self.cluster.mark(slot) < Some(self.step.mark)).then(|| {
+            let mut group = Group::new(slot, Some(self.step.mark));
+            group.select(self.step.db);
+            group
+        })
+    }
+
+    /// The database that a COPY goes to.
+    fn copy_db(&self) -> u32 {
+        let named = rewrite::copy_db(&self.step.frame, &self.step.args);
+        let number = named.and_then(|word| std::str::from_utf8(word).ok()?.parse().ok());
+        number.unwrap_or(self.step.db)
     }
 
     fn write(&self, at: usize, commands: &[&[&[u8]]]) -> Option<Group> {
@@ -356,7 +425,7 @@ impl One<'_, '_> {
     }
 
     /// The value of a key goes to another, with its expiry.
-    async fn takes(&mut self, from: usize, to: usize) -> Result<Option<Group>, Failed> {
+    async fn takes(&mut self, from: usize, to: usize, to_db: u32) -> Result<Option<Group>, Failed> {
         let Some(mut group) = self.group(to) else {
             return Ok(None);
         };
@@ -364,6 +433,7 @@ impl One<'_, '_> {
             return Err(self.missing(from));
         };
         let at_ms = copied.expires_at_ms.to_string();
+        group.select(to_db);
         push_words(
             &mut group,
             &[
@@ -491,7 +561,7 @@ impl One<'_, '_> {
     /// A copy is in memory whole, twice over; nothing of the command is done yet.
     async fn fits(&mut self, slot: Slot, key: &[u8]) -> Result<(), Failed> {
         let limit = self.hands.config.transaction_bytes_max() as u64;
-        match self.cluster.memory_usage(slot, key).await? {
+        match self.cluster.memory_usage(self.step.db, slot, key).await? {
             Some(bytes) if bytes > limit => {
                 let what = format!(
                     "{} has keys in several slots of the cluster, and key \"{}\" takes {bytes} bytes: no more than {limit} are copied from slot to slot (a quarter of limits.memory); raise limits.memory and start again, nothing is lost",
@@ -506,7 +576,8 @@ impl One<'_, '_> {
 
     /// When a key expires that has so many milliseconds left: exactly, where the target tells it.
     async fn expires_at(&mut self, slot: Slot, key: &[u8], left_ms: i64) -> Result<i64, Failed> {
-        let told = self.cluster.call(slot, &[b"PEXPIRETIME", key]).await;
+        let words: [&[u8]; 2] = [b"PEXPIRETIME", key];
+        let told = self.cluster.call_in(self.step.db, slot, &words).await;
         if let Ok(Value::Int(at_ms)) = told
             && at_ms > 0
         {
@@ -517,7 +588,7 @@ impl One<'_, '_> {
     }
 
     async fn ask(&mut self, slot: Slot, words: &[&[u8]]) -> Result<Value, Failed> {
-        Ok(self.cluster.call(slot, words).await?)
+        Ok(self.cluster.call_in(self.step.db, slot, words).await?)
     }
 
     /// What is read has to be what it was when the source ran the command: its slot is not further than that.
@@ -555,15 +626,9 @@ impl Damage {
     }
 }
 
-/// The keys of a command.
+/// The keys of a command, in all databases that it names.
 fn keys_of(step: &Step) -> Names {
-    let mut keys = Names::default();
-    for at in &step.places {
-        if let Some(arg) = step.args.get(*at) {
-            keys.insert(0, Bytes::copy_from_slice(arg.of(&step.frame)));
-        }
-    }
-    keys
+    Touched::by(&Table::new(), step.db, &step.frame, &step.args).names
 }
 
 fn push(group: &mut Group, frame: &[u8], words: usize) {

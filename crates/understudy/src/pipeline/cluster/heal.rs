@@ -6,17 +6,18 @@
 //! there, and a checkpoint names them until that is confirmed. Whoever begins again at the link's position passes over what slots
 //! have, and over all that touches a key that is named.
 
-use rewrite::{Outcome, slot_of};
+use rewrite::{Db, Outcome};
 
 use super::Damage;
 use super::collect::Work;
-use super::stream::ClusterStream;
+use super::stream::{ClusterStream, selected};
 use crate::checkpoint::Names;
 use crate::clock::unix_ms;
 use crate::error::{Side, SyncError};
 use crate::pipeline::repair::{self, Copies, Touched, Whole};
 use crate::pipeline::stream::heal::{Course, Heal};
 use crate::pipeline::stream::late::Doubts;
+use crate::pipeline::stream::note_lease;
 use crate::pipeline::unit::End;
 use crate::pipeline::{each_command, show, stream_limits};
 use crate::target::cluster::{Group, Mark};
@@ -53,7 +54,9 @@ impl ClusterStream<'_> {
             offset: end,
             part: LAST_PART,
         };
-        let has = |(_, key): (u32, &bytes::Bytes)| self.collector.has(slot_of(key), mark);
+        let target = &self.config.target;
+        let has =
+            |(db, key): (u32, &bytes::Bytes)| self.collector.has(target.slot_of(db, key), mark);
         if !is_whole && touched.names.iter().all(has) {
             return Course::PassOver;
         }
@@ -102,8 +105,10 @@ impl ClusterStream<'_> {
         };
         let mut groups: Vec<Group> = Vec::new();
         let mut names = Names::default();
+        let stream_db = self.rewriter.db();
         for copied in copies.keys {
-            let slot = slot_of(&copied.key);
+            self.go_to_db(copied.db)?;
+            let slot = self.config.target.slot_of(copied.db, &copied.key);
             let known = groups.iter().position(|group| group.slot == slot);
             let mut group = match known {
                 Some(at) => groups.swap_remove(at),
@@ -120,9 +125,10 @@ impl ClusterStream<'_> {
             self.late.is_copied(copied.db, &copied.key);
             names.insert(copied.db, copied.key);
         }
+        self.go_to_db(stream_db.0)?;
         let end = End {
             offset: self.input.frame_pos,
-            db: self.rewriter.db(),
+            db: stream_db,
             received_ms: unix_ms(),
         };
         self.collector.place(groups, names.clone(), end);
@@ -131,8 +137,64 @@ impl ClusterStream<'_> {
         Ok(())
     }
 
+    /// What follows is said in this database of the source.
+    fn go_to_db(&mut self, db: u32) -> Result<(), SyncError> {
+        if self.rewriter.db() == Db(db) {
+            return Ok(());
+        }
+        let number = db.to_string();
+        self.as_in_stream(&[b"SELECT", number.as_bytes()]).map(drop)
+    }
+
     /// Puts a command of our own into a group, as if it had come in the stream.
     fn say(&mut self, group: &mut Group, argv: &[&[u8]]) -> Result<(), SyncError> {
+        let (frame, outcome) = self.as_in_stream(argv)?;
+        let bytes = match outcome {
+            Ok(Outcome::Forward { .. }) => frame.as_slice(),
+            Ok(Outcome::Rewritten { .. }) => self.scratch.as_slice(),
+            Ok(Outcome::Dropped(reason)) => {
+                let name = show(argv.first().copied().unwrap_or_default());
+                let why = reason.label();
+                let what = format!("it cannot be repaired: {name} is left out ({why})");
+                self.heal.fail(what);
+                return Ok(());
+            }
+            Ok(_) => return Ok(()),
+            Err(error) => {
+                self.heal.fail(format!("it cannot be repaired: {error}"));
+                return Ok(());
+            }
+        };
+        let (table, db) = (self.rewriter.table(), self.rewriter.db());
+        let mapped = match &mut self.mapper {
+            None => Ok((db, bytes)),
+            Some(mapper) => mapper
+                .map(table, db, bytes)
+                .map(|(_, target, bytes)| (target, bytes)),
+        };
+        let (mut db, bytes) = match mapped {
+            Ok(mapped) => mapped,
+            Err(error) => {
+                self.heal.fail(format!("it cannot be repaired: {error}"));
+                return Ok(());
+            }
+        };
+        each_command(bytes, |_, frame, args| match selected(frame, args) {
+            Some(selected) => db = selected,
+            None => {
+                group.select(db.0);
+                group.push(frame, args.len(), &[], false);
+            }
+        });
+        self.dbs.insert(db.0);
+        Ok(())
+    }
+
+    /// A command of our own, rewritten as if it had come in the stream: its frame, and what it has come to.
+    fn as_in_stream(
+        &mut self,
+        argv: &[&[u8]],
+    ) -> Result<(Vec<u8>, Result<Outcome, rewrite::Error>), SyncError> {
         let mut frame = Vec::new();
         resp::encode::command(&mut frame, argv);
         let mut decoder = resp::CommandDecoder::new(stream_limits());
@@ -149,25 +211,9 @@ impl ClusterStream<'_> {
         // The unit may end where the one before has ended: only what comes behind it shows that it is applied.
         let from = self.input.frame_pos + 1;
         for granted in self.rewriter.granted() {
-            self.leases
-                .note(granted.db.0, granted.key, granted.at_ms, from);
+            note_lease(self.config, self.leases, granted, from);
         }
-        match outcome {
-            Ok(Outcome::Forward { .. }) => group.push(&frame, args.len(), &[], false),
-            Ok(Outcome::Rewritten { .. }) => each_command(&self.scratch, |_, frame, args| {
-                let name = args.first().map(|arg| arg.of(frame)).unwrap_or_default();
-                if !name.eq_ignore_ascii_case(b"select") {
-                    group.push(frame, args.len(), &[], false);
-                }
-            }),
-            Ok(Outcome::Dropped(reason)) => self.heal.fail(format!(
-                "it cannot be repaired: {name} is left out ({})",
-                reason.label()
-            )),
-            Ok(_) => {}
-            Err(error) => self.heal.fail(format!("it cannot be repaired: {error}")),
-        }
-        Ok(())
+        Ok((frame, outcome))
     }
 
     /// Commands failed in what was carried out: from here on their keys are under repair, or the link stops.
@@ -187,8 +233,13 @@ impl ClusterStream<'_> {
         if !self.config.repair {
             return Err(self.diverged(&what).await?);
         }
-        let names = self.copied(&damage.names);
-        let mut doubts = self.copied(&damage.ended);
+        let (found, ended) = (
+            repair::at_source(self.config, &damage.names),
+            repair::at_source(self.config, &damage.ended),
+        );
+        let is_nameless = damage.is_keyless || found.is_none();
+        let names = self.copied(&found.unwrap_or_default());
+        let mut doubts = self.copied(&ended.unwrap_or_default());
         let has_doubts = self.judge().hold(&mut doubts).await;
         if damage.codes.is_empty() && !has_doubts {
             self.confirm(end)?;
@@ -204,8 +255,10 @@ impl ClusterStream<'_> {
             done.remove(&doubts);
             self.placed(&done);
         }
-        let why = match (damage.is_keyless, is_again, fits) {
-            (true, ..) => "a command without keys cannot be repaired",
+        let why = match (is_nameless, is_again, fits) {
+            (true, ..) => {
+                "a command without keys, or in a database that is several of the source's, cannot be repaired"
+            }
             (_, true, _) => "the value from the source was refused",
             (.., false) => "too many keys hang on it",
             _ => "",
@@ -239,7 +292,9 @@ impl ClusterStream<'_> {
         let (_, bytes) = work.size();
         let margin = self.late.margin(bytes as u64);
         let unchecked = &self.status.unchecked;
-        let asked = self.late.ask_cluster(cluster, &asks, margin, unchecked);
+        let asked = self
+            .late
+            .ask_cluster(self.config, cluster, &asks, margin, unchecked);
         let mut names = asked.await?;
         names = self.copied(&names);
         if !self.judge().hold(&mut names).await {
@@ -293,7 +348,7 @@ impl ClusterStream<'_> {
             return Ok(());
         }
         if let Some(cluster) = &mut self.cluster {
-            cluster.set_repairs(&self.repairs.names());
+            cluster.set_repairs(&self.config.target, &self.repairs.names());
             cluster.set_seen(self.confirmed.offset);
             cluster.tell_repairs(&self.config.target).await?;
         }

@@ -18,7 +18,7 @@ use crate::pipeline::show;
 use crate::pipeline::stream::input::Input;
 use crate::pipeline::stream::recall::{Kinds, Suspects};
 use crate::source::spool_error;
-use crate::target::cluster::{Cluster, Mark, Note};
+use crate::target::cluster::{Cluster, Mark, Note, Question};
 
 /// The part of the stream of which nobody has looked at the answers to what a slot has: behind `from`, up to `to`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -87,7 +87,8 @@ impl ClusterStream<'_> {
             }
         }
         if self.late.looks() {
-            let ended = self.missing(&suspects.saved).await?;
+            let saved = self.copied(&suspects.saved);
+            let ended = self.missing(&saved).await?;
             suspects.names.extend(&ended);
         }
         self.hold_suspects(suspects).await
@@ -107,11 +108,12 @@ impl ClusterStream<'_> {
             return suspects.command(self.rewriter.table(), frame, args);
         }
         let touched = Touched::by(self.rewriter.table(), suspects.db, frame, args);
-        let is_unseen = |key: &bytes::Bytes| {
-            let zone = zones.get(&slot_of(key).0);
+        let target = &self.config.target;
+        let is_unseen = |(db, key): (u32, &bytes::Bytes)| {
+            let zone = zones.get(&target.slot_of(db, key).0);
             zone.is_some_and(|zone| zone.from < end && end <= zone.to)
         };
-        if touched.names.iter().any(|(_, key)| is_unseen(key)) {
+        if touched.names.iter().any(is_unseen) {
             suspects.command(self.rewriter.table(), frame, args);
         }
     }
@@ -129,14 +131,13 @@ impl ClusterStream<'_> {
 
     /// The answers to a command of one word and a key, for each of these keys.
     async fn ask_each(&mut self, word: &[u8], names: &Names) -> Result<Vec<Value>, SyncError> {
-        let questions = names.iter().map(|(_, key)| {
-            let mut frame = Vec::new();
-            resp::encode::command(&mut frame, &[word, key]);
-            (slot_of(key), frame)
+        let questions = names.iter().map(|(db, key)| {
+            let (db, key) = self.config.target.name_of(db, key);
+            Question::new(db, slot_of(&key), &[word, &key])
         });
         match &mut self.cluster {
             Some(cluster) if !names.is_empty() => {
-                let replies = cluster.ask_slots(questions.collect()).await?;
+                let replies = cluster.ask_in(questions.collect()).await?;
                 for reply in &replies {
                     // What is not allowed is not known; what is not answered now is asked again.
                     if let Value::Error(error) = reply

@@ -11,6 +11,7 @@ use resp::ReplyKind;
 use rewrite::{Method, Sent, Slot, slot_of};
 use tokio::time::Instant;
 
+use crate::config::TargetConfig;
 use crate::error::SyncError;
 use crate::pipeline::each_command;
 use crate::pipeline::snapshot::in_cluster::Collected;
@@ -51,8 +52,15 @@ impl SnapshotApplier<'_> {
         let mut told = Instant::now();
         loop {
             // While a window is on its way the next one is collected.
+            if cluster.renewal_is_due() {
+                cluster.renew().await?;
+            }
             let (collected, answered) = match flight.take() {
-                None => (self.collect().await?, None),
+                None => tokio::select! {
+                    biased;
+                    more = self.collect() => (more?, None),
+                    () = cluster.renewal_due() => continue,
+                },
                 Some((window, reached)) => {
                     let carried = carry_out(&config.target, cluster, window);
                     let mut carried = std::pin::pin!(carried);
@@ -80,7 +88,8 @@ impl SnapshotApplier<'_> {
             match collected {
                 Some((bytes, sent, reached)) => {
                     self.status().snapshot_applied.set(reached);
-                    flight = Some((window(&bytes, sent, cluster.is_lua()), reached));
+                    let window = window(&bytes, sent, cluster.is_lua(), &config.target);
+                    flight = Some((window, reached));
                 }
                 None => return Ok(()),
             }
@@ -119,34 +128,41 @@ impl SnapshotApplier<'_> {
 }
 
 /// What was collected, by slot.
-pub(crate) fn window(bytes: &[u8], sent: Vec<(Sent, u32)>, is_lua: bool) -> Window {
+pub(crate) fn window(
+    bytes: &[u8],
+    sent: Vec<(Sent, u32)>,
+    is_lua: bool,
+    config: &TargetConfig,
+) -> Window {
     let mut window = Window {
         groups: Vec::new(),
         sent: Vec::new(),
         everywhere: Vec::new(),
     };
-    let mut places: HashMap<Slot, usize> = HashMap::new();
+    // The last group of each database and slot.
+    let mut places: HashMap<(u32, Slot), usize> = HashMap::new();
     let mut sent = sent.into_iter();
     each_command(bytes, |_, frame, args| {
         let Some((sent, keys)) = sent.next() else {
             return;
         };
         match sent.method {
-            // Database 0: there is no other.
+            // Each group has its own.
             Method::Select => {}
             Method::Function | Method::Script => window.everywhere.push((sent, frame.to_vec())),
             Method::Set | Method::Restore | Method::Commands => {
-                let slot = slot_of(&sent.key);
-                let known = places.get(&slot).copied().filter(|place| {
+                let (db, name) = config.name_of(sent.db.0, &sent.key);
+                let slot = slot_of(&name);
+                let known = places.get(&(db, slot)).copied().filter(|place| {
                     let group = window.groups.get(*place);
                     !is_lua || group.is_some_and(|group| group.has_room_for(args.len()))
                 });
                 let place = known.unwrap_or_else(|| {
-                    window.groups.push(Group::new(slot, None));
+                    window.groups.push(Group::plain(slot, db));
                     window.sent.push(Vec::new());
                     window.groups.len() - 1
                 });
-                places.insert(slot, place);
+                places.insert((db, slot), place);
                 if let (Some(group), Some(list)) =
                     (window.groups.get_mut(place), window.sent.get_mut(place))
                 {
@@ -161,10 +177,13 @@ pub(crate) fn window(bytes: &[u8], sent: Vec<(Sent, u32)>, is_lua: bool) -> Wind
 
 /// Sends a window; gives each command's reply.
 pub(crate) async fn carry_out(
-    config: &crate::config::TargetConfig,
+    config: &TargetConfig,
     cluster: &mut Cluster,
     window: Window,
 ) -> Result<Vec<(Sent, u32, ReplyKind)>, SyncError> {
+    for group in &window.groups {
+        cluster.have_db(group.db()).await?;
+    }
     let mut answers = Vec::new();
     for (sent, frame) in window.everywhere {
         let mut errors = cluster.everywhere(&frame).await?;

@@ -1,10 +1,11 @@
 //! The command stream, applied to a cluster: one window or step at a time, the next ones being collected meanwhile.
 
+use std::collections::BTreeSet;
 use std::future::Future;
 use std::pin::Pin;
 
 use resp::Arg;
-use rewrite::{Db, DropReason, Outcome, StreamRewriter, slot_of};
+use rewrite::{CommandId, Db, DropReason, Outcome, StreamRewriter, slot_of};
 use tokio::time::Instant;
 
 use super::Failed;
@@ -19,18 +20,20 @@ use crate::config::Config;
 use crate::error::{Side, SyncError};
 use crate::pipeline::called::Called;
 use crate::pipeline::lease::Leases;
+use crate::pipeline::mapper::Mapper;
+use crate::pipeline::merged::Asks;
 use crate::pipeline::repair::Repairs;
 use crate::pipeline::stream::heal::{Course, Heal};
 use crate::pipeline::stream::input::{Input, InputError};
 use crate::pipeline::stream::late::Late;
-use crate::pipeline::stream::{TELLS_TIME, failed_at, input_at, mend_of, rewriter};
+use crate::pipeline::stream::{TELLS_TIME, failed_at, input_at, mend_of, note_lease, rewriter};
 use crate::pipeline::unit::End;
-use crate::pipeline::{Common, each_command, show};
+use crate::pipeline::{Common, Hole, each_command, show};
 use crate::source::spool_error;
 use crate::spool::Feed;
 use crate::status::Status;
+use crate::target::Target;
 use crate::target::cluster::{Cluster, Mark};
-use crate::target::{Databases, Target};
 
 /// A window is so many times a unit of a single server: its slots' checkpoints and transactions cost the less the more commands
 /// each slot has in it.
@@ -72,6 +75,11 @@ pub(crate) struct ClusterStream<'a> {
     pub(super) scratch: Vec<u8>,
     /// Where a script says what goes to the target.
     called: Option<Called>,
+    /// Where databases have other numbers at the target.
+    pub(super) mapper: Option<Mapper>,
+    merged: Asks,
+    /// The target's databases that commands were collected for.
+    pub(super) dbs: BTreeSet<u32>,
     /// Everything up to here is confirmed.
     pub(super) confirmed: End,
     carriers: Vec<rewrite::CommandId>,
@@ -125,7 +133,7 @@ impl<'a> ClusterStream<'a> {
         memory.note_marks(cluster.state.generation, cluster.marks());
         memory.begin(from.offset);
         let table = rewrite::Table::new();
-        let carriers = ["rename", "renamenx", "copy"];
+        let carriers = ["rename", "renamenx", "copy", "move"];
         let carriers = carriers
             .iter()
             .filter_map(|name| table.find(name.as_bytes()));
@@ -150,6 +158,9 @@ impl<'a> ClusterStream<'a> {
             cluster: Some(Box::new(cluster)),
             scratch: Vec::new(),
             called,
+            mapper: Mapper::new(config, &checkpoint::key(&config.link_name)),
+            merged: Asks::default(),
+            dbs: BTreeSet::new(),
             confirmed: from,
             carriers: carriers.collect(),
             repairs,
@@ -203,6 +214,7 @@ impl<'a> ClusterStream<'a> {
             self.show_lag();
             if self.running.is_none() {
                 self.give_up().await?;
+                self.renew().await?;
                 self.tell_repairs().await?;
                 self.tend().await?;
                 if let Some(work) = self.collector.take() {
@@ -228,8 +240,22 @@ impl<'a> ClusterStream<'a> {
                     self.has_read(read);
                 },
                 () = self.feed.changed(), if starved => {}
+                () = renewal_due(self.cluster.as_deref()) => {}
                 () = tokio::time::sleep(pause), if starved => {}
             }
+        }
+    }
+
+    /// Says again who we are, if it is time; nothing is on its way.
+    async fn renew(&mut self) -> Result<(), SyncError> {
+        match &mut self.cluster {
+            Some(cluster) if cluster.renewal_is_due() => {
+                cluster.renew().await?;
+                // That to the source, beside it, is as old, and is opened anew when it is needed.
+                self.merged.hang_up();
+                Ok(())
+            }
+            _ => Ok(()),
         }
     }
 
@@ -306,8 +332,7 @@ impl<'a> ClusterStream<'a> {
                 self.status.dropped.add(label, left_out);
             }
             for granted in self.rewriter.granted() {
-                self.leases
-                    .note(granted.db.0, granted.key, granted.at_ms, end);
+                note_lease(self.config, self.leases, granted, end);
             }
             let outcome = outcome.map_err(|error| self.bad_command(&error))?;
             if self.called.is_some()
@@ -321,45 +346,10 @@ impl<'a> ClusterStream<'a> {
                 return self.advance(len);
             }
             match outcome {
-                Outcome::Forward { command } => {
-                    if self.leases.any() && self.carriers.contains(&command) {
-                        self.leases.suspect(end);
-                    }
-                    self.status.commands.hit(usize::from(command.0));
-                    refuse_db(self.config, db)?;
-                    let table = self.rewriter.table();
-                    let mark = Mark {
-                        offset: end,
-                        part: 1,
-                    };
-                    let is_done = self.is_done(mark, frame, args);
-                    let is_one =
-                        !is_done && self.late.collect(table, command, db.0, frame, args, end);
-                    let of = Incoming {
-                        frame,
-                        args,
-                        mark,
-                        holes: self.input.holes(),
-                        is_one,
-                    };
-                    self.collector
-                        .command(self.status, table.command(command), of);
-                }
+                Outcome::Forward { command } => self.goes(command, db, len, None),
                 Outcome::Rewritten { command, commands } => {
-                    if self.leases.any() && self.carriers.contains(&command) {
-                        self.leases.suspect(end);
-                    }
-                    self.status.commands.hit(usize::from(command.0));
                     self.status.rewritten.hit(usize::from(command.0));
-                    let table = self.rewriter.table();
-                    let mark = Mark {
-                        offset: end,
-                        part: commands,
-                    };
-                    let is_done = self.is_done(mark, frame, args);
-                    let is_one =
-                        !is_done && self.late.collect(table, command, db.0, frame, args, end);
-                    self.rewritten(db, end, is_one && commands == 1)?;
+                    self.goes(command, db, len, Some(commands));
                 }
                 Outcome::Dropped(reason) => {
                     if reason == DropReason::TargetLacks {
@@ -375,6 +365,73 @@ impl<'a> ClusterStream<'a> {
             }
         }
         self.advance(len)
+    }
+
+    /// The command at the window's start goes to the target, or what is in the scratch in its place: `rewritten` commands.
+    fn goes(&mut self, id: CommandId, db: Db, len: usize, rewritten: Option<u32>) {
+        let end = self.input.frame_end(len);
+        if self.leases.any() && self.carriers.contains(&id) {
+            self.leases.suspect(end);
+        }
+        self.status.commands.hit(usize::from(id.0));
+        let frame = self.input.window().get(..len).unwrap_or_default();
+        let (args, table) = (self.input.args(), self.rewriter.table());
+        let bytes = match rewritten {
+            Some(_) => self.scratch.as_slice(),
+            None => frame,
+        };
+        let is_mapped = self.mapper.is_some();
+        let (bytes, target) = match &mut self.mapper {
+            None => (bytes, db),
+            Some(mapper) => {
+                self.merged.note(self.config, table, db, frame, args);
+                match mapper.map(table, db, bytes) {
+                    Ok((mapped, target, bytes)) if mapped.commands > 0 => (bytes, target),
+                    Ok(_) => {
+                        let label = DropReason::NoEffect.label();
+                        return self.status.dropped.add(label, 1);
+                    }
+                    Err(error) => {
+                        let at = self.input.frame_pos;
+                        return self.heal.fail(format!("command at offset {at}: {error}"));
+                    }
+                }
+            }
+        };
+        let is_done = is_done(&self.collector, table, bytes, end);
+        let is_one = !is_done && self.late.collect(table, id, db.0, frame, args, end);
+        let sink = Sink {
+            status: self.status,
+            table,
+            collector: &mut self.collector,
+            dbs: &mut self.dbs,
+        };
+        let holes = self.input.holes();
+        let put = match (rewritten, is_mapped) {
+            // It is taken apart already.
+            (None, false) => {
+                let of = Incoming {
+                    db: target.0,
+                    frame,
+                    args,
+                    mark: Mark {
+                        offset: end,
+                        part: 1,
+                    },
+                    holes,
+                    is_one,
+                };
+                sink.one(table.command(id), of)
+            }
+            (commands, _) => {
+                let is_one = is_one && commands.is_none_or(|commands| commands == 1);
+                sink.all(bytes, target, end, holes, is_one)
+            }
+        };
+        if let Err(what) = put {
+            let at = self.input.frame_pos;
+            self.heal.fail(format!("command at offset {at}: {what}"));
+        }
     }
 
     /// What the script makes of what is in the scratch.
@@ -404,7 +461,14 @@ impl<'a> ClusterStream<'a> {
         if self.scratch.is_empty() {
             self.status.dropped.add("function", 1);
         }
-        self.rewritten(db, end, false)
+        let sink = Sink {
+            status: self.status,
+            table: self.rewriter.table(),
+            collector: &mut self.collector,
+            dbs: &mut self.dbs,
+        };
+        let put = sink.all(&self.scratch, db, end, self.input.holes(), false);
+        put.map_err(|what| failed_at(self.input.frame_pos, &what))
     }
 
     /// The command at the window's start is on its way, or is not to be.
@@ -416,54 +480,6 @@ impl<'a> ClusterStream<'a> {
             received_ms: self.input.at_ms,
         });
         Ok(())
-    }
-
-    /// Whether all slots of its keys have this command of the source.
-    fn is_done(&self, mark: Mark, frame: &[u8], args: &[Arg]) -> bool {
-        if mark.offset > self.collector.applied_until() {
-            return false;
-        }
-        let mut places = Vec::new();
-        let name = args.first().map(|arg| arg.of(frame)).unwrap_or_default();
-        if let Some(command) = self.rewriter.table().lookup(&name.to_ascii_lowercase()) {
-            rewrite::keys_of(command, frame, args, &mut places);
-        }
-        let key = |at: &usize| args.get(*at).map(|arg| arg.of(frame)).unwrap_or_default();
-        places
-            .iter()
-            .all(|at| self.collector.has(slot_of(key(at)), mark))
-    }
-
-    /// What one command of the source has become.
-    fn rewritten(&mut self, db: Db, end: u64, is_one: bool) -> Result<(), SyncError> {
-        let (mut db, mut part, mut result) = (db, 0, Ok(()));
-        let (config, status, table) = (self.config, self.status, self.rewriter.table());
-        let (collector, holes) = (&mut self.collector, self.input.holes());
-        each_command(&self.scratch, |_, frame, args: &[Arg]| {
-            let word = |at: usize| args.get(at).map(|arg| arg.of(frame)).unwrap_or_default();
-            if word(0).eq_ignore_ascii_case(b"select") {
-                let number = std::str::from_utf8(word(1))
-                    .ok()
-                    .and_then(|text| text.parse().ok());
-                db = Db(number.unwrap_or(u32::MAX));
-                return;
-            }
-            if let Err(error) = refuse_db(config, db) {
-                result = Err(error);
-                return;
-            }
-            part += 1;
-            let known = table.find(word(0)).and_then(|id| table.command(id));
-            let of = Incoming {
-                frame,
-                args,
-                mark: Mark { offset: end, part },
-                holes,
-                is_one,
-            };
-            collector.command(status, known, of);
-        });
-        result
     }
 
     pub(super) fn choose_lease(&mut self) {
@@ -486,6 +502,12 @@ impl<'a> ClusterStream<'a> {
 
     /// Starts the next work.
     async fn start(&mut self, work: Work) -> Result<(), SyncError> {
+        self.merged.ask(self.config).await?;
+        if let Some(cluster) = &mut self.cluster {
+            for db in &self.dbs {
+                cluster.have_db(*db).await?;
+            }
+        }
         // Whoever goes on from here has to know of leases before there are any.
         if self.leases.any() && !self.checkpoint.leased {
             self.checkpoint.leased = true;
@@ -708,6 +730,14 @@ struct Done {
     flight: Flight,
 }
 
+/// Waits until connections over which nothing is on its way have to say who we are again.
+async fn renewal_due(cluster: Option<&Cluster>) {
+    match cluster {
+        Some(cluster) => cluster.renewal_due().await,
+        None => std::future::pending().await,
+    }
+}
+
 /// Waits for what is on its way.
 async fn progress(running: &mut Option<(Running<'_>, Flight)>) -> Done {
     let Some((work, _)) = running else {
@@ -724,10 +754,112 @@ async fn progress(running: &mut Option<(Running<'_>, Flight)>) -> Done {
     }
 }
 
-/// A cluster has one database.
-fn refuse_db(config: &Config, db: Db) -> Result<(), SyncError> {
-    match db {
-        Db(0) => Ok(()),
-        db => Err(Databases::none_in_a_cluster(&config.target, db)),
+/// Where commands go for the target, under its names.
+struct Sink<'a> {
+    status: &'a Status,
+    table: &'a rewrite::Table,
+    collector: &'a mut Collector,
+    dbs: &'a mut BTreeSet<u32>,
+}
+
+impl Sink<'_> {
+    /// One command. What cannot be done in a cluster is told in words: only a new snapshot brings it about.
+    fn one(self, known: Option<&rewrite::Command>, of: Incoming<'_>) -> Result<(), String> {
+        let word = |at: usize| of.args.get(at).map(|arg| arg.of(of.frame));
+        let is = |name: &[u8]| word(0).is_some_and(|word| word.eq_ignore_ascii_case(name));
+        if is(b"swapdb") {
+            return Err("SWAPDB cannot be done in a cluster".to_owned());
+        }
+        if of.db != 0 {
+            self.dbs.insert(of.db);
+        }
+        // The other database of what goes from one to another.
+        let other = match (is(b"move"), is(b"copy")) {
+            (true, _) => word(2),
+            (_, true) => rewrite::copy_db(of.frame, of.args),
+            _ => None,
+        };
+        let number = other.and_then(|word| std::str::from_utf8(word).ok()?.parse::<u32>().ok());
+        self.dbs.extend(number);
+        self.collector.command(self.status, known, of);
+        Ok(())
     }
+
+    /// Several, for `db` where they say no other, which one command of the source has become.
+    fn all(
+        self,
+        bytes: &[u8],
+        mut db: Db,
+        end: u64,
+        holes: &[Hole],
+        is_one: bool,
+    ) -> Result<(), String> {
+        let (mut part, mut result) = (0, Ok(()));
+        each_command(bytes, |_, frame, args| {
+            if let Some(selected) = selected(frame, args) {
+                db = selected;
+                return;
+            }
+            part += 1;
+            let mark = Mark { offset: end, part };
+            let sink = Sink {
+                status: self.status,
+                table: self.table,
+                collector: &mut *self.collector,
+                dbs: &mut *self.dbs,
+            };
+            let name = args.first().map(|arg| arg.of(frame)).unwrap_or_default();
+            let known = sink.table.find(name);
+            let known = known.and_then(|id| sink.table.command(id));
+            let of = Incoming {
+                db: db.0,
+                frame,
+                args,
+                mark,
+                holes,
+                is_one,
+            };
+            let put = sink.one(known, of);
+            if result.is_ok() {
+                result = put;
+            }
+        });
+        result
+    }
+}
+
+/// The database that a SELECT names.
+pub(super) fn selected(frame: &[u8], args: &[Arg]) -> Option<Db> {
+    let word = |at: usize| args.get(at).map(|arg| arg.of(frame)).unwrap_or_default();
+    if !word(0).eq_ignore_ascii_case(b"select") {
+        return None;
+    }
+    let number = std::str::from_utf8(word(1)).ok();
+    Some(Db(number
+        .and_then(|text| text.parse().ok())
+        .unwrap_or(u32::MAX)))
+}
+
+/// Whether all slots of their keys have what one command of the source, which ends there, has become.
+fn is_done(collector: &Collector, table: &rewrite::Table, bytes: &[u8], end: u64) -> bool {
+    if end > collector.applied_until() {
+        return false;
+    }
+    let (mut part, mut is_done, mut places) = (0, true, Vec::new());
+    each_command(bytes, |_, frame, args| {
+        if selected(frame, args).is_some() {
+            return;
+        }
+        part += 1;
+        let mark = Mark { offset: end, part };
+        let name = args.first().map(|arg| arg.of(frame)).unwrap_or_default();
+        places.clear();
+        if let Some(command) = table.lookup(&name.to_ascii_lowercase()) {
+            rewrite::keys_of(command, frame, args, &mut places);
+        }
+        let key = |at: &usize| args.get(*at).map(|arg| arg.of(frame)).unwrap_or_default();
+        let has = |at: &usize| collector.has(slot_of(key(at)), mark);
+        is_done &= places.iter().all(has);
+    });
+    is_done
 }

@@ -10,9 +10,6 @@ use crate::pipeline::KeySet;
 use crate::pipeline::sweep::{is_own, library_name, may_remove_libraries};
 use crate::target::cluster::{Cluster, Group, is_of_link};
 
-/// Keys removed at once.
-const BATCH_KEYS: usize = 1000;
-
 /// Removes every key of the cluster that is not in `keys` (and is neither ours nor filtered away), and every library of functions.
 /// Gives the number of keys removed.
 ///
@@ -24,7 +21,7 @@ pub(crate) async fn sweep(
     shrunk_percent: u64,
     cluster: &mut Cluster,
 ) -> Result<u64, SyncError> {
-    let held = cluster.foreign_keys(&config.target).await?;
+    let held = cluster.foreign_keys(&config.target, None).await?;
     let offered = keys.len();
     if offered.saturating_mul(100) < held.saturating_mul(shrunk_percent) {
         let what = format!(
@@ -36,51 +33,42 @@ pub(crate) async fn sweep(
             what,
         ));
     }
-    let Some(stale) = stale(config, keys, cluster).await? else {
+    if has_other_links(config, cluster).await? {
         tracing::warn!(
             "another link writes to this target too: keys that are gone at this source are left there"
         );
         return Ok(0);
-    };
-    for batch in stale.chunks(BATCH_KEYS) {
-        let mut groups: Vec<Group> = Vec::new();
-        for key in batch {
-            let mut group = Group::new(rewrite::slot_of(key), None);
-            resp::encode::command(&mut group.bytes, &[b"DEL", key]);
-            group.commands = 1;
-            groups.push(group);
+    }
+    let mut removed = 0;
+    for address in cluster.slots().into_keys() {
+        for db in cluster.dbs_of(&address).await? {
+            // The scripts write to no other.
+            if db != 0 && cluster.is_lua() {
+                continue;
+            }
+            removed += sweep_one(config, keys, cluster, &address, db).await?;
         }
-        cluster.run(&config.target, groups, None).await?;
     }
     libraries(config, keys, cluster).await?;
-    Ok(stale.len() as u64)
+    Ok(removed)
 }
 
-/// Keys that are not in `keys`; `None` when another link keeps a checkpoint here: then not every key is ours.
-async fn stale(
-    config: &Config,
-    keys: &KeySet,
-    cluster: &mut Cluster,
-) -> Result<Option<Vec<Bytes>>, SyncError> {
+/// Whether another link keeps a checkpoint here: then not every key is ours.
+async fn has_other_links(config: &Config, cluster: &mut Cluster) -> Result<bool, SyncError> {
     let own = checkpoint::key(&config.link_name);
-    let mut stale = Vec::new();
+    let is_other = |key: &Bytes| {
+        let shard = config.shard.as_ref();
+        let is_sibling = shard.is_some_and(|shard| shard.group.has_key(key));
+        key.starts_with(KEY_PREFIX.as_bytes())
+            && !is_sibling
+            && !is_of_link(key, &own, &config.link_name)
+    };
     for address in cluster.slots().into_keys() {
         let mut cursor = Bytes::from_static(b"0");
         loop {
-            let (next, found) = cluster.scan(&address, &cursor).await?;
-            for key in found {
-                if key.starts_with(KEY_PREFIX.as_bytes()) {
-                    let is_sibling = config
-                        .shard
-                        .as_ref()
-                        .is_some_and(|shard| shard.group.has_key(&key));
-                    if !is_sibling && !is_of_link(&key, &own, &config.link_name) {
-                        return Ok(None);
-                    }
-                } else if !is_own(&key) && config.may_be_copied(0, &key) && !keys.contains(0, &key)
-                {
-                    stale.push(key);
-                }
+            let (next, found) = cluster.scan(&address, 0, &cursor).await?;
+            if found.iter().any(is_other) {
+                return Ok(true);
             }
             if next.as_ref() == b"0" {
                 break;
@@ -88,7 +76,40 @@ async fn stale(
             cursor = next;
         }
     }
-    Ok(Some(stale))
+    Ok(false)
+}
+
+/// Removes what is not in `keys` from a database of one node, as it is found.
+async fn sweep_one(
+    config: &Config,
+    keys: &KeySet,
+    cluster: &mut Cluster,
+    address: &str,
+    db: u32,
+) -> Result<u64, SyncError> {
+    let mut removed = 0;
+    let mut cursor = Bytes::from_static(b"0");
+    loop {
+        let (next, found) = cluster.scan(address, db, &cursor).await?;
+        let is_stale =
+            |key: &&Bytes| !is_own(key) && config.may_be_copied(db, key) && !keys.contains(db, key);
+        let mut groups: Vec<Group> = Vec::new();
+        for key in found.iter().filter(is_stale) {
+            let mut group = Group::plain(rewrite::slot_of(key), db);
+            resp::encode::command(&mut group.bytes, &[b"DEL", key]);
+            group.commands = 1;
+            groups.push(group);
+        }
+        if !groups.is_empty() {
+            removed += groups.len() as u64;
+            cluster.have_db(db).await?;
+            cluster.run(&config.target, groups, None).await?;
+        }
+        if next.as_ref() == b"0" {
+            return Ok(removed);
+        }
+        cursor = next;
+    }
 }
 
 /// Removes every library of functions that is not in `keys`.

@@ -418,11 +418,11 @@ impl<'a> StreamApplier<'a> {
         }
         let failed: Vec<usize> = errors.iter().map(|(at, _)| *at).collect();
         let damaged = repair::damaged(self.rewriter.table(), &inflight.sealed, &failed);
-        let damaged = damaged.and_then(|names| self.at_source(&names));
+        let damaged = damaged.and_then(|names| repair::at_source(self.config, &names));
         let names = self.copied(damaged.as_ref());
         // What the target has ended is in doubt, and no more.
         let ended = repair::damaged(self.rewriter.table(), &inflight.sealed, &inflight.ended);
-        let ended = ended.and_then(|names| self.at_source(&names));
+        let ended = ended.and_then(|names| repair::at_source(self.config, &names));
         let mut doubts = self.copied(ended.as_ref());
         let has_doubts = self.is_in_doubt(&mut doubts).await;
         if errors.is_empty() && !has_doubts {
@@ -476,16 +476,6 @@ impl<'a> StreamApplier<'a> {
         }
         self.show_repairs();
         Ok(())
-    }
-
-    /// What the source calls these keys of the target; `None` where that of one cannot be told.
-    fn at_source(&self, names: &Names) -> Option<Names> {
-        let mut found = Names::default();
-        for (db, key) in names.iter() {
-            let (db, key) = self.config.target.origin_of(db, key)?;
-            found.insert(db, key);
-        }
-        Some(found)
     }
 
     /// Those of these keys that are copied at all.

@@ -28,6 +28,7 @@ use crate::pipeline::repair::{self, Repairs, Touched};
 use crate::pipeline::tide::Tide;
 use crate::status::{Number, Status};
 use crate::target::Cluster;
+use crate::target::cluster::Question;
 
 /// What a command does to the life of keys.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -454,23 +455,23 @@ impl<'a> Late<'a> {
     /// The same of a cluster.
     pub(in crate::pipeline) async fn ask_cluster(
         &self,
+        config: &Config,
         cluster: &mut Cluster,
         asks: &[Ask],
         margin: Duration,
         unchecked: &Number,
     ) -> Result<Names, SyncError> {
         let questions = asks.iter().map(|ask| {
-            let mut frame = Vec::new();
             let count = ask.fields.len().to_string();
+            let (db, key) = config.target.name_of(ask.db, &ask.key);
             let mut argv: Vec<&[u8]> = match ask.fields.is_empty() {
-                true => vec![b"PTTL", &ask.key],
-                false => vec![b"HPTTL", &ask.key, b"FIELDS", count.as_bytes()],
+                true => vec![b"PTTL", &key],
+                false => vec![b"HPTTL", &key, b"FIELDS", count.as_bytes()],
             };
             argv.extend(ask.fields.iter().map(|field| &field[..]));
-            resp::encode::command(&mut frame, &argv);
-            (slot_of(&ask.key), frame)
+            Question::new(db, slot_of(&key), &argv)
         });
-        let replies = cluster.ask_slots(questions.collect()).await?;
+        let replies = cluster.ask_in(questions.collect()).await?;
         for error in replies.iter().filter_map(Value::as_error) {
             match error.code {
                 ErrorCode::WrongType => {}

@@ -52,6 +52,24 @@ impl Cluster {
         Ok(())
     }
 
+    /// Empties a database of a node that is not 0: no checkpoint is in it.
+    pub(crate) async fn flush_db(&mut self, address: &str, db: u32) -> Result<(), SyncError> {
+        self.have_db(db).await?;
+        let number = db.to_string();
+        let client = self.node(address)?;
+        let replies = client
+            .ask_all(&[
+                vec![b"SELECT", number.as_bytes()],
+                vec![b"FLUSHDB"],
+                vec![b"SELECT", b"0"],
+            ])
+            .await?;
+        match replies.iter().find_map(Value::as_error) {
+            Some(error) => Err(self.refusal_of("FLUSHDB", error)),
+            None => Ok(()),
+        }
+    }
+
     /// What empties a node, if none of its slots was written by somebody who came after us.
     fn fenced_flush(&self, address: &str, command: &[u8]) -> Vec<u8> {
         let slots = self.topology.slots();

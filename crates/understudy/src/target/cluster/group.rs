@@ -3,6 +3,7 @@
 use resp::{ErrorReply, ReplyKind};
 use rewrite::Slot;
 
+use super::ask;
 use super::fence::SCRIPT_WORDS_MAX;
 use super::marks::Mark;
 use crate::pipeline::{Gap, Hole, gaps_of, words_of};
@@ -23,6 +24,10 @@ pub(crate) struct Group {
     pub(super) ones: Vec<u32>,
     /// Words that are left in the feed, in order.
     pub(super) gaps: Vec<Gap>,
+    /// The database before its commands: 0, unless they are plain ones.
+    pub(super) base: u32,
+    /// The one behind them.
+    pub(super) db: u32,
 }
 
 /// What the commands of a group that was carried out have answered.
@@ -48,6 +53,33 @@ impl Group {
             left: Vec::new(),
             ones: Vec::new(),
             gaps: Vec::new(),
+            base: 0,
+            db: 0,
+        }
+    }
+
+    /// Plain commands of one database. Those that are sent again have to find it selected once more, so it is not one of them
+    /// that selects it.
+    pub(crate) fn plain(slot: Slot, db: u32) -> Self {
+        Self {
+            base: db,
+            db,
+            ..Self::new(slot, None)
+        }
+    }
+
+    /// The database that is selected behind its commands.
+    pub(crate) fn db(&self) -> u32 {
+        self.db
+    }
+
+    /// The next command is for this database.
+    pub(crate) fn select(&mut self, db: u32) {
+        if self.db != db {
+            self.db = db;
+            ask::select(&mut self.bytes, db);
+            self.commands += 1;
+            self.words += 2;
         }
     }
 

@@ -26,6 +26,15 @@ const SERVERLESS_READER: &str = ":6380";
 /// # Errors
 /// Stop for what is no cluster, and for an endpoint that only reads; reconnect where no node answers or a slot has no node.
 pub(crate) async fn locate(config: &TargetConfig, key: &str) -> Result<Located, SyncError> {
+    locate_by(config, key, &[]).await
+}
+
+/// The same, where the nodes `silent` do not answer somebody who asks them: they are asked last.
+pub(crate) async fn locate_by(
+    config: &TargetConfig,
+    key: &str,
+    silent: &[String],
+) -> Result<Located, SyncError> {
     let Some(settings) = &config.cluster else {
         let what = "redis_writer.cluster is not set";
         return Err(SyncError::stop(
@@ -36,9 +45,14 @@ pub(crate) async fn locate(config: &TargetConfig, key: &str) -> Result<Located, 
     };
     refuse_reader(&config.endpoint)?;
     let mut failed: Option<SyncError> = None;
-    for address in candidates(settings, &config.endpoint.address) {
+    let mut cut_off: Option<(String, Topology)> = None;
+    let mut all = candidates(settings, &config.endpoint.address);
+    all.sort_by_key(|address| silent.contains(address));
+    for address in all {
         match ask(config, &address).await {
-            Ok(topology) => {
+            // One that is cut off from the others tells what it knew last: another one is believed first.
+            Ok((topology, false)) => cut_off = cut_off.or(Some((address, topology))),
+            Ok((topology, true)) => {
                 note(settings, &address, &topology);
                 return with_owner(config, topology, key);
             }
@@ -47,6 +61,11 @@ pub(crate) async fn locate(config: &TargetConfig, key: &str) -> Result<Located, 
             }
             Err(error) => failed = failed.or(Some(error)),
         }
+    }
+    // Nobody finds the cluster well: it is down, which its answers to writes tell.
+    if let Some((address, topology)) = cut_off {
+        note(settings, &address, &topology);
+        return with_owner(config, topology, key);
     }
     Err(failed.unwrap_or_else(|| {
         SyncError::reconnect(
@@ -90,7 +109,8 @@ fn note(settings: &ClusterConfig, answered: &str, topology: &Topology) {
     *seen.unwrap_or_else(std::sync::PoisonError::into_inner) = all;
 }
 
-async fn ask(config: &TargetConfig, address: &str) -> Result<Topology, SyncError> {
+/// What a node tells, and whether it finds the cluster well.
+async fn ask(config: &TargetConfig, address: &str) -> Result<(Topology, bool), SyncError> {
     let endpoint = Endpoint {
         address: address.to_owned(),
         ..config.endpoint.clone()
@@ -113,7 +133,11 @@ async fn ask(config: &TargetConfig, address: &str) -> Result<Topology, SyncError
         );
         return Err(SyncError::reconnect(Side::Target, address, what));
     }
-    Ok(topology)
+    // Who may not ask has to take it as it is.
+    let info = client.ask(&[b"CLUSTER", b"INFO"]).await?;
+    let text = info.as_bytes().cloned().unwrap_or_default();
+    let is_well = !String::from_utf8_lossy(&text).contains("cluster_state:fail");
+    Ok((topology, is_well))
 }
 
 fn with_owner(config: &TargetConfig, topology: Topology, key: &str) -> Result<Located, SyncError> {
@@ -239,7 +263,13 @@ pub(super) async fn all_nodes(clients: &mut [Client], topology: &Topology) -> Ve
             continue;
         };
         let text = reply.as_bytes().cloned().unwrap_or_default();
-        for address in nodes_of(&String::from_utf8_lossy(&text), &asked) {
+        let text = String::from_utf8_lossy(&text);
+        let nodes: Vec<Node> = nodes_of(&text, &asked).collect();
+        // A cluster that announces names is dialled by them, by which certificates know it.
+        let is_known = |node: &Node| node.named.iter().any(|name| all.contains(name));
+        let by_name = nodes.iter().any(is_known);
+        for Node { address, named } in nodes {
+            let address = named.filter(|_| by_name).unwrap_or(address);
             if !all.contains(&address) {
                 all.push(address);
             }
@@ -249,20 +279,34 @@ pub(super) async fn all_nodes(clients: &mut [Client], topology: &Topology) -> Ve
     all
 }
 
-/// The addresses in CLUSTER NODES of nodes that are there: `<id> <ip>:<port>@<bus port>[,<host>] <flags> ...`.
-fn nodes_of(text: &str, asked: &str) -> Vec<String> {
-    let address = |line: &str| {
+/// A node in CLUSTER NODES.
+#[derive(Debug, PartialEq, Eq)]
+struct Node {
+    address: String,
+    /// The same with the name that it announces, if it has one.
+    named: Option<String>,
+}
+
+/// The nodes in CLUSTER NODES that are there: `<id> <ip>:<port>@<bus port>[,<host>[,<more>..]] <flags> ...`.
+fn nodes_of<'a>(text: &'a str, asked: &'a str) -> impl Iterator<Item = Node> + 'a {
+    let node = |line: &str| {
         let mut words = line.split(' ');
         let (_, place, flags) = (words.next()?, words.next()?, words.next()?);
         let gone = ["fail", "fail?", "noaddr", "handshake"];
         if flags.split(',').any(|flag| gone.contains(&flag)) {
             return None;
         }
-        let place = place.split('@').next()?;
+        let mut parts = place.split(',');
+        let place = parts.next()?.split('@').next()?;
+        let name = parts.next().filter(|name| !name.is_empty());
         let (host, port) = place.rsplit_once(':')?;
-        Some(topology::address(host, port.parse().ok()?, asked))
+        let port = port.parse().ok()?;
+        Some(Node {
+            address: topology::address(host, port, asked),
+            named: name.map(|name| topology::address(name, port, asked)),
+        })
     };
-    text.lines().filter_map(address).collect()
+    text.lines().filter_map(node)
 }
 
 /// Whether the target is a service that shows no servers.
@@ -293,7 +337,16 @@ mod tests {
 
     #[test]
     fn nodes_that_are_there() {
-        let text = "a 127.0.0.1:7001@17001,h1 myself,master - 0 0 1 connected 0-5\nb :7002@17002 slave a 0 0 1 connected\nc 127.0.0.1:7003@17003 master,fail - 0 0 1 disconnected\n";
-        assert_eq!(nodes_of(text, "me:7002"), ["127.0.0.1:7001", "me:7002"]);
+        let text = "a 127.0.0.1:7001@17001,h1,shard-id=9 myself,master - 0 0 1 connected 0-5\nb :7002@17002,,shard-id=8 slave a 0 0 1 connected\nc 127.0.0.1:7003@17003 master,fail - 0 0 1 disconnected\nd 127.0.0.1:7004@17004 master - 0 0 1 connected\n";
+        let nodes = nodes_of(text, "me:7002");
+        let told: Vec<_> = nodes.map(|node| (node.address, node.named)).collect();
+        assert_eq!(
+            told,
+            [
+                ("127.0.0.1:7001".to_owned(), Some("h1:7001".to_owned())),
+                ("me:7002".to_owned(), None),
+                ("127.0.0.1:7004".to_owned(), None),
+            ]
+        );
     }
 }

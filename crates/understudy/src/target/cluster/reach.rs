@@ -16,6 +16,8 @@ use crate::error::{Side, SyncError};
 /// A connection to each primary of a cluster that is ours.
 pub(crate) struct Reach {
     clients: BTreeMap<String, Client>,
+    /// Databases that are selected there, if not 0; `None`: it is not known which.
+    dbs: BTreeMap<String, Option<u32>>,
     topology: Topology,
     link_name: String,
     address: String,
@@ -49,6 +51,7 @@ impl Reach {
         }
         let mut reach = Self {
             clients,
+            dbs: BTreeMap::new(),
             topology: located.topology,
             link_name: config.link_name.clone(),
             address: config.target.endpoint.address.clone(),
@@ -97,9 +100,24 @@ impl Reach {
         }
     }
 
+    /// Selects a database at the node that the last key is at.
+    pub(crate) async fn select(&mut self, db: u32) -> Result<(), SyncError> {
+        let at = self.at.clone();
+        if self.dbs.get(&at).copied().unwrap_or(Some(0)) == Some(db) {
+            return Ok(());
+        }
+        self.dbs.insert(at.clone(), None);
+        let number = db.to_string();
+        let client = self.client()?;
+        client.call(&[b"SELECT", number.as_bytes()]).await?;
+        self.dbs.insert(at, Some(db));
+        Ok(())
+    }
+
     /// Watches the checkpoint of a key's slot, which is not from anybody who has come after us.
     pub(crate) async fn watch_slot(&mut self, key: &[u8]) -> Result<(), SyncError> {
         self.go(key)?;
+        self.select(0).await?;
         let mark = mark_key(slot_of(key), &self.link_name);
         let client = self.client()?;
         client.call(&[b"WATCH", mark.as_bytes()]).await?;

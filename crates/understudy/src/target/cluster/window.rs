@@ -24,7 +24,7 @@ use tokio::time::Instant;
 use super::fence::{COMMAND_WORDS_MAX, Fence};
 use super::group::{Group, Inner};
 use super::marks::mark_key;
-use super::{Cluster, NOTED, REDIRECTS_MAX, RETRY_FIRST, RETRY_MAX, locate};
+use super::{Cluster, NOTED, REDIRECTS_MAX, RETRY_FIRST, RETRY_MAX, ask, locate};
 use crate::client::{Client, class_of, mend};
 use crate::config::TargetConfig;
 use crate::error::{Class, Side, SyncError, io_word};
@@ -99,6 +99,8 @@ struct Form {
     commands: usize,
     /// Those that have to answer 1.
     ones: Vec<u32>,
+    /// A database is selected before plain commands, and 0 behind them.
+    selects: bool,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -115,7 +117,9 @@ impl Form {
         match self.kind {
             Kind::Transaction => usize::from(self.asking) + self.commands + 3,
             Kind::Script | Kind::Replies => usize::from(self.asking) + 1,
-            Kind::Plain => self.commands * (1 + usize::from(self.asking)),
+            Kind::Plain => {
+                self.commands * (1 + usize::from(self.asking)) + 2 * usize::from(self.selects)
+            }
         }
     }
 }
@@ -359,6 +363,9 @@ impl Cluster {
                 (Fence::Lua(_), Some(_)) => Kind::Script,
             };
             let out = &mut batch.out;
+            let selects = kind == Kind::Plain && group.base != 0;
+            // The checkpoint is in database 0.
+            let is_away = kind == Kind::Transaction && group.db != 0;
             if asking && kind != Kind::Plain {
                 resp::encode::command(out, &[b"ASKING"]);
             }
@@ -367,11 +374,22 @@ impl Cluster {
                     let before = self.value_now(group.slot);
                     self.script(out, &hashes.plain, group, &[&before])?;
                 }
-                (Fence::Kill, None) if !asking => out.extend_from_slice(&group.bytes),
-                (Fence::Kill, None) => each_command(&group.bytes, |_, frame, _| {
-                    resp::encode::command(out, &[b"ASKING"]);
-                    out.extend_from_slice(frame);
-                }),
+                (Fence::Kill, None) => {
+                    if selects {
+                        ask::select(out, group.base);
+                    }
+                    if asking {
+                        each_command(&group.bytes, |_, frame, _| {
+                            resp::encode::command(out, &[b"ASKING"]);
+                            out.extend_from_slice(frame);
+                        });
+                    } else {
+                        out.extend_from_slice(&group.bytes);
+                    }
+                    if selects {
+                        ask::select(out, 0);
+                    }
+                }
                 (Fence::Kill, Some(_)) => {
                     let key = mark_key(group.slot, &self.link_name);
                     out.extend_from_slice(b"*1\r\n$5\r\nMULTI\r\n");
@@ -381,6 +399,9 @@ impl Cluster {
                         ..*gap
                     }));
                     out.extend_from_slice(&group.bytes);
+                    if is_away {
+                        ask::select(out, 0);
+                    }
                     resp::encode::command(out, &[b"SET", key.as_bytes(), value.as_bytes()]);
                     out.extend_from_slice(b"*1\r\n$4\r\nEXEC\r\n");
                 }
@@ -403,8 +424,9 @@ impl Cluster {
             let form = Form {
                 asking,
                 kind,
-                commands: group.commands as usize,
+                commands: group.commands as usize + usize::from(is_away),
                 ones: group.ones.clone(),
+                selects,
             };
             batch.groups.push((*at, form));
         }
@@ -526,7 +548,7 @@ impl Cluster {
         waits_for: &[String],
     ) -> Result<(), SyncError> {
         let Ok(Ok(located)) =
-            tokio::time::timeout(SILENCE, locate::locate(config, &self.key)).await
+            tokio::time::timeout(SILENCE, locate::locate_by(config, &self.key, waits_for)).await
         else {
             return Ok(());
         };
@@ -680,6 +702,17 @@ fn verdict(form: &Form, mut replies: Vec<Summary>, address: &str) -> Result<Verd
     }
     match form.kind {
         Kind::Plain => {
+            if form.selects {
+                let ends = [replies.first(), replies.last()];
+                let is_well = |end: &Option<&Summary>| {
+                    end.is_some_and(|reply| !matches!(reply.kind, ReplyKind::Error(_)))
+                };
+                if !ends.iter().all(is_well) {
+                    return Err(nonsense(address, "SELECT was refused"));
+                }
+                replies.pop();
+                replies.remove(0);
+            }
             if form.asking {
                 let mut at = 0;
                 replies.retain(|_| {
@@ -798,6 +831,7 @@ mod tests {
             kind,
             commands,
             ones: Vec::new(),
+            selects: false,
         }
     }
 
@@ -838,5 +872,16 @@ mod tests {
         assert!(
             matches!(plain, Ok(Verdict::Done(inner)) if inner.kinds.len() == 2 && inner.errors[0].0 == 1)
         );
+        let selects = |text: &str| {
+            let form = Form {
+                selects: true,
+                ..form(Kind::Plain, true, 1)
+            };
+            assert_eq!(form.replies(), 4);
+            verdict(&form, replies(text), "n:1")
+        };
+        let done = selects("+OK\n+OK\n:7\n+OK\n");
+        assert!(matches!(done, Ok(Verdict::Done(inner)) if inner.kinds == [ReplyKind::Int(7)]));
+        assert!(selects("-ERR DB index is out of range\n+OK\n:7\n+OK\n").is_err());
     }
 }
