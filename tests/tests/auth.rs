@@ -252,7 +252,8 @@ fn every_connection_to_a_cluster_says_again_who_it_is_without_a_break() {
         .with("redis_writer", &format!("username = \"{USER}\""))
         .with("redis_writer", "password_file = \"password\"")
         .with("redis_writer", "reauth_after = \"500ms\"")
-        .with("limits", "source_bytes_per_second = 700000");
+        .with("redis_writer", "inflight_bytes = 65536")
+        .with("limits", "target_bytes_per_second = 700000");
     daemon.configure(&link.text());
     daemon.spawn();
     wait_stream(&mut daemon);

@@ -28,6 +28,7 @@ use crate::checkpoint::{self, Checkpoint, Names, Phase};
 use crate::client::{Client, class_of};
 use crate::config::{ClusterConfig, Endpoint, SlotFence, TargetConfig};
 use crate::error::{Side, SyncError};
+use crate::limits::Limits;
 use crate::renew::Renewal;
 use crate::status::Nodes;
 
@@ -127,6 +128,20 @@ impl Cluster {
                 .collect(),
         );
         self.told = told;
+    }
+
+    /// Waits until the target may be sent something; says again who we are meanwhile, if it is time.
+    ///
+    /// # Errors
+    /// As [`Self::renew`].
+    pub(crate) async fn until_open(&mut self, limits: &Limits) -> Result<(), SyncError> {
+        loop {
+            tokio::select! {
+                biased;
+                () = limits.open() => return Ok(()),
+                () = self.renewal.due() => self.renew().await?,
+            }
+        }
     }
 
     /// Opens the cluster for whoever has just written `checkpoint` into it: keeps all others out, and reads how far each slot is.

@@ -87,6 +87,9 @@ impl SnapshotApplier<'_> {
             }
             match collected {
                 Some((bytes, sent, reached)) => {
+                    cluster.until_open(&config.limits).await?;
+                    config.limits.target_bytes.took(bytes.len() as u64);
+                    config.limits.target_commands.took(sent.len() as u64);
                     self.status().snapshot_applied.set(reached);
                     let window = window(&bytes, sent, cluster.is_lua(), &config.target);
                     flight = Some((window, reached));

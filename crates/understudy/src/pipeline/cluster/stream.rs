@@ -522,7 +522,9 @@ impl<'a> ClusterStream<'a> {
             bytes: bytes as u64,
         };
         let limits = &self.config.limits;
-        limits.open().await;
+        if let Some(cluster) = &mut self.cluster {
+            cluster.until_open(limits).await?;
+        }
         limits.target_bytes.took(flight.bytes);
         limits.target_commands.took(commands);
         let Some(mut cluster) = self.cluster.take() else {
