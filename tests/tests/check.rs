@@ -3,9 +3,9 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use e2e::{Ended, Link, preload, run_file};
+use e2e::{Ended, Link, preload, run_file, wait_stream};
 use testkit::daemon::STATUS_PORT;
-use testkit::{Client, Engine, Server, ServerOptions, argv};
+use testkit::{Client, Cluster, Engine, Server, ServerOptions, argv};
 
 /// What `check` said: state, what and mend, by check; the worst where there are several.
 type Findings = BTreeMap<String, [String; 3]>;
@@ -529,6 +529,40 @@ fn clocks_and_roles_are_looked_at() {
         "warn",
         "node of a cluster",
         "sync_reader.cluster = true",
+    );
+}
+
+/// The node that is named has neither the key nor the checkpoint.
+#[test]
+fn a_cluster_as_the_target_is_looked_at_as_a_whole() {
+    let (source, cluster) = (Server::of("redis-7.0"), Cluster::start("redis-7.0", 3, 0));
+    let is_elsewhere = |key: &String| cluster.place_of(cluster.slot(key)) != 0;
+    let names = (0..).map(|at| format!("link-{at}"));
+    let mut names = names.filter(|name| is_elsewhere(&format!("understudy:checkpoint:{name}")));
+    let (name, other) = (names.next().expect("one"), names.next().expect("another"));
+    let link = Link::between(&source.address(), &cluster.address(0))
+        .with("redis_writer", "cluster = true")
+        .with("link", &format!("name = \"{name}\""));
+    let said = |state: &str, what: &str, mend: &str| {
+        expect(&check(&link), "target_empty", state, what, mend);
+    };
+    said("pass", "the target is empty", "");
+    let key = (0..).map(|at| format!("key-{at}")).find(is_elsewhere);
+    let key = key.expect("one of another node");
+    cluster.read(&argv!["SET", key, 1]);
+    said("fail", "the target holds 1 keys", "empty it");
+    cluster.read(&argv!["DEL", key]);
+    let mut daemon = link.start();
+    wait_stream(&mut daemon);
+    said("pass", "this link's checkpoint is there", "");
+    let foreign = format!("understudy:checkpoint:{other}");
+    cluster.read(&argv!["SET", foreign, 1]);
+    expect(
+        &check(&link),
+        "target_leftovers",
+        "warn",
+        &format!("1 keys of other links, or of older runs, such as {foreign}"),
+        "remove them",
     );
 }
 
