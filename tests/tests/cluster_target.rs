@@ -121,6 +121,9 @@ fn a_primary_that_hangs_is_left_for_its_replica() {
     let counters = Counters::start_in_db_0(&source.address(), rng.number(), 1000);
     let mut daemon = link(&source, &cluster).start();
     wait_stream(&mut daemon);
+    daemon.wait_for("the first writes", LIMIT, |daemon| {
+        own(daemon, "applied_offset").is_some_and(|applied| applied > 10_000)
+    });
     cluster.servers[0].stop();
     daemon.wait_for("the replica's turn", LIMIT, |_| {
         cluster.servers[3].client().info("replication")["role"] == "master"

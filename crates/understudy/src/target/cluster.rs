@@ -604,20 +604,25 @@ impl Cluster {
         let address = self.owner(self.own_slot())?;
         let written = self.written.clone();
         let client = self.node(&address)?;
-        client.call(&[b"WATCH", key.as_bytes()]).await?;
-        let found = client.call(&[b"GET", key.as_bytes()]).await?;
-        if found.as_bytes().map(|found| &found[..]) != Some(written.as_bytes()) {
-            client.call(&[b"UNWATCH"]).await?;
-            return Err(self.lost("its checkpoint was changed by somebody else"));
-        }
-        client.call(&[b"MULTI"]).await?;
-        let replies = client
-            .ask_all(&[
-                vec![b"SET", key.as_bytes(), value.as_bytes()],
+        let written = async {
+            client.call(&[b"WATCH", key.as_bytes()]).await?;
+            let found = client.call(&[b"GET", key.as_bytes()]).await?;
+            if found.as_bytes().map(|found| &found[..]) != Some(written.as_bytes()) {
+                client.call(&[b"UNWATCH"]).await?;
+                return Ok(None);
+            }
+            client.call(&[b"MULTI"]).await?;
+            let commands = [
+                vec![&b"SET"[..], key.as_bytes(), value.as_bytes()],
                 vec![b"SET", state.as_bytes(), text.as_bytes()],
                 vec![b"EXEC"],
-            ])
-            .await?;
+            ];
+            client.ask_all(&commands).await.map(Some)
+        };
+        let Some(replies) = ask::in_time(&address, written).await? else {
+            return Err(self.lost("its checkpoint was changed by somebody else"));
+        };
+        let client = self.node(&address)?;
         if let Some(error) = replies.iter().find_map(Value::as_error) {
             return Err(client.refused(&[b"EXEC"], error));
         }

@@ -4,6 +4,7 @@
 //! slot is wherever it is with all of them.
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use bytes::Bytes;
 use resp::{ErrorCode, Value};
@@ -13,6 +14,23 @@ use tokio::time::Instant;
 use super::{Cluster, PATIENCE, REDIRECTS_MAX, RETRY_FIRST, RETRY_MAX, redirects};
 use crate::client::{Client, class_of};
 use crate::error::{Class, Side, SyncError};
+
+/// A node that says nothing to a question for so long is left: another one may have its slots by now.
+pub(super) const ANSWER: Duration = Duration::from_secs(20);
+
+/// What a node answers, if it does in time.
+pub(super) async fn in_time<T>(
+    address: &str,
+    answer: impl Future<Output = Result<T, SyncError>>,
+) -> Result<T, SyncError> {
+    match tokio::time::timeout(ANSWER, answer).await {
+        Ok(answered) => answered,
+        Err(_) => {
+            let what = "it does not answer: looking at the cluster anew";
+            Err(SyncError::reconnect(Side::Target, address, what))
+        }
+    }
+}
 
 /// A command for one slot, in a database.
 pub(crate) struct Question {
@@ -118,7 +136,7 @@ impl Cluster {
                     select(&mut bytes, 0);
                     count += 1;
                 }
-                let values = client.ask_encoded(&bytes, count).await?;
+                let values = in_time(&address, client.ask_encoded(&bytes, count)).await?;
                 for ((at, question), place) in part.iter().zip(places) {
                     let value = values.get(place).cloned().unwrap_or(Value::Null);
                     match (value.as_error(), answers.get_mut(*at)) {
@@ -188,7 +206,8 @@ impl Cluster {
             }
             let is_away = usize::from(db != 0);
             let before = is_away + usize::from(asking);
-            let mut replies = client.ask_encoded(&out, before + 1 + is_away).await?;
+            let asked = client.ask_encoded(&out, before + 1 + is_away);
+            let mut replies = in_time(&address, asked).await?;
             let reply = replies.drain(before..).next();
             let Some(reply) = reply else { continue };
             let Some(error) = reply.as_error() else {
