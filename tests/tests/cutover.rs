@@ -487,7 +487,11 @@ fn killed_at_any_step_it_leaves_a_link_that_goes_on() {
 fn the_seal_of_a_killed_cutover_is_found_and_undone() {
     let (source, target) = (source_of("redis-7.0"), Server::of("redis-7.0"));
     let before = text(&source.client().command(&argv!["ACL", "LIST"]));
-    let mut daemon = link(&source, &target).start();
+    // The last comparison takes ten seconds: it is killed under the fence.
+    for n in 0..1000 {
+        source.client().command(&argv!["SET", format!("k{n}"), n]);
+    }
+    let mut daemon = link(&source, &target).with("compare", "qps = 100").start();
     wait_stream(&mut daemon);
     let run = Cutover::start(&daemon, &["--yes", "--fence", "acl", "--compare", "full"]);
     run.wait_step("fence");
