@@ -7,20 +7,20 @@
 //! keeps a list, since a field goes along with its key by RENAME, COPY or MOVE.
 //!
 //! A condition (`HPEXPIREAT .. GT`) that only some of the fields have met compares expiries which all were moved by the
-//! same. That holds for those before [`BEFORE_MS`] however near they are, unlike those of keys.
+//! same. So those within [`WINDOW_MS`] are moved, which is longer than for keys.
 
 use bytes::Bytes;
 use resp::Value;
 use rewrite::{Abilities, LeaseRule};
 
-use super::{LEASE_MS, Leases, Server, Target, is_grantable_before};
+use super::{GUESS_MS, LEASE_MS, Leases, Server, Target, is_grantable_before, now_ms};
 use crate::config::{Config, Reader};
 use crate::error::{Side, SyncError};
 use crate::pipeline::sweep::each_hash;
 
-/// Expiries of fields from 2100 on are not moved: a server takes none beyond 2^46 ms (`HFE_MAX_ABS_TIME_MSEC`), and the
-/// nearer this is, the fewer that somebody means (from 2262 to 2346) are taken for moved ones.
-const BEFORE_MS: i64 = 4_102_444_800_000;
+/// Expiries of fields within a year are moved. The longer this is, the more that somebody means (some 246 years ahead) could
+/// be taken for moved ones, and 9,999,999,999,999 is one that is meant.
+const WINDOW_MS: i64 = 365 * 24 * 3600 * 1000;
 /// Hashes looked at in one go.
 const BATCH_KEYS: usize = 100;
 /// Asked for with one HSCAN; and so many fields are changed in one transaction at the most.
@@ -30,14 +30,15 @@ const PAGE: &[u8] = b"500";
 /// The rule for expiries of fields: only a recording has one.
 pub(in crate::pipeline) fn rule(config: &Config) -> Option<LeaseRule> {
     matches!(config.reader, Reader::Aof(_)).then_some(LeaseRule {
-        before_ms: BEFORE_MS,
+        before_ms: now_ms().saturating_add(WINDOW_MS),
         add_ms: LEASE_MS,
     })
 }
 
 /// The own expiry of a field with this one, if that was moved.
 fn own_ms(at_ms: i64) -> Option<i64> {
-    Some(at_ms - LEASE_MS).filter(|own| is_grantable_before(*own, BEFORE_MS))
+    let before_ms = now_ms().saturating_add(WINDOW_MS + GUESS_MS);
+    Some(at_ms - LEASE_MS).filter(|own| is_grantable_before(*own, before_ms))
 }
 
 impl Leases {
@@ -268,17 +269,20 @@ fn cursor_and_fields(reply: Value) -> Option<(Bytes, Vec<Bytes>)> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::pipeline::lease::now_ms;
-
     #[test]
     fn only_what_was_moved_is_moved_back() {
         let now = now_ms();
-        for own in [now - 365 * 24 * 3600 * 1000, now, BEFORE_MS - 1] {
+        for own in [now - WINDOW_MS, now, now + WINDOW_MS] {
             assert_eq!(own_ms(own + LEASE_MS), Some(own));
             // Nor twice.
             assert_eq!(own_ms(own), None);
         }
-        for somebodys in [-1, BEFORE_MS, BEFORE_MS + LEASE_MS, 1 << 46] {
+        for somebodys in [
+            -1,
+            9_999_999_999_999,
+            now + 2 * WINDOW_MS + LEASE_MS,
+            1 << 46,
+        ] {
             assert_eq!(own_ms(somebodys), None);
         }
     }
