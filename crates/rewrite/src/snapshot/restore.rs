@@ -268,7 +268,7 @@ impl SnapshotRewriter {
 
     /// What stands behind the payload.
     fn restore_end(
-        &mut self,
+        &self,
         head: &KeyHead,
         begun: Begun,
         out: &mut Vec<u8>,
