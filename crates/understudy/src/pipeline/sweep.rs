@@ -330,7 +330,7 @@ async fn remove_unfinished_at(config: &Config, mut client: Client) -> Result<u64
     for (db, _) in client.info("keyspace").await?.keyspace() {
         client.call(&[b"SELECT", db.to_string().as_bytes()]).await?;
         let mut unfinished = Vec::new();
-        each_key_of_db(config, &mut client, |key| {
+        each_key_of_db(config, &mut client, &[], |key| {
             let slot = rewrite::slot_of(key);
             // Another shard may be building its own.
             let is_ours = config.shard.as_ref().is_none_or(|shard| shard.holds(slot));
@@ -375,7 +375,7 @@ async fn other_links(config: &Config, client: &mut Client) -> Result<bool, SyncE
     client.call(&[b"SELECT", b"0"]).await?;
     let mut cursor = Bytes::from_static(b"0");
     loop {
-        let (next, found) = scan(config, client, &cursor).await?;
+        let (next, found) = scan(config, client, &cursor, &[]).await?;
         let others = |key: &Bytes| {
             let is_own = own.iter().any(|own| key == own.as_bytes());
             let is_sibling = config
@@ -398,6 +398,24 @@ async fn other_links(config: &Config, client: &mut Client) -> Result<bool, SyncE
 async fn each_key(
     config: &Config,
     client: &mut Client,
+    f: impl FnMut(u32, &Bytes),
+) -> Result<(), SyncError> {
+    each_key_of(config, client, &[], f).await
+}
+
+/// The same for hashes.
+pub(super) async fn each_hash(
+    config: &Config,
+    client: &mut Client,
+    f: impl FnMut(u32, &Bytes),
+) -> Result<(), SyncError> {
+    each_key_of(config, client, &[b"TYPE", b"hash"], f).await
+}
+
+async fn each_key_of(
+    config: &Config,
+    client: &mut Client,
+    kind: &[&[u8]],
     mut f: impl FnMut(u32, &Bytes),
 ) -> Result<(), SyncError> {
     for (db, _) in client.info("keyspace").await?.keyspace() {
@@ -405,7 +423,7 @@ async fn each_key(
             continue;
         }
         client.call(&[b"SELECT", db.to_string().as_bytes()]).await?;
-        each_key_of_db(config, client, |key| {
+        each_key_of_db(config, client, kind, |key| {
             if !is_own(key) && config.may_be_copied(db, key) {
                 f(db, key);
             }
@@ -421,7 +439,7 @@ pub(super) async fn each_key_of_slots(
     slots: &mut BTreeMap<u16, Vec<Bytes>>,
 ) -> Result<(), SyncError> {
     let mut client = Client::connect(&config.target.endpoint, Side::Target).await?;
-    each_key_of_db(config, &mut client, |key| {
+    each_key_of_db(config, &mut client, &[], |key| {
         if !is_own(key)
             && let Some(keys) = slots.get_mut(&rewrite::slot_of(key).0)
         {
@@ -431,15 +449,16 @@ pub(super) async fn each_key_of_slots(
     .await
 }
 
-/// Calls `f` with every key of the database that is selected.
+/// Calls `f` with every key of the database that is selected, or with those of a kind, by the words behind SCAN.
 async fn each_key_of_db(
     config: &Config,
     client: &mut Client,
+    kind: &[&[u8]],
     mut f: impl FnMut(&Bytes),
 ) -> Result<(), SyncError> {
     let mut cursor = Bytes::from_static(b"0");
     loop {
-        let (next, found) = scan(config, client, &cursor).await?;
+        let (next, found) = scan(config, client, &cursor, kind).await?;
         found.iter().for_each(&mut f);
         if next.as_ref() == b"0" {
             return Ok(());
@@ -452,8 +471,10 @@ pub(super) async fn scan(
     config: &Config,
     client: &mut Client,
     cursor: &[u8],
+    kind: &[&[u8]],
 ) -> Result<(Bytes, Vec<Bytes>), SyncError> {
-    let reply = client.call(&[b"SCAN", cursor, b"COUNT", b"1000"]).await?;
+    let words = [&[b"SCAN", cursor, b"COUNT", b"1000"], kind].concat();
+    let reply = client.call(&words).await?;
     if let Value::Array(parts) = reply
         && let [Value::Bulk(next), Value::Array(keys)] = parts.as_slice()
     {

@@ -334,6 +334,9 @@ impl<'a> ClusterStream<'a> {
             for granted in self.rewriter.granted() {
                 note_lease(self.config, self.leases, granted, end);
             }
+            if self.rewriter.take_leased_fields() {
+                self.leases.note_fields();
+            }
             let outcome = outcome.map_err(|error| self.bad_command(&error))?;
             if self.called.is_some()
                 && let Outcome::Forward { command } | Outcome::Rewritten { command, .. } = outcome
@@ -370,7 +373,7 @@ impl<'a> ClusterStream<'a> {
     /// The command at the window's start goes to the target, or what is in the scratch in its place: `rewritten` commands.
     fn goes(&mut self, id: CommandId, db: Db, len: usize, rewritten: Option<u32>) {
         let end = self.input.frame_end(len);
-        if self.leases.any() && self.carriers.contains(&id) {
+        if self.leases.any_key() && self.carriers.contains(&id) {
             self.leases.suspect(end);
         }
         self.status.commands.hit(usize::from(id.0));
