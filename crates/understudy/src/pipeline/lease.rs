@@ -849,7 +849,7 @@ impl Target {
             self.select_there(db).await?;
             let mut cursor = Bytes::from_static(b"0");
             loop {
-                let (next, mut keys) = scan(config, self.client()?, &cursor).await?;
+                let (next, mut keys) = scan(config, self.client()?, &cursor, &[]).await?;
                 keys.retain(|key| !is_own(key) && config.may_be_copied(db, key));
                 let names: Vec<&[u8]> = keys.iter().map(AsRef::as_ref).collect();
                 for (key, at_ms) in keys.iter().zip(self.expiries_ms(&names).await?) {

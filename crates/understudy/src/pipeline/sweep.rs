@@ -173,7 +173,7 @@ async fn sweep_db(
     let mut cursor = Bytes::from_static(b"0");
     client.call(&[b"SELECT", db.to_string().as_bytes()]).await?;
     loop {
-        let (next, found) = scan(config, client, &cursor).await?;
+        let (next, found) = scan(config, client, &cursor, &[]).await?;
         let is_stale =
             |key: &&Bytes| !is_own(key) && config.may_be_copied(db, key) && !keys.contains(db, key);
         let stale: Vec<&Bytes> = found.iter().filter(is_stale).collect();

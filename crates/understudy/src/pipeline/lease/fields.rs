@@ -81,7 +81,7 @@ impl Target {
             let note = |db, key: &Bytes| hashes.push((db, key.clone()));
             each_hash(config, self.client()?, note).await?;
             // SCAN has left the connection wherever it ended.
-            self.db = u32::MAX;
+            self.forget_db();
             for of_db in hashes.chunk_by(|(a, _), (b, _)| a == b) {
                 for keys in of_db.chunks(BATCH_KEYS) {
                     self.end_fields_of(&address, keys, owner).await?;
@@ -89,6 +89,13 @@ impl Target {
             }
         }
         Ok(())
+    }
+
+    fn forget_db(&mut self) {
+        match &mut self.server {
+            Server::One(_) => self.db = u32::MAX,
+            Server::Many(reach) => reach.forget_db(),
+        }
     }
 
     fn go_to(&mut self, address: &str) {
@@ -111,8 +118,8 @@ impl Target {
             .map(|(_, key)| (key.clone(), begin.clone()))
             .collect();
         while !open.is_empty() {
-            self.select(db).await?;
             self.go_to(address);
+            self.select_there(db).await?;
             let pages = self.pages(&open).await?;
             for (key, fields) in self.with_leases(&pages).await? {
                 for fields in fields.chunks(PAGE_FIELDS) {

@@ -1,6 +1,7 @@
 //! Finding a cluster's nodes: from the address that was given, or from any node that was seen before.
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use resp::{ErrorCode, Value};
 use rewrite::slot_of;
@@ -29,7 +30,10 @@ pub(crate) async fn locate(config: &TargetConfig, key: &str) -> Result<Located, 
     locate_by(config, key, &[]).await
 }
 
-/// The same, where the nodes `silent` do not answer somebody who asks them: they are asked last.
+/// Where some nodes are silent, the next one is asked after so long.
+const QUICK: Duration = Duration::from_millis(500);
+
+/// The same, where some of the nodes `silent` do not answer somebody who asks them: they are asked last, and not waited for.
 pub(crate) async fn locate_by(
     config: &TargetConfig,
     key: &str,
@@ -49,7 +53,15 @@ pub(crate) async fn locate_by(
     let mut all = candidates(settings, &config.endpoint.address);
     all.sort_by_key(|address| silent.contains(address));
     for address in all {
-        match ask(config, &address).await {
+        let asked = ask(config, &address);
+        let told = match silent.is_empty() {
+            true => asked.await,
+            false => match tokio::time::timeout(QUICK, asked).await {
+                Ok(told) => told,
+                Err(_) => continue,
+            },
+        };
+        match told {
             // One that is cut off from the others tells what it knew last: another one is believed first.
             Ok((topology, false)) => cut_off = cut_off.or(Some((address, topology))),
             Ok((topology, true)) => {
