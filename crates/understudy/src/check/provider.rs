@@ -203,7 +203,10 @@ mod tests {
             "CONFIG SET repl-backlog-size \"256mb\""
         );
         for (provider, says) in [
-            (Provider::ElastiCache, "aws elasticache modify-cache-parameter-group"),
+            (
+                Provider::ElastiCache,
+                "aws elasticache modify-cache-parameter-group",
+            ),
             (Provider::MemoryDb, "aws memorydb update-parameter-group"),
             (Provider::ElastiCacheServerless, "sweeps alone"),
             (Provider::Azure, "az redis update"),
@@ -215,7 +218,10 @@ mod tests {
         ] {
             let mend = provider.set_events();
             assert!(mend.contains(says), "{mend}");
-            assert_eq!(mend.contains("KEA"), provider != Provider::ElastiCacheServerless);
+            assert_eq!(
+                mend.contains("KEA"),
+                provider != Provider::ElastiCacheServerless
+            );
         }
         assert!(
             Provider::ElastiCache

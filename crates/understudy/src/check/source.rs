@@ -1,14 +1,22 @@
 //! The source: what it is, and whether it bears another replica.
 
+use std::time::Duration;
+
+use resp::Value;
+
 use super::facts::Server;
 use super::finding::{Finding, fail, pass, unknown, warn};
 use super::line::Estimate;
 use super::provider::Provider;
+use crate::client::Client;
 use crate::config::{Config, ScanWhen, human_bytes};
-use crate::scan::missing_events;
+use crate::error::{Side, SyncError};
+use crate::scan::{self, missing_events};
 
 /// An outage of the line that is to be survived without a new snapshot.
 const OUTAGE_SECONDS: f64 = 600.0;
+/// So long PSUBSCRIBE may take to be answered.
+const ANSWER_TIMEOUT: Duration = Duration::from_secs(5);
 /// What ElastiCache gives a replica's output buffer, out of maxmemory; it cannot be changed there.
 const ELASTICACHE_BUFFER_SHARE: u64 = 10;
 

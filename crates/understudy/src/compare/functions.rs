@@ -26,7 +26,10 @@ pub(crate) enum Libraries {
     /// One of both does not have functions (7.0).
     Lacking,
     /// One of both has them and does not tell them.
-    Refused { side: Side, reply: String },
+    Refused {
+        side: Side,
+        reply: String,
+    },
 }
 
 /// What an end told.

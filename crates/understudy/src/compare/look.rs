@@ -380,11 +380,7 @@ pub(crate) enum Shape {
 }
 
 /// Reads keys at one end: the first of these, as many as have about so many bytes, but one at least.
-pub(crate) async fn read(
-    end: &mut End,
-    names: &[Name],
-    bytes_max: u64,
-) -> Result<Lot, SyncError> {
+pub(crate) async fn read(end: &mut End, names: &[Name], bytes_max: u64) -> Result<Lot, SyncError> {
     let mut left = bytes_max;
     let mut lot = Lot {
         held: Vec::with_capacity(names.len()),

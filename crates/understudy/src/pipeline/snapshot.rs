@@ -16,6 +16,7 @@ use rewrite::{Db, Method, Sent, SnapshotRewriter};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 use self::called::Scripted;
+use super::Common;
 use super::answers;
 use super::lane::{Lane, Reply};
 use super::lease::Leases;
@@ -24,7 +25,6 @@ use super::merged::Merged;
 use super::stream::{NOT_OURS, show};
 use super::sweep::KeySet;
 use super::unit::guard;
-use super::Common;
 use crate::checkpoint::{self, Checkpoint, KEY_PREFIX, Phase, Progress};
 use crate::clock::unix_ms;
 use crate::config::{Config, ExistingKeys};

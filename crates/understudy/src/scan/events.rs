@@ -67,7 +67,9 @@ impl Watch<'_> {
                     if self.shared.listeners.is_on(self.place) {
                         let hint = match has_lasted {
                             true => "",
-                            false => "it did not last: is client-output-buffer-limit pubsub of the source too small, or does what stands in between close it?",
+                            false => {
+                                "it did not last: is client-output-buffer-limit pubsub of the source too small, or does what stands in between close it?"
+                            }
                         };
                         tracing::warn!(%error, hint, "lost the subscription to keyspace events: a sweep will look at every key");
                         self.shared.status.reconnects.add("source", 1);

@@ -205,10 +205,7 @@ pub(crate) async fn run(
     shared.torn_for_good(&config.source.endpoint.address)
 }
 
-async fn comparer(
-    config: &Config,
-    endpoint: &Endpoint,
-) -> Result<Comparer, SyncError> {
+async fn comparer(config: &Config, endpoint: &Endpoint) -> Result<Comparer, SyncError> {
     let bytes_max = reply_bytes_max(config);
     let mut source = End::connect(endpoint, Side::Source, bytes_max).await?;
     origin::guess(&mut source).await?;
@@ -218,5 +215,10 @@ async fn comparer(
         false => TTL_TOLERANCE_OLD_MS,
     };
     let lot_bytes_max = config.repair_bytes_max();
-    Ok(Comparer::strict(source, target, tolerance_ms, lot_bytes_max))
+    Ok(Comparer::strict(
+        source,
+        target,
+        tolerance_ms,
+        lot_bytes_max,
+    ))
 }

@@ -530,7 +530,8 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn all_streams_are_read_again_whichever_has_changed() {
-        let text = "[scan_reader]\naddress = \"a:1\"\nksn = true\n[redis_writer]\naddress = \"b:1\"\n";
+        let text =
+            "[scan_reader]\naddress = \"a:1\"\nksn = true\n[redis_writer]\naddress = \"b:1\"\n";
         let config = Config::parse(std::path::Path::new("shake.toml"), text).unwrap();
         let status = Status::default();
         let shared = Shared::new(&config, &status, 1, true);

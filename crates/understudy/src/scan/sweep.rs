@@ -16,9 +16,7 @@ use crate::backoff::Backoff;
 use crate::check::provider;
 use crate::checkpoint::ScanAt;
 use crate::client::Info;
-use crate::compare::{
-    Comparer, Held, Libraries, Name, Verdict, Walk, absent, differing_libraries,
-};
+use crate::compare::{Comparer, Held, Libraries, Name, Verdict, Walk, absent, differing_libraries};
 use crate::error::{Class, Side, SyncError};
 use crate::rdb::names::printable;
 
@@ -141,7 +139,9 @@ impl Sweeper<'_> {
         let before = self.process().await?;
         let differences = self.sweep().await?;
         if self.process().await? != before {
-            tracing::warn!("the source was started anew during the sweep, or is another server now");
+            tracing::warn!(
+                "the source was started anew during the sweep, or is another server now"
+            );
             self.shared.raise("source_restarted");
         }
         Ok(differences)
@@ -149,10 +149,12 @@ impl Sweeper<'_> {
 
     /// The name of the source's process, where it tells.
     async fn process(&mut self) -> Result<Option<String>, SyncError> {
-        Ok(match self.comparer.source.one(0, &[b"INFO", b"server"]).await? {
-            Value::Bulk(text) => Info::of(&text).get("run_id").map(str::to_owned),
-            _ => None,
-        })
+        Ok(
+            match self.comparer.source.one(0, &[b"INFO", b"server"]).await? {
+                Value::Bulk(text) => Info::of(&text).get("run_id").map(str::to_owned),
+                _ => None,
+            },
+        )
     }
 
     /// Without sweeps there is nothing that heals what events do not tell.

@@ -17,6 +17,7 @@ use crate::backoff::Patience;
 use crate::compare::{End, Name};
 use crate::config::ExistingKeys;
 use crate::error::{Class, Side, SyncError};
+use crate::rdb::names::printable;
 use crate::stop::Stop;
 use crate::supervise;
 use crate::target::Databases;
@@ -293,7 +294,10 @@ impl Worker<'_> {
         };
         let first = pages.print();
         // Where events tell of writes, sizes are enough to go by; where nothing does, it is read twice.
-        let is_torn = is_torn || (first.is_some() && self.is_once() && self.reads_otherwise(name, kind, first).await?);
+        let is_torn = is_torn
+            || (first.is_some()
+                && self.is_once()
+                && self.reads_otherwise(name, kind, first).await?);
         let rest = from.elapsed() * REST;
         let mut dirty = self.shared.dirty.borrow_mut();
         if rest >= REST_MIN {
@@ -348,6 +352,13 @@ impl Worker<'_> {
         *count += 1;
         // What is there is not put again where keys are skipped, and it may be ours.
         if *count < TORN_ATTEMPTS && self.existing != ExistingKeys::Skip {
+            let (attempts, key) = (*count, printable(&name.1));
+            tracing::info!(
+                db = name.0,
+                key,
+                attempts,
+                "a large value was written while it was read, and is read again"
+            );
             self.shared
                 .dirty
                 .borrow_mut()
