@@ -617,8 +617,10 @@ fn a_source_that_is_lost_again_and_again_is_read_on() {
     let mut rng = rng();
     let (source, target) = (source("redis-7.0", ""), Server::of("redis-7.0"));
     let gate = Gate::start(&source.address(), &["psync"], Refusal::Unknown, 1);
-    let load = Load::start(&source.address(), rng.number(), 1000);
-    let mut daemon = fast(Link::new(&source, &target).source(&gate.address())).start();
+    workload::fill(&mut source.client(), rng.number(), 15_000);
+    let link = fast(Link::new(&source, &target).source(&gate.address()))
+        .with("limits", "target_commands_per_second = 2000");
+    let mut daemon = link.start();
     daemon.wait_for("the scan phase", LIMIT, |daemon| phase(daemon) == "scan");
     let lost = |daemon: &Daemon| daemon.output().matches("cannot read the source").count();
     for round in 0..5 {
@@ -632,7 +634,6 @@ fn a_source_that_is_lost_again_and_again_is_read_on() {
         });
         gate.open();
     }
-    load.stop();
     settle(&mut daemon, LIMIT);
     equal(&source, &target);
     assert!(

@@ -349,8 +349,7 @@ impl Listeners {
                 return;
             }
             one.losses.set(one.losses.get().saturating_add(1));
-            if one.losses.get() == LOSSES_MAX {
-                one.is_settled.set(true);
+            if one.losses.get() >= LOSSES_MAX && !one.is_settled.replace(true) {
                 tracing::warn!(
                     %error,
                     attempts = LOSSES_MAX,
