@@ -33,7 +33,7 @@ fn a_cluster_of_valkey_with_tls_and_names_for_its_nodes() {
     let ca = Ca::new();
     let certificate = ca.server(&["localhost"]);
     let ports: Vec<Port> = (0..3).map(|_| Port::reserve()).collect();
-    let cluster = Cluster::start_each("valkey-9.1-tls", 3, 0, |at| {
+    let cluster = Cluster::start_each("valkey-8.1", 3, 0, |at| {
         let tls = server_words(ports[at].number(), &certificate, &ca.file(), "no");
         format!(
             "{tls} --cluster-announce-hostname localhost --cluster-preferred-endpoint-type hostname"

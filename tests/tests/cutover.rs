@@ -60,6 +60,22 @@ impl Cutover {
         });
     }
 
+    /// As [`Self::wait_step`]; it goes in small steps and stands still at the end. What comes next takes milliseconds.
+    fn stop_at(&self, name: &str) {
+        use testkit::process::{Signal, signal};
+        wait_until(&format!("the step {name}"), LIMIT, || {
+            for _ in 0..100 {
+                signal(self.child.id(), Signal::CONT);
+                std::thread::sleep(Duration::from_micros(200));
+                signal(self.child.id(), Signal::STOP);
+                if self.steps().iter().any(|step| step["step"] == name) {
+                    return true;
+                }
+            }
+            false
+        });
+    }
+
     fn kill(mut self) {
         self.child.kill().expect("it runs");
         self.child.wait().expect("it ends");
@@ -490,7 +506,7 @@ fn the_seal_of_a_killed_cutover_is_found_and_undone() {
     let mut daemon = link(&source, &target).start();
     wait_stream(&mut daemon);
     let run = Cutover::start(&daemon, &["--yes", "--fence", "acl", "--compare", "full"]);
-    run.wait_step("fence");
+    run.stop_at("fence");
     run.kill();
     let is_fenced = !may_write(&source);
     // Another one would put its own record in the place of that which tells how to undo this.

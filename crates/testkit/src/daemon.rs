@@ -350,15 +350,17 @@ mod tests {
     use super::*;
     use std::net::TcpListener;
 
-    /// Answers one GET on the daemon's status port.
-    fn serve(daemon: &Daemon, answer: &'static str) -> std::thread::JoinHandle<()> {
+    /// Answers GETs on the daemon's status port.
+    fn serve(daemon: &Daemon, answers: [&'static str; 2]) -> std::thread::JoinHandle<()> {
         let listener = TcpListener::bind(daemon.status_port.address()).expect("listen");
         std::thread::spawn(move || {
-            let (mut stream, _) = listener.accept().expect("accept");
-            let mut request = [0; 1024];
-            let len = stream.read(&mut request).expect("read");
-            assert!(request[..len].starts_with(b"GET /"));
-            stream.write_all(answer.as_bytes()).expect("write");
+            for answer in answers {
+                let (mut stream, _) = listener.accept().expect("accept");
+                let mut request = [0; 1024];
+                let len = stream.read(&mut request).expect("read");
+                assert!(request[..len].starts_with(b"GET /"));
+                stream.write_all(answer.as_bytes()).expect("write");
+            }
         })
     }
 
@@ -368,13 +370,14 @@ mod tests {
         let text = fs::read_to_string(daemon.folder().join("shake.toml")).expect("the file");
         assert_eq!(text, format!("status_port = {}\n", daemon.status_port()));
         assert_eq!(daemon.status(), None);
-        let server = serve(&daemon, "HTTP/1.0 200 OK\r\nX: y\r\n\r\n{\"lag\": 3}");
-        assert_eq!(daemon.status().expect("an answer")["lag"], 3);
-        server.join().expect("the server");
         let server = serve(
             &daemon,
-            "HTTP/1.0 200 OK\r\n\r\n# HELP a b\na{x=\"1 2\"} 2\na{x=\"y\"} 3.5\nab 7\n",
+            [
+                "HTTP/1.0 200 OK\r\nX: y\r\n\r\n{\"lag\": 3}",
+                "HTTP/1.0 200 OK\r\n\r\n# HELP a b\na{x=\"1 2\"} 2\na{x=\"y\"} 3.5\nab 7\n",
+            ],
         );
+        assert_eq!(daemon.status().expect("an answer")["lag"], 3);
         assert_eq!(daemon.metric("a"), Some(5.5));
         server.join().expect("the server");
     }
