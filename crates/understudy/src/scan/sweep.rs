@@ -147,14 +147,16 @@ impl Sweeper<'_> {
         Ok(differences)
     }
 
-    /// The name of the source's process, where it tells.
+    /// The name of the source's process, where it tells, and keeps to it: behind some proxies it is another each time.
     async fn process(&mut self) -> Result<Option<String>, SyncError> {
-        Ok(
-            match self.comparer.source.one(0, &[b"INFO", b"server"]).await? {
-                Value::Bulk(text) => Info::of(&text).get("run_id").map(str::to_owned),
-                _ => None,
-            },
-        )
+        let asked: Vec<&[u8]> = vec![b"INFO", b"server"];
+        let told = self.comparer.source.ask(0, &[asked.clone(), asked]).await?;
+        let mut names = told.iter().map(|answer| match answer {
+            Value::Bulk(text) => Info::of(text).get("run_id").map(str::to_owned),
+            _ => None,
+        });
+        let name = names.next().flatten();
+        Ok(name.filter(|name| names.all(|other| other.as_ref() == Some(name))))
     }
 
     /// Without sweeps there is nothing that heals what events do not tell.
