@@ -21,7 +21,7 @@ use self::pieces::Pieces;
 use super::Common;
 use super::answers;
 use super::lane::{Lane, Reply};
-use super::lease::Leases;
+use super::lease::{Leases, fields};
 use super::lookahead::{Failed, Lookahead, Looked};
 use super::merged::Merged;
 use super::stream::{NOT_OURS, show};
@@ -146,6 +146,7 @@ impl<'a> SnapshotApplier<'a> {
             restore_pieces_bytes_max: pieces::bytes_max(config, target),
             deletes: scripted.is_none() || !is_empty,
             losses: config.target.losses,
+            field_lease: leases.and_then(|_| fields::rule(config)),
             flush_functions,
             db_map: config.target.db_map.clone(),
             ..rewrite::SnapshotOptions::new(target.abilities.clone(), unix_ms())
@@ -491,6 +492,9 @@ impl<'a> SnapshotApplier<'a> {
     fn end(&mut self) -> Result<(), SyncError> {
         let end = self.base + self.decoder.offset();
         self.applied.end = end;
+        if let Some(leases) = self.leases.filter(|_| self.rewriter.take_leased_fields()) {
+            leases.note_fields();
+        }
         match self.behind {
             Behind::Nothing if !self.decoder.leftover().is_empty() => {
                 return Err(self.corrupt_word("bytes follow the end of the RDB"));
