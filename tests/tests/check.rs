@@ -309,7 +309,6 @@ fn a_source_that_would_be_read_by_scan_is_asked_for_its_events() {
         .scanning()
         .with("scan_reader", "ksn = true");
     let deaf = by_scan
-        .clone()
         .with("scan_reader", "username = \"deaf\"")
         .with("scan_reader", "password = \"pw\"");
     let findings = check(&deaf);
