@@ -73,8 +73,8 @@ fn played(engine: &str, to: &str, preamble: bool) {
 
 #[test]
 fn files_of_5_0_6_2_7_0_and_8_0_are_played() {
-    played("redis-5.0", "redis-7.0", true);
     // From 7.0 on a server forgets a pending message that is trimmed, when it is claimed.
+    played("redis-5.0", "redis-6.2", true);
     played("redis-6.2", "redis-6.2", false);
     played("redis-7.0", "valkey-9.1", true);
     played("redis-8.0", "redis-8.0", false);
