@@ -3,7 +3,9 @@
 
 use std::time::Duration;
 
-use e2e::{LIMIT, Link, catch_up, from_env, full_syncs, own, rng, run, source_of, wait_stream};
+use e2e::{
+    LIMIT, Link, catch_up, from_env, full_syncs, own, rng, run, source_of, wait_stream, written,
+};
 use testkit::client::text;
 use testkit::oracle::{self, OracleOptions};
 use testkit::workload;
@@ -109,6 +111,32 @@ fn a_primary_that_dies_takes_nothing_along() {
     assert_same(&mut daemon, &source, &cluster, Some(&ledger));
     assert_eq!(full_syncs(&source), 1);
     assert!(own(&daemon, "applied_offset").is_some());
+}
+
+/// The primary that was asked last hangs, with its connections: the others say that its replica has its slots.
+#[test]
+fn a_primary_that_hangs_is_left_for_its_replica() {
+    let mut rng = rng();
+    let (source, cluster) = (source_of("redis-7.0"), Cluster::start("redis-7.0", 3, 1));
+    let counters = Counters::start_in_db_0(&source.address(), rng.number(), 1000);
+    let mut daemon = link(&source, &cluster).start();
+    wait_stream(&mut daemon);
+    daemon.wait_for("the first writes", LIMIT, |daemon| {
+        own(daemon, "applied_offset").is_some_and(|applied| applied > 10_000)
+    });
+    cluster.servers[0].stop();
+    daemon.wait_for("the replica's turn", LIMIT, |_| {
+        cluster.servers[3].client().info("replication")["role"] == "master"
+    });
+    let goal = written(&source);
+    daemon.wait_for("writes at the new primary", LIMIT, |daemon| {
+        own(daemon, "applied_offset").is_some_and(|applied| applied >= goal)
+    });
+    cluster.servers[0].cont();
+    cluster.wait_whole();
+    let ledger = counters.stop();
+    assert_same(&mut daemon, &source, &cluster, Some(&ledger));
+    assert_eq!(full_syncs(&source), 1);
 }
 
 /// A replica takes over at once, while its primary lives and has more than it.
