@@ -1,16 +1,18 @@
 //! One switch-over from the gate to the end of what comes after GO.
 
 use std::cell::Cell;
+use std::convert::Infallible;
 use std::time::Duration;
 
-use serde_json::{Value, json};
-use tokio::signal::unix::{SignalKind, signal};
+use serde_json::json;
 use tokio::time::Instant;
 
 use super::daemon::{Daemon, Told};
 use super::fence::{self, Fence, Means};
 use super::proof::{self, Proof};
+use super::signals::Signals;
 use super::steps::Steps;
+use super::take_back::remove_record;
 use super::{CutoverArgs, acl, after, back, gate, hooks};
 use crate::client::Client;
 use crate::clock::unix_ms;
@@ -24,6 +26,9 @@ use crate::handover::mark::{self, Back, Record, Undo};
 const RENEW: Duration = Duration::from_secs(2);
 /// What is in the way at first may only be what a moment's lag leaves, or a start.
 const PATIENCE: Duration = Duration::from_secs(5);
+/// How long the target is asked whether the switch was made, where that is not known, and how often.
+const SURE_LIMIT: Duration = Duration::from_secs(20);
+const SURE_AGAIN: Duration = Duration::from_millis(500);
 /// How long the hook may take until somebody follows the new server.
 const TAKEN_LIMIT: Duration = Duration::from_secs(30);
 
@@ -42,6 +47,8 @@ pub(super) struct Run<'a> {
     is_seeded: Cell<bool>,
     /// The offset at which the link is held.
     held: Cell<Option<u64>>,
+    /// The transaction that is the switch was sent: what became of it is for the target to tell.
+    is_sent: Cell<bool>,
 }
 
 impl<'a> Run<'a> {
@@ -68,6 +75,7 @@ impl<'a> Run<'a> {
             is_sealed: Cell::default(),
             is_seeded: Cell::default(),
             held: Cell::default(),
+            is_sent: Cell::default(),
         })
     }
 
@@ -109,7 +117,7 @@ impl<'a> Run<'a> {
         };
         let (proof, record) = match made {
             Ok(made) => made,
-            Err(why) => match self.undo(&fence, &why).await? {
+            Err(why) => match self.undo(&fence, &why).await {
                 None => return Ok(1),
                 // It came too late: the switch was made.
                 Some(gone) => gone,
@@ -217,6 +225,9 @@ impl<'a> Run<'a> {
         }
         let fence = Fence::plan(self.config, cutover.fence, &means, &keep).await?;
         let mut words = String::new();
+        if fence.kind() == crate::config::FenceKind::Acl {
+            words = self.kept(&keep, "past it").await?;
+        }
         if cutover.seal && fence.kind() == crate::config::FenceKind::Pause && !fence.is_deaf() {
             if means.may_seal() {
                 let planned = acl::plan(&self.source, &keep).await;
@@ -224,10 +235,29 @@ impl<'a> Run<'a> {
             }
             words = match self.seal.len() {
                 0 => "; behind it nobody's right to write can be taken: writes of stragglers go on at the old server when the pause ends".to_owned(),
-                users => format!("; behind it {users} users lose the right to write"),
+                users => format!(
+                    "; behind it {users} users lose the right to write{}",
+                    self.kept(&keep, "there behind it").await?
+                ),
             };
         }
         Ok((fence, words))
+    }
+
+    /// Who keeps the right to write, in words: nothing holds those back, and what they write is at the old server alone.
+    async fn kept(&self, keep: &[String], how: &str) -> Result<String, String> {
+        if keep.is_empty() {
+            return Ok(String::new());
+        }
+        let writers = acl::writers(&self.source, keep).await;
+        let writers = writers.map_err(|error| error.to_string())?;
+        Ok(match writers.is_empty() {
+            true => String::new(),
+            false => format!(
+                "; BUT these users keep the right (cutover.acl_keep, --reverse) and can write {how}: {}",
+                writers.join(", ")
+            ),
+        })
     }
 
     /// What a cutover that has died has changed at the source: only its record tells how it was, and another one's would take
@@ -284,7 +314,9 @@ impl<'a> Run<'a> {
     /// Puts the fence up, proves, and makes the switch.
     async fn held_back(&self, fence: &Fence) -> Result<(Proof, Record), String> {
         let words = |error: SyncError| error.to_string();
-        let record = self.record("fenced", fence.undo.clone());
+        let mut record = self.record("fenced", fence.undo.clone());
+        // Under some fences nothing can be asked.
+        record.removed = self.removed().await;
         let mut target = self.target().await.map_err(words)?;
         self.write(&mut target, &record).await.map_err(words)?;
         self.daemon.report(Stage::Fenced).await?;
@@ -352,6 +384,9 @@ impl<'a> Run<'a> {
         self.steps.tell("proof", true, &text, facts);
         self.compare(fence).await?;
         (record.offset, record.replid) = (proof.offset, proof.replid.clone());
+        if !fence.is_deaf() {
+            record.removed = self.removed().await.or(record.removed);
+        }
         let mut target = self.target().await.map_err(words)?;
         if self.way_back.is_some() {
             let key = &self.config.link_name;
@@ -395,8 +430,16 @@ impl<'a> Run<'a> {
         }
         record.stage = "go".to_owned();
         record.at_ms = unix_ms();
+        self.is_sent.set(true);
         proof::make(self.config, &proof, &record).await?;
         Ok((proof, record))
+    }
+
+    /// How many keys the source has ended by itself so far, where it tells.
+    async fn removed(&self) -> Option<u64> {
+        let mut source = Client::connect(&self.source, Side::Source).await.ok()?;
+        let stats = source.info("stats").await.ok()?;
+        Some(crate::handover::removed_by_itself(&stats))
     }
 
     /// Both ends once more, where nothing moves.
@@ -623,16 +666,24 @@ impl<'a> Run<'a> {
         Ok(killed)
     }
 
-    /// Takes everything back. Where the switch was made before that, tells it instead.
-    async fn undo(&self, fence: &Fence, why: &str) -> Result<Option<(Proof, Record)>, SyncError> {
-        let record = mark::read(&self.config.target, &self.config.link_name).await;
-        if let Ok(Some(record)) = &record
-            && record.is_go()
-        {
-            self.steps
-                .say(&format!("{why}, but the switch was made already"));
-            let proof = Proof::of(record);
-            return Ok(Some((proof, record.clone())));
+    /// Takes everything back. Where the switch was made before that, tells it instead; where nobody can tell whether it was,
+    /// nothing is taken back.
+    async fn undo(&self, fence: &Fence, why: &str) -> Option<(Proof, Record)> {
+        match self.record_there(fence).await {
+            Ok(Some(record)) if record.is_go() => {
+                self.steps
+                    .say(&format!("{why}, but the switch was made already"));
+                return Some((Proof::of(&record), record));
+            }
+            Err(error) if self.is_sent.get() => {
+                let text = format!(
+                    "{why}; WHETHER THE SWITCH WAS MADE IS NOT KNOWN: {error}. Nothing is taken back: sync applies nothing until the target tells, and a pause of the source's clients ends by itself. When the target answers: understudy cutover --undo, which tells; without it: --undo --force"
+                );
+                let facts = json!({ "reason": why });
+                self.steps.tell("unknown", false, &text, facts);
+                return None;
+            }
+            Ok(_) | Err(_) => {}
         }
         let mut failed = Vec::new();
         let mut note = |done: Result<(), String>| failed.extend(done.err());
@@ -669,7 +720,37 @@ impl<'a> Run<'a> {
         let facts =
             json!({ "reason": why, "fence_seconds": fence.age().as_secs_f64(), "failed": failed });
         self.steps.tell("undone", false, &text, facts);
-        Ok(None)
+        None
+    }
+
+    /// The record as the target has it. If that may be the switch, it is waited for under the fence.
+    async fn record_there(&self, fence: &Fence) -> Result<Option<Record>, SyncError> {
+        let (target, link) = (&self.config.target, &self.config.link_name);
+        if !self.is_sent.get() {
+            return mark::read(target, link).await;
+        }
+        let until = Instant::now() + SURE_LIMIT;
+        let asking = async {
+            loop {
+                // What was sent may still be on its way: without the record it comes to nothing.
+                match mark::withdraw(target, link).await {
+                    Err(error) if Instant::now() < until => {
+                        tracing::debug!(%error, "the record is asked for again");
+                        tokio::time::sleep(SURE_AGAIN).await;
+                    }
+                    read => return read,
+                }
+            }
+        };
+        let keeping = async {
+            let lost = fence.keep().await;
+            self.steps.say(&lost.to_string());
+            std::future::pending::<Infallible>().await
+        };
+        tokio::select! {
+            read = asking => read,
+            never = keeping => match never {},
+        }
     }
 
     async fn target(&self) -> Result<Client, SyncError> {
@@ -701,83 +782,5 @@ impl<'a> Run<'a> {
             env.push(("UNDERSTUDY_REPLID", proof.replid.clone()));
         }
         env
-    }
-}
-
-/// Takes back what a cutover has left that is not there any more; gives the exit code.
-pub(super) async fn take_back(
-    config: &Config,
-    record: Option<&Record>,
-    daemon: &Daemon,
-    steps: &Steps,
-) -> Result<u8, SyncError> {
-    let mut all = true;
-    let mut note = |what: &str, done: Result<(), String>| {
-        all &= done.is_ok();
-        let text = match &done {
-            Ok(()) => what.to_owned(),
-            Err(why) => format!("{what}: {why}"),
-        };
-        steps.tell("undo", done.is_ok(), &text, Value::Null);
-    };
-    let source = fence::endpoint(config);
-    if let Some(record) = record {
-        let undone = fence::undo(&source, &record.undo).await;
-        let whose: Vec<&str> = record.undo.iter().map(|undo| undo.what.as_str()).collect();
-        let what = match whose.is_empty() {
-            true => "nothing was changed at the source".to_owned(),
-            false => format!("as before: {}", whose.join(", ")),
-        };
-        note(&what, undone.map_err(|error| error.to_string()));
-    }
-    if let Some(command) = &config.cutover.unfence_command {
-        note(
-            "cutover.unfence_command",
-            hooks::run("cutover.unfence_command", command, &[]).await,
-        );
-    }
-    // Sources before 6.2 cannot, and where nothing is paused it does nothing.
-    if fence::unpause(&source).await.is_ok() {
-        note("no client is paused", Ok(()));
-    }
-    let removed = remove_record(config).await;
-    note(
-        "the target has no record of a cutover",
-        removed.map_err(|error| error.to_string()),
-    );
-    note("sync goes on", daemon.open().await);
-    Ok(u8::from(!all))
-}
-
-async fn remove_record(config: &Config) -> Result<(), SyncError> {
-    let mut target = mark::connect(&config.target, &config.link_name).await?;
-    let key = mark::key(&config.link_name);
-    target.call(&[b"DEL", key.as_bytes()]).await.map(drop)
-}
-
-/// Ctrl-C, SIGTERM, and a terminal that is closed.
-struct Signals {
-    hangup: tokio::signal::unix::Signal,
-    interrupt: tokio::signal::unix::Signal,
-    terminate: tokio::signal::unix::Signal,
-}
-
-impl Signals {
-    fn new() -> Result<Self, SyncError> {
-        let failed =
-            |error: std::io::Error| SyncError::local(format!("cannot watch signals: {error}"));
-        Ok(Self {
-            hangup: signal(SignalKind::hangup()).map_err(failed)?,
-            interrupt: signal(SignalKind::interrupt()).map_err(failed)?,
-            terminate: signal(SignalKind::terminate()).map_err(failed)?,
-        })
-    }
-
-    async fn asked(&mut self) {
-        tokio::select! {
-            _ = self.hangup.recv() => {}
-            _ = self.interrupt.recv() => {}
-            _ = self.terminate.recv() => {}
-        }
     }
 }

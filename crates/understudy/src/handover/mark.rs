@@ -32,6 +32,9 @@ pub(crate) struct Record {
     /// `hold` or `apply`.
     #[serde(default)]
     pub(crate) late_writes: String,
+    /// Keys that the source had removed by itself since it was started, at that offset.
+    #[serde(default)]
+    pub(crate) removed: Option<u64>,
     /// What was changed at the source.
     #[serde(default)]
     pub(crate) undo: Vec<Undo>,
@@ -109,6 +112,34 @@ pub(crate) async fn read(
     link_name: &str,
 ) -> Result<Option<Record>, SyncError> {
     get(&mut connect(config, link_name).await?, link_name).await
+}
+
+/// Removes the record of a switch that was not made, so that a transaction that is still on its way cannot make it. Gives the
+/// record of one that was.
+///
+/// # Errors
+/// As [`read`].
+pub(crate) async fn withdraw(
+    config: &TargetConfig,
+    link_name: &str,
+) -> Result<Option<Record>, SyncError> {
+    let mut client = connect(config, link_name).await?;
+    let key = key(link_name);
+    loop {
+        client.call(&[b"WATCH", key.as_bytes()]).await?;
+        let record = get(&mut client, link_name).await?;
+        if record.as_ref().is_none_or(Record::is_go) {
+            return Ok(record);
+        }
+        let commands: [Vec<&[u8]>; 3] =
+            [vec![b"MULTI"], vec![b"DEL", key.as_bytes()], vec![b"EXEC"]];
+        match client.ask_all(&commands).await?.last() {
+            Some(Value::Array(_)) => return Ok(None),
+            Some(Value::Error(error)) => return Err(client.refused(&[b"EXEC"], error)),
+            // It was written meanwhile.
+            _ => {}
+        }
+    }
 }
 
 /// A connection to the server that has the link's own keys.

@@ -13,7 +13,7 @@ use std::time::Duration;
 use serde_json::{Value, json};
 use tokio::sync::Notify;
 
-pub(crate) use clients::{straggler_ids, watch_clients_forever};
+pub(crate) use clients::{removed_by_itself, straggler_ids, watch_clients_forever};
 pub(crate) use hold::{Over, obey};
 pub(crate) use ready::reasons;
 
@@ -116,6 +116,8 @@ pub(crate) struct Late {
     removals_by_prefix: BTreeMap<String, u64>,
     /// Keys (and fields) that the source has removed by itself meanwhile.
     by_itself: u64,
+    /// Those that it had removed by then.
+    removed_before: Option<u64>,
 }
 
 impl Late {
@@ -129,6 +131,32 @@ impl Late {
     pub(crate) fn removed(&mut self, prefixes: &[String]) {
         self.removals += 1;
         count(&mut self.removals_by_prefix, prefixes);
+    }
+
+    /// How many keys (and fields) the source has removed by itself since it was started, as it tells now; before the switch,
+    /// or behind it. What it had removed at the switch is known by the record of it, or by the last look before it. Where
+    /// neither is there, counting begins here: rather an expiry is taken for a write than a write for an expiry.
+    pub(crate) fn removed_by_itself(&mut self, removed: u64, is_over: bool) {
+        match is_over {
+            false => self.removed_before = Some(removed),
+            true => {
+                let before = *self.removed_before.get_or_insert(removed);
+                self.by_itself = removed.saturating_sub(before);
+            }
+        }
+    }
+
+    /// As the record of the switch has it.
+    pub(crate) fn removed_before(&mut self, removed: Option<u64>) {
+        self.removed_before = removed.or(self.removed_before);
+    }
+
+    /// What a transaction has done, once it is known whose it was.
+    pub(crate) fn add(&mut self, other: &Self) {
+        self.writes += other.writes;
+        self.removals += other.removals;
+        merge(&mut self.by_prefix, &other.by_prefix);
+        merge(&mut self.removals_by_prefix, &other.removals_by_prefix);
     }
 
     /// Commands of clients.
@@ -153,10 +181,20 @@ impl Late {
 
 fn count(counts: &mut BTreeMap<String, u64>, prefixes: &[String]) {
     for prefix in prefixes {
-        let has_room = counts.len() < PREFIXES_MAX || counts.contains_key(prefix);
-        let name = if has_room { prefix } else { OTHERS };
-        *counts.entry(name.to_owned()).or_default() += 1;
+        count_more(counts, prefix, 1);
     }
+}
+
+fn merge(counts: &mut BTreeMap<String, u64>, others: &BTreeMap<String, u64>) {
+    for (prefix, more) in others {
+        count_more(counts, prefix, *more);
+    }
+}
+
+fn count_more(counts: &mut BTreeMap<String, u64>, prefix: &str, more: u64) {
+    let has_room = counts.len() < PREFIXES_MAX || counts.contains_key(prefix);
+    let name = if has_room { prefix } else { OTHERS };
+    *counts.entry(name.to_owned()).or_default() += more;
 }
 
 /// Who is connected to the source.
@@ -329,6 +367,41 @@ mod tests {
         assert!(handover.state().is_over() && !handover.state().is_forgotten());
         handover.open();
         assert_eq!(handover.json(&[])["stage"], "replicating");
+    }
+
+    #[test]
+    fn expiries_are_counted_from_the_switch_on() {
+        // A run that was there before it.
+        let mut late = Late::default();
+        late.removed_by_itself(70, false);
+        late.removed_by_itself(73, true);
+        assert_eq!(late.by_itself, 3);
+        // One that was started behind it, with and without a record that tells.
+        let mut late = Late::default();
+        late.removed_before(Some(71));
+        late.removed_by_itself(73, true);
+        assert_eq!(late.by_itself, 2);
+        let mut late = Late::default();
+        late.removed_before(None);
+        late.removed_by_itself(73, true);
+        late.removed_by_itself(74, true);
+        assert_eq!(late.by_itself, 1);
+    }
+
+    #[test]
+    fn prefixes_of_a_transaction_are_bounded() {
+        let mut late = Late::default();
+        for number in 0..PREFIXES_MAX + 7 {
+            late.wrote(&[format!("p{number}:")]);
+        }
+        assert_eq!(late.by_prefix.len(), PREFIXES_MAX + 1);
+        assert_eq!(late.by_prefix[OTHERS], 7);
+        let mut all = Late::default();
+        all.wrote(&["else:".to_owned()]);
+        all.add(&late);
+        assert_eq!(all.total(), PREFIXES_MAX as u64 + 8);
+        assert_eq!(all.by_prefix.values().sum::<u64>(), all.total());
+        assert_eq!(all.by_prefix.len(), PREFIXES_MAX + 1);
     }
 
     #[test]
