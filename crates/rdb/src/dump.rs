@@ -31,9 +31,21 @@ pub fn payload(out: &mut Vec<u8>, meta: Option<&[u8]>, type_id: u8, body: &[u8],
     }
     out.push(type_id);
     out.extend_from_slice(body);
-    out.extend_from_slice(&version.to_le_bytes());
-    let checksum = crc64(0, out.get(start..).unwrap_or_default());
-    out.extend_from_slice(&checksum.to_le_bytes());
+    let sum = checksum(0, out.get(start..).unwrap_or_default());
+    footer(out, sum, version);
+}
+
+/// The checksum of a payload's bytes behind others of which it is `so_far`, at first 0.
+#[must_use]
+pub fn checksum(so_far: u64, bytes: &[u8]) -> u64 {
+    crc64(so_far, bytes)
+}
+
+/// Appends what stands at the end of a payload whose bytes have this [`checksum`].
+pub fn footer(out: &mut Vec<u8>, checksum: u64, version: u16) {
+    let version = version.to_le_bytes();
+    out.extend_from_slice(&version);
+    out.extend_from_slice(&crc64(checksum, &version).to_le_bytes());
 }
 
 /// How many bytes [`payload`] appends.

@@ -771,3 +771,65 @@ fn parts_without_a_beginning_are_errors() {
     );
     assert!(out.is_empty() && sent.is_empty());
 }
+
+#[test]
+fn a_table_in_pieces_is_the_restore_that_it_is_whole() {
+    let body = text("a table's bytes, which nobody looks at here");
+    let cases = [
+        (redis("7.0.15"), hash(4)),
+        (redis("7.0.15"), until(hash(4))),
+        (redis("4.0.14"), until(hash(5))),
+        (skip(redis("4.0.14")), until(hash(2))),
+        (skip(redis("6.2.14")), hash(3)),
+    ];
+    for (options, head) in cases {
+        let (mut whole, mut sent_whole) = (Vec::new(), Vec::new());
+        let mut rewriter = SnapshotRewriter::new(options.clone());
+        rewriter.key(&head).unwrap();
+        let raw = Event::Raw(body.clone());
+        rewriter.event(raw, &mut whole, &mut sent_whole).unwrap();
+        for size in [1, 7, body.len()] {
+            let (mut out, mut sent) = (Vec::new(), Vec::new());
+            let mut rewriter = SnapshotRewriter::new(SnapshotOptions {
+                restore_bytes_max: 10,
+                restore_pieces_bytes_max: 1000,
+                ..options.clone()
+            });
+            rewriter.key(&head).unwrap();
+            assert_eq!(rewriter.pieces_max(), Some(1000));
+            let len = body.len() as u64;
+            rewriter.pieces(len, &mut out, &mut sent).unwrap();
+            let mut is_done = false;
+            for piece in body.chunks(size) {
+                assert!(rewriter.is_in_command() && !is_done);
+                is_done = rewriter.piece(piece, &mut out, &mut sent).unwrap();
+            }
+            assert!(is_done && !rewriter.is_in_command());
+            assert_eq!((&out, &sent), (&whole, &sent_whole), "{size}");
+        }
+    }
+}
+
+#[test]
+fn what_is_packed_does_not_go_in_pieces() {
+    let allows = |options: &SnapshotOptions, head: &KeyHead| {
+        let mut rewriter = SnapshotRewriter::new(SnapshotOptions {
+            restore_pieces_bytes_max: 64 << 20,
+            ..options.clone()
+        });
+        rewriter.key(head).unwrap();
+        rewriter.pieces_max()
+    };
+    assert_eq!(allows(&redis("7.0.15"), &hash(4)), Some(64 << 20));
+    assert_eq!(allows(&redis("7.0.15"), &hash(16)), None);
+    assert_eq!(allows(&redis("7.0.15"), &list()), None);
+    let mut small = redis("7.0.15");
+    small.target.bulk_bytes_max = 1 << 20;
+    assert_eq!(allows(&small, &hash(4)), Some((1 << 20) - 11));
+    small.target.bulk_bytes_max = 1 << 10;
+    assert_eq!(allows(&small, &hash(4)), None);
+    // Without RESTORE there is nothing to send.
+    let mut lacks = redis("7.0.15");
+    lacks.target.restore = false;
+    assert_eq!(allows(&lacks, &hash(4)), None);
+}

@@ -70,6 +70,9 @@ pub struct SnapshotOptions {
     pub deletes: bool,
     /// The largest value that is sent in one piece by `RESTORE`; with 0 commands build whatever they can.
     pub restore_bytes_max: u64,
+    /// The largest value that is sent by `RESTORE` in pieces ([`SnapshotRewriter::pieces`]), which holds the target up for
+    /// as long as it takes to build it.
+    pub restore_pieces_bytes_max: u64,
     /// The most words in a command that builds a value (at least 8).
     pub chunk_items: usize,
     /// About how many bytes are in a command that builds a value.
@@ -97,6 +100,7 @@ impl SnapshotOptions {
             existing: Existing::Replace,
             deletes: true,
             restore_bytes_max: 512 << 10,
+            restore_pieces_bytes_max: 0,
             chunk_items: 1024,
             chunk_bytes: 64 << 10,
             losses: Losses::Refuse,
@@ -162,6 +166,13 @@ enum Progress {
         insert: Option<u64>,
     },
     Stream(Box<Stream>),
+    /// A body within a `RESTORE` that is begun.
+    Pieces {
+        left: u64,
+        /// Of what was given.
+        checksum: u64,
+        begun: restore::Begun,
+    },
 }
 
 impl SnapshotRewriter {
@@ -200,7 +211,7 @@ impl SnapshotRewriter {
     /// to come.
     pub fn is_in_command(&self) -> bool {
         match self.current.as_ref().map(|current| &current.value) {
-            Some(Progress::Bulk { .. }) => true,
+            Some(Progress::Bulk { .. } | Progress::Pieces { .. }) => true,
             Some(Progress::Stream(stream)) => stream.is_in_message(),
             _ => false,
         }

@@ -2,13 +2,16 @@
 
 use std::borrow::Cow;
 
+use bytes::Bytes;
 use rdb::{Dialect, Event, KeyHead, Want, dump};
 use resp::encode;
 
 use super::boundary;
 use super::losses::Loss;
 use super::write::{self, Expect, Method, Sent};
-use super::{Current, Existing, RestoreAs, SnapshotError, SnapshotErrorKind, SnapshotRewriter};
+use super::{
+    Current, Existing, Progress, RestoreAs, SnapshotError, SnapshotErrorKind, SnapshotRewriter,
+};
 use crate::Kind;
 use crate::abilities::Fork;
 use crate::number::Decimal;
@@ -17,6 +20,21 @@ use crate::streams::{self, NotOlder};
 
 /// Key metadata came with RDB 13 of Redis.
 const META_VERSION: u16 = 13;
+
+/// Sets, sorted sets (with scores as text or in binary), hashes: one string after another.
+const TABLES: [u8; 4] = [2, 3, 4, 5];
+/// The type byte and the footer.
+const FRAME: u64 = 11;
+
+/// A `RESTORE` up to its payload.
+#[derive(Debug, Clone)]
+pub(super) struct Begun {
+    name: Bytes,
+    replace: bool,
+    /// The command sets the key's expiry itself.
+    in_place: bool,
+    expect: Expect,
+}
 
 /// A value's bytes, and how they are sent.
 type Payload<'a> = (Cow<'a, [u8]>, RestoreAs);
@@ -118,16 +136,98 @@ impl SnapshotRewriter {
             let events = events.ok_or_else(|| Self::malformed(&current.head))?;
             return self.raw_by_commands(current, events, out, sent);
         };
-        self.count_raw_losses(&current);
-        let head = &current.head;
-        let len = dump::payload_len(head.meta.as_deref(), &body);
-        let (bytes, max) = (len as u64, self.options.target.bulk_bytes_max);
-        if bytes > max {
-            return Err(Self::error(
-                head,
-                SnapshotErrorKind::TooLarge { bytes, max },
-            ));
+        let len = dump::payload_len(current.head.meta.as_deref(), &body);
+        let begun = self.restore_begin(&current, len as u64, out, sent)?;
+        dump::payload(
+            out,
+            current.head.meta.as_deref(),
+            restore.type_id,
+            &body,
+            restore.version,
+        );
+        self.restore_end(&current.head, begun, out, sent);
+        Ok(())
+    }
+
+    /// Up to how many bytes of the last key's value may go as one `RESTORE` in pieces, where more than what is asked for
+    /// whole may: tables without anything packed in them, which servers read alike.
+    pub fn pieces_max(&self) -> Option<u64> {
+        let Current { head, restore, .. } = self.current.as_ref()?;
+        let room = self.options.target.bulk_bytes_max.saturating_sub(11);
+        let max = self.options.restore_pieces_bytes_max.min(room);
+        let as_it_is = restore.is_some_and(|restore| restore.type_id == head.type_id);
+        let is_table = TABLES.contains(&head.type_id) && head.meta.is_none();
+        (as_it_is && is_table && max > self.body_bytes_max()).then_some(max)
+    }
+
+    /// Begins the `RESTORE` of the last key's value, whose body is so long and follows in pieces. The command is open until
+    /// all of it was given.
+    pub fn pieces(
+        &mut self,
+        bytes: u64,
+        out: &mut Vec<u8>,
+        sent: &mut Vec<Sent>,
+    ) -> Result<(), SnapshotError> {
+        let mut current = self.take()?;
+        let Some(restore) = current.restore else {
+            return Err(Self::out_of_order());
+        };
+        let begun = self.restore_begin(&current, bytes.saturating_add(FRAME), out, sent)?;
+        out.push(restore.type_id);
+        current.value = Progress::Pieces {
+            left: bytes,
+            checksum: dump::checksum(0, &[restore.type_id]),
+            begun,
+        };
+        self.current = Some(current);
+        Ok(())
+    }
+
+    /// The next bytes of a body that goes in pieces; true at its end.
+    pub fn piece(
+        &mut self,
+        piece: &[u8],
+        out: &mut Vec<u8>,
+        sent: &mut Vec<Sent>,
+    ) -> Result<bool, SnapshotError> {
+        let mut current = self.take()?;
+        let (Progress::Pieces { left, checksum, .. }, Some(restore)) =
+            (&mut current.value, current.restore)
+        else {
+            return Err(Self::out_of_order());
+        };
+        let Some(rest) = left.checked_sub(piece.len() as u64) else {
+            return Err(Self::error(&current.head, SnapshotErrorKind::WrongLength));
+        };
+        out.extend_from_slice(piece);
+        (*left, *checksum) = (rest, dump::checksum(*checksum, piece));
+        if rest > 0 {
+            self.current = Some(current);
+            return Ok(false);
         }
+        dump::footer(out, *checksum, restore.version);
+        if let Progress::Pieces { begun, .. } = current.value {
+            self.restore_end(&current.head, begun, out, sent);
+        }
+        Ok(true)
+    }
+
+    /// What stands before a payload of so many bytes.
+    fn restore_begin(
+        &mut self,
+        current: &Current,
+        bytes: u64,
+        out: &mut Vec<u8>,
+        sent: &mut Vec<Sent>,
+    ) -> Result<Begun, SnapshotError> {
+        self.count_raw_losses(current);
+        let head = &current.head;
+        let max = self.options.target.bulk_bytes_max;
+        let len = usize::try_from(bytes).ok().filter(|_| bytes <= max);
+        let Some(len) = len else {
+            let kind = SnapshotErrorKind::TooLarge { bytes, max };
+            return Err(Self::error(head, kind));
+        };
         self.select(head.db, out, sent);
         let at = head.expire_at_ms.unwrap_or_default();
         let target = &self.options.target;
@@ -135,7 +235,7 @@ impl SnapshotRewriter {
         let in_place = at == 0 || target.restore_absttl;
         let guarded = self.options.existing != Existing::Replace;
         let name = if guarded && !in_place {
-            self.build_name(&current)
+            self.build_name(current)
         } else {
             head.key.clone()
         };
@@ -147,27 +247,33 @@ impl SnapshotRewriter {
         let replace = !guarded && target.restore_replace;
         self.restore_head(head, &name, replace, out);
         encode::bulk_header(out, len);
-        dump::payload(
-            out,
-            head.meta.as_deref(),
-            restore.type_id,
-            &body,
-            restore.version,
-        );
-        self.restore_tail(head, replace, out);
-        let expect = if guarded && own_name {
-            Expect::OkOrBusyKey
-        } else {
-            Expect::Ok
-        };
-        let restored = Sent::new(head, Method::Restore, expect);
-        if in_place {
+        Ok(Begun {
+            name,
+            replace,
+            in_place,
+            expect: match guarded && own_name {
+                true => Expect::OkOrBusyKey,
+                false => Expect::Ok,
+            },
+        })
+    }
+
+    /// What stands behind the payload.
+    fn restore_end(
+        &mut self,
+        head: &KeyHead,
+        begun: Begun,
+        out: &mut Vec<u8>,
+        sent: &mut Vec<Sent>,
+    ) {
+        self.restore_tail(head, begun.replace, out);
+        let restored = Sent::new(head, Method::Restore, begun.expect);
+        if begun.in_place {
             sent.push(restored.last());
         } else {
             sent.push(restored);
-            self.finish(head, &name, Method::Restore, out, sent);
+            self.finish(head, &begun.name, Method::Restore, out, sent);
         }
-        Ok(())
     }
 
     /// Builds a value by commands whose bytes are at hand.

@@ -75,9 +75,7 @@ impl SnapshotRewriter {
                 out.extend_from_slice(&part);
             }
             Progress::Append { .. } => self.append(&mut current, part, out, sent),
-            Progress::Expected | Progress::Elements { .. } | Progress::Stream(_) => {
-                return Err(Self::out_of_order());
-            }
+            _ => return Err(Self::out_of_order()),
         }
         self.current = Some(current);
         Ok(())
@@ -99,9 +97,7 @@ impl SnapshotRewriter {
                 Err(Self::error(&current.head, SnapshotErrorKind::WrongLength))
             }
             Progress::Append { .. } => self.string_built(current, out, sent),
-            Progress::Expected | Progress::Elements { .. } | Progress::Stream(_) => {
-                Err(Self::out_of_order())
-            }
+            _ => Err(Self::out_of_order()),
         }
     }
 

@@ -784,6 +784,12 @@ const MOST: &[Key] = &[
         "Memory for data: a thirty-second of it (1 to 64 MiB) is the newest part of the snapshot and of the stream each, kept beside the disk; an eighth is for one command and a quarter for one transaction, or one element of the snapshot. Large values stay on disk; what does not fit all the same ends the link with a word.",
     ),
     key(
+        "limits.restore_bytes",
+        Kind::Bytes,
+        r#""64mb""#,
+        "The largest set, sorted set or hash of a snapshot that goes as one RESTORE while the target holds nothing but our copy: half the work for it, but it serves nobody else meanwhile (a second for 40 MB). Larger ones, and where others' keys are there or in a cluster those above 1 MiB, are built by commands.",
+    ),
+    key(
         "limits.source_bytes_per_second",
         Kind::Bytes,
         "0",

@@ -264,6 +264,8 @@ pub struct Config {
     pub shutdown_timeout: Duration,
     /// Memory for data, all in all.
     pub memory_bytes: u64,
+    /// The largest table that goes to a target of ours alone as one RESTORE, bytes.
+    pub restore_bytes: u64,
     /// How much may go each way in a second; shared with whoever changes it.
     pub limits: Arc<Limits>,
     /// How both ends are compared.
@@ -437,6 +439,7 @@ impl Config {
             ready_lag: Duration::from_millis(doc.int("advanced.ready_lag")),
             shutdown_timeout: Duration::from_millis(doc.int("limits.shutdown_timeout")),
             memory_bytes: doc.int("limits.memory"),
+            restore_bytes: doc.int("limits.restore_bytes"),
             compare: compare::read(doc, target.db_map.is_some())?,
             cutover: cutover::read(doc)?,
             scan,

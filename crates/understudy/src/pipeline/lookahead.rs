@@ -1,5 +1,6 @@
-//! A second look at a stream's value: its pending messages stand behind all messages in the file, and have to be known
-//! before the first one is written ([`SnapshotRewriter::ahead`]).
+//! A second look at a value. The pending messages of a stream stand behind all messages in the file, and have to be known
+//! before the first one is written ([`SnapshotRewriter::ahead`]). How long a table is has to be known before it goes as one
+//! RESTORE ([`SnapshotRewriter::pieces`]).
 //!
 //! The decoder proper waits at the value's beginning while a second one reads on to its end, out of the spool, which
 //! keeps the whole snapshot on disk.
@@ -20,8 +21,18 @@ pub(super) struct Lookahead {
     decoder: Decoder,
     /// How far it has read.
     read_pos: u64,
-    /// The value's first event, which waits; `None` as long as it is not known whether the value is given in elements.
-    waiting: Option<Event>,
+    state: State,
+}
+
+/// What is looked for.
+#[derive(Debug)]
+enum State {
+    /// Nothing as long as it is not known whether the value is given in elements.
+    Idle,
+    /// What the rewriter has to know; the value's first event waits.
+    Waiting(Event),
+    /// Where the value ends, if not further away than this.
+    Measuring { end_max: u64 },
 }
 
 /// How far a look ahead is.
@@ -29,6 +40,8 @@ pub(super) struct Lookahead {
 pub(super) enum Looked {
     /// To the end of the value, whose first event this is.
     Done(Event),
+    /// The value ends there, counted from where the file begins; `None`: too far away.
+    Measured(Option<u64>),
     /// There is more; others have their turn.
     Busy,
     /// The bytes have not arrived.
@@ -50,18 +63,30 @@ impl Lookahead {
         Self {
             decoder,
             read_pos,
-            waiting: None,
+            state: State::Idle,
+        }
+    }
+
+    /// As [`Self::new`], to find out where the value ends, if it has so many bytes at most.
+    pub(super) fn measuring(mut decoder: Decoder, read_pos: u64, bytes_max: u64) -> Self {
+        decoder.want(Want::Skip);
+        Self {
+            state: State::Measuring {
+                end_max: decoder.offset().saturating_add(bytes_max),
+            },
+            decoder,
+            read_pos,
         }
     }
 
     /// The value is given in elements: this is the first.
     pub(super) fn begin(&mut self, first: Event) {
-        self.waiting = Some(first);
+        self.state = State::Waiting(first);
     }
 
-    /// Whether the value's first event waits.
+    /// Whether nothing of the value can be given before the end of the look.
     pub(super) fn has_begun(&self) -> bool {
-        self.waiting.is_some()
+        !matches!(self.state, State::Idle)
     }
 
     /// Looks on.
@@ -72,9 +97,22 @@ impl Lookahead {
     ) -> Result<Looked, Failed> {
         let turn_end = self.read_pos + TURN_BYTES;
         loop {
-            match self.decoder.poll().map_err(Failed::Damaged)? {
+            let polled = self.decoder.poll().map_err(Failed::Damaged)?;
+            if let State::Measuring { end_max } = self.state
+                && self.decoder.offset() > end_max
+            {
+                self.state = State::Idle;
+                return Ok(Looked::Measured(None));
+            }
+            match polled {
                 Poll::Event(event) => rewriter.ahead(&event).map_err(Failed::Refused)?,
-                Poll::End => return Ok(self.waiting.take().map_or(Looked::Starved, Looked::Done)),
+                Poll::End => {
+                    return Ok(match std::mem::replace(&mut self.state, State::Idle) {
+                        State::Waiting(first) => Looked::Done(first),
+                        State::Measuring { .. } => Looked::Measured(Some(self.decoder.offset())),
+                        State::Idle => Looked::Starved,
+                    });
+                }
                 Poll::NeedMore if self.read_pos > turn_end => return Ok(Looked::Busy),
                 Poll::NeedMore => match feed.read(self.read_pos).map_err(Failed::Spool)? {
                     Some(chunk) => {

@@ -5,6 +5,7 @@
 
 mod called;
 pub(super) mod in_cluster;
+mod pieces;
 mod records;
 
 use std::collections::BTreeMap;
@@ -16,6 +17,7 @@ use rewrite::{Db, Expect, Method, Sent, SnapshotRewriter};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 use self::called::Scripted;
+use self::pieces::Pieces;
 use super::lane::{Lane, Reply};
 use super::lease::Leases;
 use super::lookahead::{Failed, Lookahead, Looked};
@@ -35,8 +37,8 @@ use crate::spool::Feed;
 use crate::status::Status;
 use crate::target::{Databases, Target};
 
-/// The largest value that is sent as one RESTORE: a larger one would hold up the target's other
-/// clients while it is rebuilt, and double its memory for that moment.
+/// The largest value that is sent as one RESTORE in any case: a larger one would hold up the target's other
+/// clients while it is rebuilt, and double its memory for that moment. See [`pieces`].
 const RESTORE_BYTES_MAX: u64 = 1 << 20;
 
 /// What may stand in the feed behind an RDB.
@@ -75,6 +77,8 @@ pub(crate) struct SnapshotApplier<'a> {
     ahead: Option<Lookahead>,
     /// Looking ahead has paused for others to have their turn.
     has_more_to_look_at: bool,
+    /// What is to come of a large value that goes as it is.
+    pieces: Option<Pieces>,
     read_pos: u64,
     lane: Lane,
     sent: Vec<Sent>,
@@ -139,6 +143,7 @@ impl<'a> SnapshotApplier<'a> {
                 Some(_) => 0,
                 None => RESTORE_BYTES_MAX,
             },
+            restore_pieces_bytes_max: pieces::bytes_max(config, target),
             deletes: scripted.is_none() || !is_empty,
             losses: config.target.losses,
             flush_functions,
@@ -155,6 +160,7 @@ impl<'a> SnapshotApplier<'a> {
             rewriter: SnapshotRewriter::new(options),
             ahead: None,
             has_more_to_look_at: false,
+            pieces: None,
             read_pos: 0,
             lane: match target.cluster {
                 None => Lane::new(
@@ -285,9 +291,17 @@ impl<'a> SnapshotApplier<'a> {
     fn produce(&mut self) -> Result<bool, SyncError> {
         self.take_waiting();
         while !self.done && self.unchecked.is_none() && self.lane.has_room() {
+            if self.pieces.is_some() {
+                self.give_pieces()?;
+                continue;
+            }
             if self.looks_ahead() {
                 match self.look_ahead()? {
                     Looked::Done(first) => self.rewrite(first)?,
+                    Looked::Measured(end) => {
+                        self.measured(end)?;
+                        continue;
+                    }
                     Looked::Busy => {
                         self.has_more_to_look_at = true;
                         return Ok(false);
@@ -459,7 +473,8 @@ impl<'a> SnapshotApplier<'a> {
         self.ahead = (head.kind == rdb::Kind::Stream && want != rdb::Want::Skip)
             .then(|| self.decoder.lookahead())
             .flatten()
-            .map(|decoder| Lookahead::new(decoder, self.read_pos));
+            .map(|decoder| Lookahead::new(decoder, self.read_pos))
+            .or_else(|| self.measuring().filter(|_| want != rdb::Want::Skip));
         self.decoder.want(want);
         Ok(())
     }

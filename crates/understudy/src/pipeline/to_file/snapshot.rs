@@ -140,7 +140,8 @@ impl<'a> SnapshotToFile<'a> {
                     self.rewrite(first, output)?;
                     Ok(Step::Go)
                 }
-                Ok(Looked::Busy) => Ok(Step::Yield),
+                // Nothing is measured for a file.
+                Ok(Looked::Busy | Looked::Measured(_)) => Ok(Step::Yield),
                 Ok(Looked::Starved) if self.feed.is_complete() => Err(self.cut_short()),
                 Ok(Looked::Starved) => Ok(Step::Wait),
                 Err(Failed::Spool(error)) => Err(spool_error(error)),
