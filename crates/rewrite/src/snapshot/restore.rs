@@ -259,13 +259,7 @@ impl SnapshotRewriter {
     }
 
     /// What stands behind the payload.
-    fn restore_end(
-        &mut self,
-        head: &KeyHead,
-        begun: Begun,
-        out: &mut Vec<u8>,
-        sent: &mut Vec<Sent>,
-    ) {
+    fn restore_end(&self, head: &KeyHead, begun: Begun, out: &mut Vec<u8>, sent: &mut Vec<Sent>) {
         self.restore_tail(head, begun.replace, out);
         let restored = Sent::new(head, Method::Restore, begun.expect);
         if begun.in_place {
