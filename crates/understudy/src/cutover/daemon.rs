@@ -171,6 +171,11 @@ impl Told {
         &self.0[field]
     }
 
+    /// Whether the source is read by SCAN.
+    pub(super) fn is_of_scan(&self) -> bool {
+        self.0["phase"] == "scan"
+    }
+
     /// The object `cutover`.
     pub(super) fn cutover(&self) -> &Value {
         &self.0["cutover"]

@@ -17,8 +17,8 @@ use super::{CutoverArgs, acl, after, back, gate, hooks};
 use crate::client::Client;
 use crate::clock::unix_ms;
 use crate::compare::Beside;
-use crate::config::{CompareExtent, Config, Endpoint, reversed};
-use crate::error::{Side, SyncError};
+use crate::config::{CompareExtent, Config, Endpoint, ScanWhen, reversed};
+use crate::error::{Class, Side, SyncError};
 use crate::handover::Stage;
 use crate::handover::mark::{self, Back, Record, Undo};
 
@@ -49,6 +49,10 @@ pub(super) struct Run<'a> {
     held: Cell<Option<u64>>,
     /// The transaction that is the switch was sent: what became of it is for the target to tell.
     is_sent: Cell<bool>,
+    /// The source is read by SCAN.
+    is_of_scan: bool,
+    /// The new server refuses PSYNC: the way back reads it by SCAN, and begins anywhere.
+    back_by_scan: bool,
 }
 
 impl<'a> Run<'a> {
@@ -76,6 +80,8 @@ impl<'a> Run<'a> {
             is_seeded: Cell::default(),
             held: Cell::default(),
             is_sent: Cell::default(),
+            is_of_scan: false,
+            back_by_scan: false,
         })
     }
 
@@ -165,6 +171,7 @@ impl<'a> Run<'a> {
                 .say(&format!("{clients} clients are connected to the source"));
         }
         note(&self.steps, &gate::daemon(&told));
+        self.is_of_scan = told.is_of_scan();
         note(&self.steps, &gate::target(self.config).await);
         if let Some(check) = self.leftovers().await {
             note(&self.steps, &check);
@@ -191,6 +198,9 @@ impl<'a> Run<'a> {
             let verified = gate::verification(self.config, &told, extent).await;
             note(&self.steps, &verified);
             note(&self.steps, &gate::lag(self.config, &self.daemon).await);
+            if self.is_of_scan {
+                note(&self.steps, &gate::pass(self.config, &told));
+            }
         }
         if !all {
             let text = "the gate is not passed; nothing was changed";
@@ -224,6 +234,12 @@ impl<'a> Run<'a> {
             keep.push(ours.unwrap_or("default".to_owned()));
         }
         let fence = Fence::plan(self.config, cutover.fence, &means, &keep).await?;
+        if self.is_of_scan && fence.is_deaf() {
+            return Err("the source is read by SCAN, which a pause before 6.2 stops too: fence by acl or min-replicas, where cutover.username may do that, or by cutover.fence_command".to_owned());
+        }
+        if self.is_of_scan && cutover.applies_late {
+            return Err("late_writes = \"apply\", and the source is read by SCAN: keys would be copied over those of the application; say hold".to_owned());
+        }
         let mut words = String::new();
         if fence.kind() == crate::config::FenceKind::Acl {
             words = self.kept(&keep, "past it").await?;
@@ -279,15 +295,20 @@ impl<'a> Run<'a> {
     }
 
     /// Whether the new server can be followed.
-    async fn can_come_back(&self) -> Option<gate::Check> {
+    async fn can_come_back(&mut self) -> Option<gate::Check> {
         let way_back = self.way_back.as_ref()?;
         let primed = back::prime(&self.config.target).await;
         let key = &way_back.link_name;
+        let may_scan = way_back.scan.when == ScanWhen::PsyncRefused;
+        self.back_by_scan = matches!(&primed, Err(error) if error.class == Class::Stop) && may_scan;
         Some(gate::Check {
             name: "way back",
-            ok: primed.is_ok(),
+            ok: primed.is_ok() || self.back_by_scan,
             text: match primed {
                 Ok(()) => format!("the new server can be followed, as the link {key}"),
+                Err(_) if self.back_by_scan => format!(
+                    "the new server refuses PSYNC: the way back reads it by SCAN and keyspace events, as the link {key}; without a place to begin at, it makes the old server equal to the new one key by key"
+                ),
                 Err(error) => error.to_string(),
             },
         })
@@ -375,20 +396,30 @@ impl<'a> Run<'a> {
         let words = |error: SyncError| error.to_string();
         let at = at.filter(|_| fence.is_deaf());
         let held = &self.held;
-        let proof = proof::stop_at(self.config, &self.daemon, &self.source, at, held).await?;
-        let text = format!(
-            "source and target are at offset {} of {}",
-            proof.offset, proof.replid
-        );
-        let facts = json!({ "source_offset": proof.offset, "target_offset": proof.offset, "replid": proof.replid });
-        self.steps.tell("proof", true, &text, facts);
+        let proof = if self.is_of_scan {
+            let (proof, text) = proof::stop_scan(self.config, &self.daemon, held).await?;
+            self.steps
+                .tell("proof", true, &text, json!({ "by": mark::SCAN }));
+            mark::SCAN.clone_into(&mut record.reader);
+            proof
+        } else {
+            let proof = proof::stop_at(self.config, &self.daemon, &self.source, at, held).await?;
+            let text = format!(
+                "source and target are at offset {} of {}",
+                proof.offset, proof.replid
+            );
+            let facts = json!({ "source_offset": proof.offset, "target_offset": proof.offset, "replid": proof.replid });
+            self.steps.tell("proof", true, &text, facts);
+            proof
+        };
         self.compare(fence).await?;
         (record.offset, record.replid) = (proof.offset, proof.replid.clone());
         if !fence.is_deaf() {
             record.removed = self.removed().await.or(record.removed);
         }
         let mut target = self.target().await.map_err(words)?;
-        if self.way_back.is_some() {
+        record.back_by_scan = self.back_by_scan;
+        if self.way_back.is_some() && !self.back_by_scan {
             let key = &self.config.link_name;
             record.back = Some(
                 back::place(&mut target, key, &record)
@@ -465,11 +496,15 @@ impl<'a> Run<'a> {
         let is_ours_alone =
             user.is_some_and(|user| user != "default") && self.config.cutover.acl_keep.is_empty();
         let is_sealed = self.is_sealed.get() && is_ours_alone;
-        self.way_back.is_some() && (!fence.stops_us() || is_sealed)
+        self.way_back.is_some() && !self.back_by_scan && (!fence.stops_us() || is_sealed)
     }
 
     /// Writes the way back's checkpoint at the old server, and has it followed.
     async fn begin_way_back(&self, place: Option<&Back>) -> Result<(), String> {
+        if self.back_by_scan {
+            self.is_seeded.set(true);
+            return self.scan_back().await;
+        }
         let (Some(way_back), Some(place)) = (&self.way_back, place) else {
             return Ok(());
         };
@@ -621,9 +656,25 @@ impl<'a> Run<'a> {
             let heard = after::monitor(&self.source, time, &self.steps).await;
             heard.map_err(|error| error.to_string())?;
         }
-        if record.back.is_some() && !self.is_seeded.get() && !fence.stops_us() {
+        let may_write = !fence.stops_us() || (record.back_by_scan && self.is_sealed.get());
+        if record.comes_back() && !self.is_seeded.get() && may_write {
             self.begin_way_back(record.back.as_ref()).await?;
         }
+        Ok(())
+    }
+
+    /// The way back from a server that is read by SCAN: it may begin at any time after GO, and best at once.
+    async fn scan_back(&self) -> Result<(), String> {
+        let file = self.args.file.display();
+        let text = match &self.config.cutover.on_reverse {
+            None => format!("can begin, by SCAN: understudy reverse --start {file}"),
+            Some(command) => {
+                hooks::run("cutover.on_reverse", command, &self.env("reverse", None)).await?;
+                "cutover.on_reverse has started it, by SCAN".to_owned()
+            }
+        };
+        self.steps
+            .tell("way-back", true, &text, json!({ "by": mark::SCAN }));
         Ok(())
     }
 
@@ -634,10 +685,17 @@ impl<'a> Run<'a> {
                 .release(&[])
                 .await
                 .map_err(|error| error.to_string())?;
-            let text = "the pause has ended: what stragglers write at the old server is done there, and kept in the spool";
+            let text = match self.is_of_scan {
+                true => {
+                    "the pause has ended: what stragglers write at the old server is done there, and counted"
+                }
+                false => {
+                    "the pause has ended: what stragglers write at the old server is done there, and kept in the spool"
+                }
+            };
             self.steps.tell("fence", true, text, json!({}));
         }
-        if record.back.is_some() && !self.is_seeded.get() {
+        if record.comes_back() && !self.is_seeded.get() {
             if fence.kind() == crate::config::FenceKind::MinReplicas {
                 fence
                     .release(&[])

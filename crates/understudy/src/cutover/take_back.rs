@@ -49,7 +49,7 @@ pub(super) async fn take_back(
         note("no client is paused", Ok(()));
     }
     // Behind the fence, which may keep us from writing there too. A way back that is followed stops by that.
-    if record.is_some_and(|record| record.back.is_some()) {
+    if record.is_some_and(Record::comes_back) {
         let unseeded = match reversed(file) {
             Ok(way_back) => back::unseed(&way_back)
                 .await

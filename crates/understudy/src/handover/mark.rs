@@ -16,6 +16,9 @@ use crate::config::TargetConfig;
 use crate::error::{Side, SyncError};
 use crate::target::cluster;
 
+/// The word for a source that is read by SCAN.
+pub(crate) const SCAN: &str = "scan";
+
 /// The value.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, Default)]
 pub(crate) struct Record {
@@ -29,6 +32,9 @@ pub(crate) struct Record {
     pub(crate) offset: u64,
     #[serde(default)]
     pub(crate) replid: String,
+    /// `scan` where the source is read by SCAN: the offset is a number then that stands for the hold alone.
+    #[serde(default)]
+    pub(crate) reader: String,
     /// `hold` or `apply`.
     #[serde(default)]
     pub(crate) late_writes: String,
@@ -41,6 +47,9 @@ pub(crate) struct Record {
     /// Where the way back begins.
     #[serde(default)]
     pub(crate) back: Option<Back>,
+    /// The new server refuses PSYNC: the way back reads it by SCAN.
+    #[serde(default)]
+    pub(crate) back_by_scan: bool,
 }
 
 /// A change at the source, with what takes it back.
@@ -62,6 +71,15 @@ pub(crate) struct Back {
 impl Record {
     pub(crate) fn is_go(&self) -> bool {
         self.stage == "go"
+    }
+
+    /// Whether a way back was prepared.
+    pub(crate) fn comes_back(&self) -> bool {
+        self.back.is_some() || self.back_by_scan
+    }
+
+    pub(crate) fn is_of_scan(&self) -> bool {
+        self.reader == SCAN
     }
 
     pub(crate) fn applies_late(&self) -> bool {
