@@ -73,8 +73,8 @@ fn played(engine: &str, to: &str, preamble: bool) {
 
 #[test]
 fn files_of_5_0_6_2_7_0_and_8_0_are_played() {
-    played("redis-5.0", "redis-7.0", true);
     // From 7.0 on a server forgets a pending message that is trimmed, when it is claimed.
+    played("redis-5.0", "redis-6.2", true);
     played("redis-6.2", "redis-6.2", false);
     played("redis-7.0", "valkey-9.1", true);
     played("redis-8.0", "redis-8.0", false);
@@ -101,6 +101,137 @@ fn what_was_saved_from_its_end_lives_however_old_the_file_is() {
     let left = number(&client.command(&argv!["PTTL", "longer"])).expect("a number");
     assert!((1..=10_000_000).contains(&left), "{left}");
     assert_eq!(number(&client.command(&argv!["EXISTS", "gone"])), Some(0));
+}
+
+/// Fields end so long after they were written.
+const LIFE_MS: u64 = 4000;
+/// What has this expiry or a later one has been given a longer life.
+const LEASED_MS: i64 = 7_000_000_000_000;
+
+/// Fields of hashes that were given another life before they ended, some of them in the snapshot with which the file
+/// begins, and others; gives the expiries of those that still have one.
+fn fields_with_lives(source: &Server) -> Vec<(&'static str, &'static str, i64)> {
+    let mut client = source.client();
+    client.command(&argv!["DEBUG", "SET-ACTIVE-EXPIRE", 0]);
+    client.command(&argv![
+        "HSET", "h", "saved", 1, "later", 1, "gone", 1, "free", 1
+    ]);
+    client.command(&argv![
+        "HPEXPIRE", "h", LIFE_MS, "FIELDS", 3, "saved", "later", "gone"
+    ]);
+    client.command(&argv!["HSET", "whole", "a", 1]);
+    client.command(&argv!["HPEXPIRE", "whole", LIFE_MS, "FIELDS", 1, "a"]);
+    rewrite(source);
+    let payload = bytes(client.command(&argv!["DUMP", "h"]));
+    let lines = [
+        "HSET none a 1",
+        "HPEXPIRE none 1000 FIELDS 1 a",
+        "HPERSIST h FIELDS 1 saved",
+        "HPEXPIRE h 8000000 GT FIELDS 1 later",
+        "RENAME whole renamed",
+        "HPERSIST renamed FIELDS 1 a",
+        "HSET next a 1 b 1",
+        "HPEXPIRE next 1000 FIELDS 2 a b",
+        "RENAME next again",
+        "HPERSIST again FIELDS 1 a",
+        "HSET conditions a 1 b 1 c 1",
+        "HPEXPIRE conditions 5000000 FIELDS 1 a",
+        "HPEXPIRE conditions 20000000 FIELDS 1 b",
+        "HPEXPIRE conditions 10000000 LT FIELDS 2 a b",
+        "HPEXPIRE conditions 9000000 GT FIELDS 2 a b",
+        "HPEXPIRE conditions 1000000 NX FIELDS 3 a b c",
+    ];
+    let mut all: Vec<Vec<Vec<u8>>> = vec![argv!["RESTORE", "restored", 0, payload]];
+    all.push(argv!["HPERSIST", "restored", "FIELDS", 1, "saved"]);
+    let words = |line: &str| line.split(' ').map(|word| word.into()).collect();
+    all.extend(lines.iter().map(|line| words(line)));
+    client.commands(&all);
+    let rest = [
+        ("h", "later"),
+        ("conditions", "a"),
+        ("conditions", "b"),
+        ("conditions", "c"),
+    ];
+    let expiry = |(key, field)| (key, field, field_expires_ms(source, key, field));
+    let expiries: Vec<_> = rest.into_iter().map(expiry).collect();
+    let [_, a, b, c] = expiries.as_slice() else {
+        panic!("four of them")
+    };
+    assert!(c.2 < a.2 && a.2 < b.2, "{expiries:?}");
+    expiries
+}
+
+/// -1: never, -2: there is no such field.
+fn field_expires_ms(server: &Server, key: &str, field: &str) -> i64 {
+    let reply = server
+        .client()
+        .command(&argv!["HPEXPIRETIME", key, "FIELDS", 1, field]);
+    number(&items(reply)[0]).expect("a number")
+}
+
+#[test]
+fn fields_that_were_saved_from_their_end_live_however_often_it_is_killed() {
+    let pairs = [
+        ("redis-7.4", "redis-7.4"),
+        ("redis-8.0", "redis-8.0"),
+        ("valkey-9.1", "valkey-9.1"),
+        ("redis-8.0", "valkey-9.1"),
+        ("valkey-9.1", "redis-8.0"),
+    ];
+    for (from, to) in pairs {
+        let mut source = appending(from, "--enable-debug-command yes");
+        let expiries = fields_with_lives(&source);
+        let fill: Vec<_> = (0..40_000).map(|_| argv!["INCR", "n"]).collect();
+        source.client().commands(&fill);
+        std::thread::sleep(Duration::from_millis(LIFE_MS));
+        source.kill();
+        let target = Server::of(to);
+        let slow =
+            "[limits]\ntarget_commands_per_second = 5000\n[advanced]\nstatus_port = @STATUS_PORT@";
+        let mut daemon = Daemon::start(&config(&kept_in(&source), &target.address(), "", slow));
+        for _ in 0..2 {
+            daemon.wait_for("some of the file", LIMIT, |daemon| {
+                own(daemon, "commands_applied").is_some_and(|applied| applied >= 2000)
+            });
+            // In the midst of it everything lives.
+            for (key, field) in [
+                ("h", "gone"),
+                ("none", "a"),
+                ("again", "b"),
+                ("restored", "gone"),
+            ] {
+                let at_ms = field_expires_ms(&target, key, field);
+                assert!(at_ms > LEASED_MS, "{from} -> {to}: {key} {field}: {at_ms}");
+            }
+            daemon.restart();
+        }
+        daemon.kill();
+        assert_ne!(bytes(target.client().command(&argv!["GET", "n"])), b"40000");
+        daemon.configure(&config(&kept_in(&source), &target.address(), "", ""));
+        daemon.spawn();
+        assert_eq!(daemon.wait(LIMIT), 0, "{}", daemon.output());
+        let ours = expiries.iter().copied().chain([
+            ("h", "saved", -1),
+            ("h", "free", -1),
+            ("h", "gone", -2),
+            ("none", "a", -2),
+            ("renamed", "a", -1),
+            ("again", "a", -1),
+            ("again", "b", -2),
+            ("restored", "saved", -1),
+            ("restored", "later", -2),
+            ("restored", "gone", -2),
+        ]);
+        for (key, field, at_ms) in ours {
+            let found = field_expires_ms(&target, key, field);
+            assert_eq!(found, at_ms, "{from} -> {to}: {key} {field}");
+        }
+        assert_eq!(bytes(target.client().command(&argv!["GET", "n"])), b"40000");
+        // Once more it does nothing.
+        let ended = sync(&config(&kept_in(&source), &target.address(), "", ""));
+        assert_eq!(ended.code, 0, "{}", ended.stderr);
+        assert_eq!(field_expires_ms(&target, "h", "later"), expiries[0].2);
+    }
 }
 
 #[test]

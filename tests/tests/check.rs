@@ -211,6 +211,14 @@ fn psync_that_is_renamed_or_not_allowed_is_found_without_a_sync() {
     expect(
         &check(&link),
         "psync",
+        "warn",
+        "does not offer PSYNC",
+        "sync_reader.psync_command",
+    );
+    let link = link.with("sync_reader", "on_psync_refused = \"fail\"");
+    expect(
+        &check(&link),
+        "psync",
         "fail",
         "does not offer PSYNC",
         "sync_reader.psync_command",
@@ -237,6 +245,7 @@ fn psync_that_is_renamed_or_not_allowed_is_found_without_a_sync() {
             "ACL", "SETUSER", "low", "on", ">pw", "~*", "+@all", "-psync"
         ]);
         let link = Link::new(&source, &target)
+            .with("sync_reader", "on_psync_refused = \"fail\"")
             .with("sync_reader", "username = \"low\"")
             .with("sync_reader", "password = \"pw\"");
         expect(&check(&link), "psync", "fail", "may not use it", "+psync");
@@ -254,6 +263,87 @@ fn psync_that_is_renamed_or_not_allowed_is_found_without_a_sync() {
         expect(&findings, "source_rights", "warn", "dump", "+dump");
         assert_eq!(client.info_number("stats", "sync_full"), 0, "{engine}");
     }
+}
+
+#[test]
+fn a_source_that_would_be_read_by_scan_is_asked_for_its_events() {
+    let target = Server::of("redis-7.0");
+    let renamed = with("redis-7.0", "--rename-command PSYNC hidden");
+    let mut client = renamed.client();
+    let link = Link::new(&renamed, &target);
+    let findings = check(&link);
+    expect(&findings, "psync", "warn", "by SCAN instead", "");
+    expect(
+        &findings,
+        "source_events",
+        "warn",
+        "without Eg$lshzxet",
+        "CONFIG SET notify-keyspace-events \"KEA\"",
+    );
+    client.command(&argv!["CONFIG", "SET", "notify-keyspace-events", "KEA"]);
+    expect(
+        &check(&link),
+        "source_events",
+        "pass",
+        "sends keyspace events",
+        "",
+    );
+    // Nothing is followed, or nobody falls back.
+    for line in ["sync_aof = false", "on_psync_refused = \"fail\""] {
+        let findings = check(&link.clone().with("sync_reader", line));
+        assert!(!findings.contains_key("source_events"), "{line}");
+    }
+    assert!(!check(&Link::new(&target, &renamed)).contains_key("source_events"));
+    // A user who may see all and listen to nothing.
+    client.command(&argv![
+        "ACL",
+        "SETUSER",
+        "deaf",
+        "on",
+        ">pw",
+        "~*",
+        "+@all",
+        "-psubscribe"
+    ]);
+    let by_scan = Link::new(&renamed, &target)
+        .scanning()
+        .with("scan_reader", "ksn = true");
+    let deaf = by_scan
+        .with("scan_reader", "username = \"deaf\"")
+        .with("scan_reader", "password = \"pw\"");
+    let findings = check(&deaf);
+    expect(
+        &findings,
+        "source_subscribe",
+        "warn",
+        "refuses PSUBSCRIBE",
+        "+psubscribe +ping allchannels",
+    );
+    // A replica has a setting of its own, and is what would be asked.
+    let replica = Server::of("redis-7.0");
+    let master = Server::of("redis-7.0");
+    master
+        .client()
+        .command(&argv!["CONFIG", "SET", "notify-keyspace-events", "KEA"]);
+    replica
+        .client()
+        .command(&argv!["REPLICAOF", "127.0.0.1", master.port()]);
+    testkit::process::wait_until("a replica that follows", e2e::LIMIT, || {
+        let info = master.client().info("replication");
+        info.get("slave0")
+            .is_some_and(|line| line.contains("state=online"))
+    });
+    let preferring = Link::new(&master, &target)
+        .scanning()
+        .with("scan_reader", "ksn = true")
+        .with("scan_reader", "prefer_replica = true");
+    expect(
+        &check(&preferring),
+        "source_events",
+        "warn",
+        "of the replica that would be read",
+        "CONFIG SET",
+    );
 }
 
 #[test]

@@ -29,6 +29,15 @@ fn scan(daemon: &Daemon, field: &str) -> Option<u64> {
     daemon.status()?["understudy"]["scan"][field].as_u64()
 }
 
+fn dropped(daemon: &Daemon, reason: &str) -> Option<u64> {
+    let metrics = daemon.metrics();
+    let reason = format!("reason=\"{reason}\"");
+    let mut rows = metrics.iter();
+    let row =
+        rows.find(|(name, _)| name.contains("commands_dropped_total") && name.contains(&reason));
+    row.map(|(_, value)| *value as u64)
+}
+
 fn is_ready(daemon: &Daemon) -> bool {
     daemon.get("/readyz").is_some_and(|(code, _)| code == 200)
 }
@@ -372,7 +381,13 @@ fn a_user_without_dump_info_and_config_reads_what_it_may() {
         ..OracleOptions::live(&source.engine().version)
     };
     oracle::assert_equal_with(&source.address(), &target.address(), &options);
-    for told in ["refuses DUMP", "refuses INFO", "FLUSHALL"] {
+    assert_eq!(dropped(&daemon, "scan_functions_unread"), Some(1));
+    for told in [
+        "refuses DUMP",
+        "refuses INFO",
+        "FLUSHALL",
+        "refuses FUNCTION LIST",
+    ] {
         assert!(
             daemon.output().contains(told),
             "{told}\n{}",
@@ -425,6 +440,230 @@ fn a_replica_is_read_where_one_is_wanted() {
     ledger.assert_at(&target.address());
     equal(&source, &target);
     drop(replica);
+}
+
+/// A replica that is read in its master's place and is promoted, or dies, holds no longer what the source holds.
+#[test]
+fn a_replica_that_follows_no_more_is_read_no_more() {
+    let source = source("redis-7.0", "");
+    let replica = source_replica(&source);
+    let target = Server::of("redis-7.0");
+    workload::fill(&mut source.client(), 1, 500);
+    let link = fast(Link::new(&source, &target))
+        .scanning()
+        .with("scan_reader", "ksn = true")
+        .with("scan_reader", "prefer_replica = true");
+    let mut daemon = link.start();
+    daemon.wait_for_output("reading from a replica", LIMIT);
+    settle(&mut daemon, LIMIT);
+    replica.client().command(&argv!["REPLICAOF", "NO", "ONE"]);
+    source.client().command(&argv!["SET", "behind", "1"]);
+    daemon.wait_for("unreadiness", LIMIT, |daemon| !is_ready(daemon));
+    daemon.wait_for_output("reading from the source itself", LIMIT);
+    settle(&mut daemon, LIMIT);
+    equal(&source, &target);
+}
+
+/// A list that is as long all the time, and other at every moment.
+fn turning(address: &str) -> Load {
+    let stopped = Arc::new(AtomicBool::new(false));
+    let (address, over) = (address.to_owned(), stopped.clone());
+    let writer = std::thread::spawn(move || {
+        let mut client = Client::connect(&address);
+        let mut done = 0;
+        while !over.load(Ordering::SeqCst) {
+            client.command(&argv!["RPOPLPUSH", "turning", "turning"]);
+            done += 1;
+        }
+        done
+    });
+    Load { stopped, writer }
+}
+
+#[test]
+fn a_single_pass_ends_with_whole_values_or_says_which_are_not() {
+    let (source, target) = (Server::of("redis-7.0"), Server::of("redis-7.0"));
+    let items = (0..60_000).map(|n| format!("item:{n:030}"));
+    let items: Vec<String> = items.collect();
+    for part in items.chunks(10_000) {
+        let mut push = argv!["RPUSH", "turning"];
+        push.extend(part.iter().map(|item| item.clone().into_bytes()));
+        source.client().command(&push);
+    }
+    source.client().command(&argv!["SET", "small", "1"]);
+    let load = turning(&source.address());
+    let mut daemon = Link::new(&source, &target).scanning().start();
+    assert_eq!(daemon.wait(LIMIT), 3, "{}", daemon.output());
+    for told in ["\"turning\" (db 0)", "all else is copied", "ksn = true"] {
+        assert!(
+            daemon.output().contains(told),
+            "{told}\n{}",
+            daemon.output()
+        );
+    }
+    let small = target.client().command(&argv!["GET", "small"]);
+    assert_eq!(testkit::client::text(&small), "1");
+    // Another pass, in the midst of which nobody writes it any more.
+    daemon.spawn();
+    let torn = |daemon: &Daemon| daemon.output().matches("is read again").count();
+    let before = torn(&daemon);
+    daemon.wait_for("a torn value", LIMIT, |daemon| torn(daemon) > before);
+    load.stop();
+    assert_eq!(daemon.wait(LIMIT), 0, "{}", daemon.output());
+    equal(&source, &target);
+}
+
+/// The target comes back in the midst of a single pass, without some of what it had confirmed.
+#[test]
+fn a_single_pass_repairs_what_the_target_has_lost() {
+    let source = Server::of("redis-7.0");
+    let mut target = Server::of("redis-7.0");
+    workload::fill(&mut source.client(), 1, 20_000);
+    let link = Link::new(&source, &target)
+        .scanning()
+        .with("limits", "target_commands_per_second = 5000");
+    let mut daemon = link.start();
+    let put = |daemon: &Daemon, more: u64| scan(daemon, "keys").is_some_and(|keys| keys >= more);
+    daemon.wait_for("some keys", LIMIT, |daemon| put(daemon, 500));
+    target.client().command(&argv!["SAVE"]);
+    let saved: u64 = target.client().keyspace().values().sum();
+    daemon.wait_for("more keys", LIMIT, |daemon| put(daemon, 4000));
+    target.kill();
+    target.restart();
+    let left: u64 = target.client().keyspace().values().sum();
+    assert!(left < saved + 1500, "{left} {saved}");
+    assert_eq!(daemon.wait(LIMIT), 0, "{}", daemon.output());
+    assert!(
+        daemon.output().contains("every key is looked at again"),
+        "{}",
+        daemon.output()
+    );
+    equal(&source, &target);
+}
+
+/// Nobody tells which of many streams an XACK was for, and of none whether this run has read it.
+#[test]
+fn one_acknowledgement_among_many_streams_arrives() {
+    let (source, target) = (source("redis-7.0", ""), Server::of("redis-7.0"));
+    let name = |n: u32| format!("stream:{n}");
+    let mut client = source.client();
+    for n in 0..1300 {
+        client.commands(&[
+            argv!["XADD", name(n), "1-1", "f", "v"],
+            argv!["XGROUP", "CREATE", name(n), "g", "0"],
+            argv!["XREADGROUP", "GROUP", "g", "c", "STREAMS", name(n), ">"],
+        ]);
+    }
+    let link = Link::new(&source, &target)
+        .scanning()
+        .with("scan_reader", "ksn = true")
+        .with("scan_reader", "repair_interval = \"1h\"");
+    let mut daemon = link.start();
+    daemon.wait_for("a clean sweep", LIMIT, is_ready);
+    for round in [0, 1] {
+        let mut acknowledged: Vec<u32> = vec![round, 1000 + round, 1299 - round];
+        for n in &acknowledged {
+            client.command(&argv!["XACK", name(*n), "g", "1-1"]);
+        }
+        let mut at_target = target.client();
+        daemon.wait_for("nothing pending", LIMIT, |_| {
+            acknowledged.retain(|n| {
+                let pending = at_target.command(&argv!["XPENDING", name(*n), "g"]);
+                let count = testkit::client::items(pending).first().cloned();
+                count.as_ref().and_then(testkit::client::number) != Some(0)
+            });
+            acknowledged.is_empty()
+        });
+        assert!(scan(&daemon, "sweeps").is_some_and(|sweeps| sweeps < 4));
+        daemon.wait_for("all read", LIMIT, |daemon| scan(daemon, "dirty") == Some(0));
+        if round == 0 {
+            // What another run has put is known by what sweeps see.
+            daemon.terminate();
+            assert_eq!(daemon.wait(LIMIT), 0, "{}", daemon.output());
+            daemon.spawn();
+            daemon.wait_for("a clean sweep", LIMIT, is_ready);
+        }
+    }
+    equal(&source, &target);
+}
+
+#[test]
+fn a_subscription_that_is_only_ever_closed_is_said_and_tried_again() {
+    let (source, target) = (source("redis-7.0", ""), Server::of("redis-7.0"));
+    workload::fill(&mut source.client(), 1, 500);
+    let gate = Gate::start(
+        &source.address(),
+        &["psync", "replconf", "psubscribe"],
+        Refusal::Closes,
+        1,
+    );
+    let mut daemon = fast(Link::new(&source, &target).source(&gate.address())).start();
+    daemon.wait_for_output("no subscription to keyspace events comes to stand", LIMIT);
+    settle(&mut daemon, LIMIT);
+    source.client().command(&argv!["SET", "new", "1"]);
+    settle(&mut daemon, LIMIT);
+    equal(&source, &target);
+    let hears = |daemon: &Daemon| daemon.metric("understudy_scan_hears_events") == Some(1.0);
+    assert!(!hears(&daemon));
+    gate.allow("psubscribe");
+    daemon.wait_for("events", LIMIT, hears);
+    settle(&mut daemon, LIMIT);
+    equal(&source, &target);
+}
+
+/// However often a source is lost, it is read on where it was, as long as something was read in between.
+#[test]
+fn a_source_that_is_lost_again_and_again_is_read_on() {
+    let mut rng = rng();
+    let (source, target) = (source("redis-7.0", ""), Server::of("redis-7.0"));
+    let gate = Gate::start(&source.address(), &["psync"], Refusal::Unknown, 1);
+    workload::fill(&mut source.client(), rng.number(), 15_000);
+    let link = fast(Link::new(&source, &target).source(&gate.address()))
+        .with("limits", "target_commands_per_second = 2000");
+    let mut daemon = link.start();
+    daemon.wait_for("the scan phase", LIMIT, |daemon| phase(daemon) == "scan");
+    let lost = |daemon: &Daemon| daemon.output().matches("cannot read the source").count();
+    for round in 0..5 {
+        let keys = scan(&daemon, "keys").unwrap_or(0);
+        daemon.wait_for("keys that are put", LIMIT, |daemon| {
+            scan(daemon, "keys").is_some_and(|now| now > keys + 500)
+        });
+        gate.close();
+        daemon.wait_for("a source that is lost", LIMIT, |daemon| {
+            lost(daemon) > round
+        });
+        gate.open();
+    }
+    settle(&mut daemon, LIMIT);
+    equal(&source, &target);
+    assert!(
+        !daemon.output().contains("beginning again"),
+        "{}",
+        daemon.output()
+    );
+}
+
+#[test]
+fn values_that_are_read_at_once_fit_into_memory() {
+    let (source, target) = (source("redis-7.0", ""), Server::of("redis-7.0"));
+    let mut rng = rng();
+    let mut value = || -> Vec<u8> { (0..450 << 10).map(|_| rng.below(256) as u8).collect() };
+    for n in 0..300 {
+        let value = value();
+        source
+            .client()
+            .command(&argv!["SET", format!("k:{n}"), value]);
+    }
+    let link = fast(Link::new(&source, &target))
+        .scanning()
+        .with("scan_reader", "ksn = true")
+        .with("limits", "memory = \"32mb\"");
+    let mut daemon = link.start();
+    settle(&mut daemon, LIMIT);
+    equal(&source, &target);
+    let peak = testkit::process::peak_memory(daemon.pid());
+    println!("{} MiB at most", peak >> 20);
+    assert!(peak < 80 << 20, "{peak}");
 }
 
 fn source_replica(master: &Server) -> Server {

@@ -6,7 +6,7 @@ use bytes::Bytes;
 use expect_test::expect;
 use rdb::types::StreamForm;
 use rdb::{Db, Dialect, Encoding, Event, KeyHead, Kind, RdbVersion, Score, Want};
-use rewrite::{Filter, FilterRules, Fork, Losses, SnapshotOptions, SnapshotRewriter};
+use rewrite::{Filter, FilterRules, Fork, LeaseRule, Losses, SnapshotOptions, SnapshotRewriter};
 
 use common::snapshot::*;
 
@@ -569,6 +569,55 @@ fn what_is_told_of_use_goes_only_with_restore() {
         vec![Event::Raw(text("body"))],
     );
     assert_eq!(rewriter.counts().usage_hints_lost, 1);
+}
+
+#[test]
+fn expiries_of_fields_are_moved() {
+    let lease = |options| SnapshotOptions {
+        field_lease: Some(LeaseRule {
+            before_ms: 3_000_000,
+            add_ms: 7_000_000,
+        }),
+        ..options
+    };
+    let fields = [
+        ("a", "1", Some(3_000_000)),
+        ("b", "2", None),
+        ("c", "3", Some(2_000_000)),
+        ("past", "5", Some(NOW_MS - 1)),
+    ];
+    check(
+        lease(redis("8.0.6")),
+        hash(24),
+        pairs(&fields),
+        expect![[r#"
+            Elements
+            UNLINK k -- Commands Int
+            HSET k a 1 b 2 c 3 past 5 -- Commands Int
+            HPEXPIREAT k 3000000 FIELDS 1 a -- Commands Array
+            HPEXPIREAT k 7999999 FIELDS 1 past -- Commands Array
+            HPEXPIREAT k 9000000 FIELDS 1 c -- Commands Array.
+        "#]],
+    );
+    let mut rewriter = SnapshotRewriter::new(lease(redis("8.0.6")));
+    let without = [("a", "1", Some(3_000_000)), ("b", "2", None)];
+    for (fields, are_moved) in [(&without[..], false), (&fields[..], true)] {
+        rewrite(&mut rewriter, &hash(25), pairs(fields));
+        assert_eq!(rewriter.take_leased_fields(), are_moved);
+        assert!(!rewriter.take_leased_fields());
+    }
+    // Others go as they stand.
+    let want = rewriter.key(&hash(16)).unwrap();
+    assert!(matches!(want, rdb::Want::Raw { .. }));
+    // A target without expiries of fields has none that could be moved.
+    let lossy = lease(SnapshotOptions {
+        losses: Losses::Allow,
+        ..redis("7.2.4")
+    });
+    let mut rewriter = SnapshotRewriter::new(lossy);
+    rewrite(&mut rewriter, &hash(25), pairs(&fields));
+    assert!(!rewriter.take_leased_fields());
+    assert_eq!(rewriter.counts().expired_fields, 1);
 }
 
 #[test]

@@ -11,7 +11,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use expect_test::expect_file;
 use rewrite::{
-    Abilities, Db, Filter, FilterRules, Fork, Losses, Outcome, Publish, StreamOptions,
+    Abilities, Db, Filter, FilterRules, Fork, LeaseRule, Losses, Outcome, Publish, StreamOptions,
     StreamRewriter,
 };
 
@@ -85,6 +85,12 @@ fn options(case: &str) -> StreamOptions {
                     .map(|command| command.name.to_string());
                 let known = known.filter(|name| !words().contains(name));
                 options.target.commands = Some(Arc::new(known.collect()));
+            }
+            "field_lease" => {
+                options.field_lease = Some(LeaseRule {
+                    before_ms: rest.parse().unwrap(),
+                    add_ms: 7_000_000,
+                });
             }
             "losses" => options.losses = Losses::Allow,
             "conditions_stay" => options.conditions_stay = true,

@@ -21,8 +21,9 @@ pub enum Refusal {
 #[derive(Debug)]
 struct State {
     upstream: String,
-    refused: BTreeSet<Vec<u8>>,
+    refused: Mutex<BTreeSet<Vec<u8>>>,
     refusal: Refusal,
+    closed: AtomicBool,
     /// Of a hundred messages, so many are lost.
     lost_percent: AtomicU64,
     passed: AtomicU64,
@@ -46,10 +47,13 @@ impl Gate {
         let address = listener.local_addr().expect("an address").to_string();
         let state = Arc::new(State {
             upstream: upstream.into(),
-            refused: refused
-                .iter()
-                .map(|name| name.as_bytes().to_vec())
-                .collect(),
+            refused: Mutex::new(
+                refused
+                    .iter()
+                    .map(|name| name.as_bytes().to_vec())
+                    .collect(),
+            ),
+            closed: AtomicBool::new(false),
             refusal,
             lost_percent: AtomicU64::new(0),
             passed: AtomicU64::new(0),
@@ -63,6 +67,9 @@ impl Gate {
             for client in listener.incoming() {
                 if gate.ended.load(Ordering::SeqCst) {
                     return;
+                }
+                if gate.closed.load(Ordering::SeqCst) {
+                    continue;
                 }
                 let (Ok(client), Ok(server)) = (client, TcpStream::connect(&gate.upstream)) else {
                     continue;
@@ -89,6 +96,22 @@ impl Gate {
         (count(&self.state.passed), count(&self.state.lost))
     }
 
+    /// From now on this command (in lower case) is let through.
+    pub fn allow(&self, command: &str) {
+        self.state.refused().remove(command.as_bytes());
+    }
+
+    /// Cuts all connections, and every one that comes, until [`Self::open`].
+    pub fn close(&self) {
+        self.state.closed.store(true, Ordering::SeqCst);
+        self.cut();
+    }
+
+    /// Ends [`Self::close`].
+    pub fn open(&self) {
+        self.state.closed.store(false, Ordering::SeqCst);
+    }
+
     /// Cuts all connections.
     pub fn cut(&self) {
         for stream in self.state.streams().drain(..) {
@@ -110,6 +133,12 @@ impl Drop for Gate {
 impl State {
     fn streams(&self) -> std::sync::MutexGuard<'_, Vec<TcpStream>> {
         self.streams
+            .lock()
+            .unwrap_or_else(|poisoned| poisoned.into_inner())
+    }
+
+    fn refused(&self) -> std::sync::MutexGuard<'_, BTreeSet<Vec<u8>>> {
+        self.refused
             .lock()
             .unwrap_or_else(|poisoned| poisoned.into_inner())
     }
@@ -153,7 +182,8 @@ impl State {
             kept.extend_from_slice(&chunk[..len]);
             let (mut at, mut passed) = (0, 0);
             while let Some(len) = value_len(&kept[at..]) {
-                if self.refused.contains(&first_word(&kept[at..at + len])) {
+                let word = first_word(&kept[at..at + len]);
+                if self.refused().contains(&word) {
                     server.write_all(&kept[passed..at])?;
                     passed = at + len;
                     match self.refusal {

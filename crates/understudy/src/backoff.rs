@@ -30,9 +30,50 @@ impl Backoff {
     }
 }
 
+/// Pauses between failures of something that gets on in between: what went well ends a row of them.
+#[derive(Debug)]
+pub(crate) struct Patience {
+    backoff: Backoff,
+    most: u32,
+    /// How much was done when it failed last.
+    done: u64,
+}
+
+impl Patience {
+    /// One that bears so many failures in a row.
+    pub(crate) fn new(most: u32) -> Self {
+        Self {
+            backoff: Backoff::default(),
+            most,
+            done: 0,
+        }
+    }
+
+    /// It failed, having done so much since the beginning: the pause to take, or none where it failed too often in a row.
+    pub(crate) fn failed(&mut self, done: u64) -> Option<Duration> {
+        if done != self.done {
+            self.done = done;
+            self.backoff = Backoff::default();
+        }
+        (self.backoff.attempts() < self.most).then(|| self.backoff.pause())
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn failures_count_while_nothing_is_done_in_between() {
+        let mut patience = Patience::new(3);
+        for done in 1..50 {
+            let first = patience.failed(done).unwrap();
+            assert!(first <= Duration::from_millis(FIRST_MS));
+            assert!(patience.failed(done).is_some() && patience.failed(done).is_some());
+        }
+        assert!(patience.failed(49).is_none() && patience.failed(49).is_none());
+        assert!(patience.failed(50).is_some());
+    }
 
     #[test]
     fn grows_to_the_cap() {

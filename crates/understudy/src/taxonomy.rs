@@ -357,6 +357,18 @@ const ROWS: &[Row] = &[
         "somebody else writes there: `existing_keys`",
     ),
     row(
+        "HSCAN answered something that is not a cursor and fields",
+        Target,
+        Stop,
+        "a proxy or a service in between that changes replies: name the server itself",
+    ),
+    row(
+        "a server loads no RDB file that has a key twice",
+        Source,
+        Stop,
+        "write each of the files to one of its own, or take `file_writer.type = \"aof\"`, where the later value holds",
+    ),
+    row(
         "which redis_writer.db_map brings into one",
         Source,
         Stop,
@@ -458,6 +470,36 @@ const ROWS: &[Row] = &[
         Source,
         Stop,
         "`scan_reader.scan = true`, or allow PSUBSCRIBE at the source",
+    ),
+    row(
+        "something went wrong during each of {passes} passes",
+        Source,
+        Stop,
+        "mend what the warnings say, or follow the source (`scan_reader.ksn = true`), and start again",
+    ),
+    row(
+        "large values were written each time they were read",
+        Source,
+        Stop,
+        "stop who writes them, or follow the source (`scan_reader.ksn = true`), and start again",
+    ),
+    row(
+        "the replica that is read has lost its master, or follows no more",
+        Source,
+        Reconnect,
+        "nothing: another replica is read, or the source itself",
+    ),
+    row(
+        "PSUBSCRIBE was not answered for {} s",
+        Source,
+        Reconnect,
+        "a proxy in between that does not know it? Give the server's own address; sweeps go on meanwhile",
+    ),
+    row(
+        "was lost when all was copied",
+        Target,
+        Reconnect,
+        "nothing: every key is looked at again",
     ),
     row(
         "the payload of \"",

@@ -135,6 +135,7 @@ impl SnapshotRewriter {
         out: &mut Vec<u8>,
         sent: &mut Vec<Sent>,
     ) -> Result<(), SnapshotError> {
+        let expire_at_ms = expire_at_ms.map(|at| self.leased_field(at));
         if let Some(at) = expire_at_ms {
             if at <= self.options.now_ms {
                 self.counts.expired_fields += 1;
@@ -152,6 +153,20 @@ impl SnapshotRewriter {
             self.chunk.timed.push((at, Bytes::copy_from_slice(field)));
         }
         Ok(())
+    }
+
+    /// The time to write for a field's expiry.
+    fn leased_field(&mut self, at_ms: u64) -> u64 {
+        let rule = self.options.field_lease.filter(|_| self.leases_fields());
+        let own = i64::try_from(at_ms).ok();
+        let later = rule.zip(own).and_then(|(rule, own)| rule.moved(own));
+        match later.and_then(|later| u64::try_from(later).ok()) {
+            Some(later_ms) => {
+                self.has_leased_fields = true;
+                later_ms
+            }
+            None => at_ms,
+        }
     }
 
     /// Where an array inserts next, less one.

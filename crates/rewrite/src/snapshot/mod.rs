@@ -35,7 +35,7 @@ use crate::filter::Filter;
 use crate::number::Decimal;
 use crate::outcome::printable;
 use crate::own::OwnKeys;
-use crate::stream::Losses;
+use crate::stream::{LeaseRule, Losses};
 use crate::{Db, Kind};
 use ahead::Ahead;
 pub(crate) use alone::{by_commands, is_at_a_boundary};
@@ -43,6 +43,7 @@ use build::Chunk;
 use losses::Loss;
 pub use record::PlainSet;
 pub use report::{SnapshotCounts, SnapshotError, SnapshotErrorKind};
+pub(crate) use restore::has_field_times;
 use stream::Stream;
 pub use write::{Expect, Method, Sent};
 
@@ -79,6 +80,8 @@ pub struct SnapshotOptions {
     pub chunk_bytes: usize,
     /// What may be lost.
     pub losses: Losses,
+    /// Expiries of hash fields are moved by this rule, or stay as they are.
+    pub field_lease: Option<LeaseRule>,
     /// Keys with this in their names are ours; those of the source are left out.
     pub own_key_mark: Bytes,
     /// The target's libraries of functions go before the snapshot's first one comes: one that is gone at the source may
@@ -104,6 +107,7 @@ impl SnapshotOptions {
             chunk_items: 1024,
             chunk_bytes: 64 << 10,
             losses: Losses::Refuse,
+            field_lease: None,
             own_key_mark: Bytes::from_static(crate::OWN_KEY_MARK),
             flush_functions: false,
             db_map: None,
@@ -124,6 +128,7 @@ pub struct SnapshotRewriter {
     current: Option<Current>,
     /// The key failed: what is still to come of its value is passed over.
     abandoned: bool,
+    has_leased_fields: bool,
     chunk: Chunk,
     ahead: Ahead,
 }
@@ -186,6 +191,7 @@ impl SnapshotRewriter {
             counts: SnapshotCounts::default(),
             current: None,
             abandoned: false,
+            has_leased_fields: false,
             chunk: Chunk::default(),
             ahead: Ahead::default(),
             options,
@@ -205,6 +211,11 @@ impl SnapshotRewriter {
     /// What was left out so far.
     pub fn counts(&self) -> &SnapshotCounts {
         &self.counts
+    }
+
+    /// Whether expiries of hash fields were moved since the last call.
+    pub fn take_leased_fields(&mut self) -> bool {
+        std::mem::take(&mut self.has_leased_fields)
     }
 
     /// Whether the last command that was appended is still open: more of the string or the message that it carries has

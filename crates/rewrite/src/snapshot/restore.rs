@@ -58,6 +58,9 @@ impl SnapshotRewriter {
         if head.kind == Kind::String && !with_meta {
             return Ok((Want::Elements, None));
         }
+        if self.leases_fields() && head.meta.is_none() && has_field_times(head.type_id) {
+            return Ok((Want::Elements, None));
+        }
         let builds = self.builds(head);
         let Some(mut restore) = restore else {
             if builds {
@@ -76,6 +79,11 @@ impl SnapshotRewriter {
             bytes_max = u64::MAX;
         }
         Ok((Want::Raw { bytes_max }, Some(restore)))
+    }
+
+    /// Whether expiries of fields are moved. (Those of a value with metadata, which RESTORE alone brings, are not.)
+    pub(super) fn leases_fields(&self) -> bool {
+        self.options.field_lease.is_some() && self.options.target.hash_field_ttl
     }
 
     /// Whether commands can build such a value at the target.
@@ -384,6 +392,11 @@ impl SnapshotRewriter {
         let idle = i64::try_from(head.idle_seconds?).ok()?;
         Some((b"IDLETIME", idle))
     }
+}
+
+/// Whether fields of a value of this type may have expiries: they may in both forks' hashes under these numbers.
+pub(crate) fn has_field_times(type_id: u8) -> bool {
+    (22..=25).contains(&type_id)
 }
 
 /// Whether the file says how the key is used.

@@ -24,17 +24,28 @@ impl Work<'_> {
 
     /// The time to write for the key's expiry: its own, or a later one while the target is behind.
     pub(super) fn leased(&mut self, key: &[u8], at_ms: i64) -> i64 {
-        match self.lease {
-            Some(rule) if at_ms < rule.before_ms => {
+        match self.lease.and_then(|rule| rule.moved(at_ms)) {
+            Some(later_ms) => {
                 let key = Bytes::copy_from_slice(key);
                 self.granted.push(Granted {
                     db: self.db,
                     key,
                     at_ms,
                 });
-                at_ms.saturating_add(rule.add_ms)
+                later_ms
             }
-            _ => at_ms,
+            None => at_ms,
+        }
+    }
+
+    /// The time to write for a field's expiry.
+    fn leased_field(&mut self, at_ms: i64) -> i64 {
+        match self.options.field_lease.and_then(|rule| rule.moved(at_ms)) {
+            Some(later_ms) => {
+                *self.has_leased_fields = true;
+                later_ms
+            }
+            None => at_ms,
         }
     }
 
@@ -62,19 +73,36 @@ impl Work<'_> {
     }
 
     /// `HEXPIRE key s [condition] FIELDS n field...` and its three relatives. A condition stays: it may have been met by
-    /// some of the fields only.
-    pub(super) fn field_expire(self, time: Time) -> Result<Done, ErrorKind> {
+    /// some of the fields only. Expiries that are moved are all moved by the same, so that it says the same of them; that of
+    /// a single field was met, and one that was not moved then does not matter.
+    pub(super) fn field_expire(mut self, time: Time) -> Result<Done, ErrorKind> {
         if !self.options.target.hash_field_ttl {
             return self.lacks("TTLs of hash fields (Redis 7.4, Valkey 9.0)");
         }
-        let Some(at) = self
-            .at_ms(self.words.at(2), time)
-            .filter(|_| time != Time::PXAT)
-        else {
+        let words = self.words;
+        let Some(own) = self.at_ms(words.at(2), time) else {
             return Ok(Done::Forward);
         };
+        let at = self.leased_field(own);
+        let without = match at == own {
+            true => None,
+            false => self.condition_of_one(),
+        };
+        if time == Time::PXAT && at == own {
+            return Ok(Done::Forward);
+        }
         let at = Decimal::new(at);
-        Ok(self.replace(&[(0, b"HPEXPIREAT"), (2, at.text())], &[]))
+        let replaced = [(0, &b"HPEXPIREAT"[..]), (2, at.text())];
+        Ok(self.replace(&replaced, without.as_slice()))
+    }
+
+    /// Where the condition on an expiry of just one field stands.
+    fn condition_of_one(&self) -> Option<usize> {
+        let words = self.words;
+        let conditions: [&[u8]; 4] = [b"NX", b"XX", b"GT", b"LT"];
+        let is_of_one = words.len() == 7 && words.is(4, b"FIELDS") && words.at(5) == b"1";
+        let is_condition = conditions.iter().any(|word| words.is(3, word));
+        (is_of_one && is_condition && !self.options.conditions_stay).then_some(3)
     }
 
     /// `HSETEX key [FNX | FXX] [EX s | ...] FIELDS n (field value)...`, `HGETEX key [EX s | ...] FIELDS n field...`.
@@ -83,7 +111,7 @@ impl Work<'_> {
             return self.lacks("TTLs of hash fields (Redis 7.4, Valkey 9.0)");
         }
         let end = (2..self.words.len()).find(|at| self.words.is(*at, b"FIELDS"));
-        Ok(self.absolute_option(2, end.unwrap_or(2)))
+        Ok(self.timed_option(2, end.unwrap_or(2), Self::leased_field))
     }
 
     /// `HSETEX key [FNX | FXX] [EX s | ... | KEEPTTL] FIELDS n (field value)...` for a target without it: the fields, then
@@ -115,6 +143,7 @@ impl Work<'_> {
         let Some(at) = at.filter(|_| has_ttls) else {
             return Ok(Done::Rewritten(1));
         };
+        let at = self.leased_field(at);
         let (at, count) = (Decimal::new(at), Decimal::unsigned(pairs as u64 / 2));
         let mut argv = vec![
             b"HPEXPIREAT",
@@ -140,6 +169,16 @@ impl Work<'_> {
 
     /// Makes the time among the options at `from..end` absolute and takes the conditions off, which were met by all.
     pub(super) fn absolute_option(self, from: usize, end: usize) -> Done {
+        self.timed_option(from, end, |_, at| at)
+    }
+
+    /// The same, with the time that is to be written for this one.
+    fn timed_option(
+        mut self,
+        from: usize,
+        end: usize,
+        written: impl Fn(&mut Self, i64) -> i64,
+    ) -> Done {
         let words = self.words;
         let conditions: [&[u8]; 4] = [b"NX", b"XX", b"FNX", b"FXX"];
         let is_source = !self.options.conditions_stay;
@@ -148,10 +187,11 @@ impl Work<'_> {
             .filter(|at| conditions.iter().any(|word| words.is(*at, word)))
             .collect();
         let timed = (from..end).find_map(|at| Some((at, Time::of_option(words.at(at))?)));
-        let at = timed.and_then(|(_, time)| self.at_ms(words.at(timed?.0 + 1), time));
+        let own = timed.and_then(|(option, time)| self.at_ms(words.at(option + 1), time));
+        let at = own.map(|own| written(&mut self, own));
         let decimal = Decimal::new(at.unwrap_or_default());
         match (timed, at) {
-            (Some((option, time)), Some(_)) if time != Time::PXAT => {
+            (Some((option, time)), Some(_)) if time != Time::PXAT || at != own => {
                 self.replace(&[(option, b"PXAT"), (option + 1, decimal.text())], &without)
             }
             _ if !without.is_empty() => self.replace(&[], &without),

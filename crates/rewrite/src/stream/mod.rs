@@ -68,6 +68,8 @@ pub struct StreamOptions {
     pub databases: u32,
     /// What may be lost.
     pub losses: Losses,
+    /// Expiries of hash fields are moved by this rule, or stay as they are.
+    pub field_lease: Option<LeaseRule>,
     /// The commands come from no source but are made up on the way: their conditions are still to be met, and stay.
     pub conditions_stay: bool,
     /// The commands there are.
@@ -96,6 +98,7 @@ impl StreamOptions {
             start_db: Db(0),
             databases: 16,
             losses: Losses::Refuse,
+            field_lease: None,
             conditions_stay: false,
             table: Table::new(),
         }
@@ -117,6 +120,7 @@ pub struct StreamRewriter {
     places: Vec<usize>,
     lease: Option<LeaseRule>,
     granted: Vec<Granted>,
+    has_leased_fields: bool,
     left_out: u64,
 }
 
@@ -128,6 +132,13 @@ pub struct LeaseRule {
     pub before_ms: i64,
     /// by so much.
     pub add_ms: i64,
+}
+
+impl LeaseRule {
+    /// The time to write, where this one is moved.
+    pub(crate) fn moved(self, at_ms: i64) -> Option<i64> {
+        (at_ms < self.before_ms).then(|| at_ms.saturating_add(self.add_ms))
+    }
 }
 
 /// An expiry that was moved.
@@ -157,6 +168,7 @@ struct Work<'a> {
     out: &'a mut Vec<u8>,
     lease: Option<LeaseRule>,
     granted: &'a mut Vec<Granted>,
+    has_leased_fields: &'a mut bool,
     left_out: &'a mut u64,
 }
 
@@ -174,6 +186,7 @@ impl StreamRewriter {
             places: Vec::new(),
             lease: None,
             granted: Vec::new(),
+            has_leased_fields: false,
             left_out: 0,
             options,
         }
@@ -316,6 +329,7 @@ impl StreamRewriter {
             out,
             lease: self.lease,
             granted: &mut self.granted,
+            has_leased_fields: &mut self.has_leased_fields,
             left_out: &mut self.left_out,
         };
         match work.act(plan.action) {
@@ -351,6 +365,11 @@ impl StreamRewriter {
     /// The expiries moved since the last call.
     pub fn granted(&mut self) -> std::vec::Drain<'_, Granted> {
         self.granted.drain(..)
+    }
+
+    /// Whether expiries of hash fields were moved since the last call.
+    pub fn take_leased_fields(&mut self) -> bool {
+        std::mem::take(&mut self.has_leased_fields)
     }
 
     /// How many commands since the last call went without some of their words, which the target does not know: a loss,

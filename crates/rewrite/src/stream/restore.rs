@@ -6,7 +6,9 @@ use super::{Done, Losses, Work};
 use crate::number::{Decimal, parse_i64};
 use crate::outcome::{ErrorKind, printable};
 use crate::payload::{self, Unloadable};
-use crate::snapshot::{SnapshotErrorKind, SnapshotOptions, by_commands, is_at_a_boundary};
+use crate::snapshot::{
+    SnapshotErrorKind, SnapshotOptions, by_commands, has_field_times, is_at_a_boundary,
+};
 
 /// The options of a `RESTORE`.
 #[derive(Default)]
@@ -42,6 +44,7 @@ impl<'a> Work<'a> {
         };
         let payload = match payload::fit(words.at(3), &self.options.target) {
             Ok(_) if is_at_a_boundary(words.at(3)) => return self.rebuild(key, expire_at_ms, None),
+            Ok(_) if self.is_to_lease(words.at(3)) => return self.rebuild(key, expire_at_ms, None),
             Ok(payload) => payload,
             Err(Unloadable {
                 module: Some(module),
@@ -57,7 +60,13 @@ impl<'a> Work<'a> {
         Ok(self.emit_restore(key, expire_at_ms, &payload, options.hint))
     }
 
-    /// The value by commands, since the target does not know the type or would die of the bytes.
+    /// Whether fields of the value may have expiries that are to be moved.
+    fn is_to_lease(&self, payload: &[u8]) -> bool {
+        let type_id = payload.first().copied().unwrap_or_default();
+        self.options.field_lease.is_some() && has_field_times(type_id)
+    }
+
+    /// The value by commands, since the target does not know the type or would die of the bytes, or expiries are moved.
     fn rebuild(
         &mut self,
         key: &[u8],
@@ -67,9 +76,11 @@ impl<'a> Work<'a> {
         let options = SnapshotOptions {
             own_key_mark: self.options.own_key_mark.clone(),
             losses: self.options.losses,
+            field_lease: self.options.field_lease,
             ..SnapshotOptions::new(self.options.target.clone(), 0)
         };
         let payload = self.words.at(3);
+        *self.has_leased_fields |= self.is_to_lease(payload);
         match by_commands(payload, key, expire_at_ms, options, self.out) {
             Ok(Some(commands)) => Ok(Done::Rewritten(commands)),
             Err(SnapshotErrorKind::TargetLacks { what }) => Err(ErrorKind::TargetLacks { what }),

@@ -22,11 +22,11 @@ use std::time::Duration;
 use clap::Args;
 use rewrite::Db;
 
-use crate::config::{Config, Writer};
+use crate::config::{Config, ScanWhen, Writer};
 use crate::error::{Side, SyncError};
 use data::Sample;
 use facts::Server;
-use finding::{Finding, exit_code, fail, json, pass, table, unknown};
+use finding::{Finding, State, exit_code, fail, json, pass, table, unknown};
 use line::{Estimate, Mark};
 pub(crate) use provider::{Provider, provider};
 
@@ -190,7 +190,6 @@ impl Check<'_> {
             now.rate_since(&first),
         );
         self.findings.extend(source::fork(&source));
-        self.findings.extend(source::events(&source, self.config));
         self.add(source::backlog(&source, &estimate));
         self.add(source::output_buffer(&source, &estimate));
         self.findings.extend(source::timeouts(&source));
@@ -208,7 +207,22 @@ impl Check<'_> {
         self.findings
             .extend(source::role(source, self.config.source.cluster));
         let psync = rights::psync(self.config, source).await?;
-        self.add(psync);
+        let is_offered = psync.state == State::Pass;
+        let is_refused = psync.state == State::Fail;
+        let falls_back = source::falls_back(self.config);
+        self.add(match falls_back && is_refused {
+            true => Finding {
+                state: State::Warn,
+                what: format!("{}; sync would read it by SCAN instead", psync.what),
+                ..psync
+            },
+            false => psync,
+        });
+        let by_scan = self.config.scan.when == ScanWhen::Always || (falls_back && !is_offered);
+        if by_scan {
+            let events = source::events(source, self.config).await?;
+            self.findings.extend(events);
+        }
         let rights = rights::source(self.config, source).await?;
         self.add(rights);
         Ok(())

@@ -118,6 +118,34 @@ impl Provider {
     }
 }
 
+impl Provider {
+    /// How a server there is made to send keyspace events.
+    pub(crate) fn set_events(self) -> String {
+        const GROUP: &str = "--parameter-name-values ParameterName=notify-keyspace-events,ParameterValue=KEA (GROUP: a parameter group of your own, as a default one cannot be changed; it is in force at once)";
+        match self {
+            Self::ElastiCache => format!(
+                "aws elasticache modify-cache-parameter-group --cache-parameter-group-name GROUP {GROUP}"
+            ),
+            Self::MemoryDb => {
+                format!("aws memorydb update-parameter-group --parameter-group-name GROUP {GROUP}")
+            }
+            Self::ElastiCacheServerless => "ElastiCache Serverless sends no keyspace events, and nothing can be set there: changes are found by sweeps alone".to_owned(),
+            Self::Azure => "az redis update --name NAME --resource-group GROUP --set redisConfiguration.notify-keyspace-events=KEA (in the portal: Advanced settings)".to_owned(),
+            Self::Memorystore => "gcloud redis instances update INSTANCE --region REGION --update-redis-config notify-keyspace-events=KEA".to_owned(),
+            Self::Aiven => "avn service update NAME -c redis_notify_keyspace_events=KEA (of a Valkey service: valkey_notify_keyspace_events)".to_owned(),
+            Self::DigitalOcean => "doctl databases configuration update ID --engine redis --config-json '{\"redis_notify_keyspace_events\":\"KEA\"}' (of a Valkey cluster: --engine valkey, valkey_notify_keyspace_events)".to_owned(),
+            Self::Oracle => "set notify-keyspace-events to KEA in a custom OCI Cache configuration, and give that to the cluster".to_owned(),
+            Self::Alibaba | Self::Tencent | Self::Huawei => {
+                format!("set notify-keyspace-events to KEA among the parameters of the instance, in the console of {}", self.name())
+            }
+            // Both take this parameter by CONFIG SET.
+            Self::RedisCloud | Self::Upstash | Self::Own => {
+                "CONFIG SET notify-keyspace-events \"KEA\"".to_owned()
+            }
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -174,6 +202,27 @@ mod tests {
             Provider::Own.set("repl-backlog-size", "256mb"),
             "CONFIG SET repl-backlog-size \"256mb\""
         );
+        for (provider, says) in [
+            (
+                Provider::ElastiCache,
+                "aws elasticache modify-cache-parameter-group",
+            ),
+            (Provider::MemoryDb, "aws memorydb update-parameter-group"),
+            (Provider::ElastiCacheServerless, "sweeps alone"),
+            (Provider::Azure, "az redis update"),
+            (Provider::Memorystore, "gcloud redis instances update"),
+            (Provider::Aiven, "avn service update"),
+            (Provider::DigitalOcean, "doctl databases"),
+            (Provider::Alibaba, "console of Alibaba Cloud"),
+            (Provider::RedisCloud, "CONFIG SET notify-keyspace-events"),
+        ] {
+            let mend = provider.set_events();
+            assert!(mend.contains(says), "{mend}");
+            assert_eq!(
+                mend.contains("KEA"),
+                provider != Provider::ElastiCacheServerless
+            );
+        }
         assert!(
             Provider::ElastiCache
                 .set("a", "b")

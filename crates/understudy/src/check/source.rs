@@ -1,14 +1,22 @@
 //! The source: what it is, and whether it bears another replica.
 
+use std::time::Duration;
+
+use resp::Value;
+
 use super::facts::Server;
 use super::finding::{Finding, fail, pass, unknown, warn};
 use super::line::Estimate;
 use super::provider::Provider;
+use crate::client::Client;
 use crate::config::{Config, ScanWhen, human_bytes};
-use crate::scan::missing_events;
+use crate::error::{Side, SyncError};
+use crate::scan::{self, missing_events};
 
 /// An outage of the line that is to be survived without a new snapshot.
 const OUTAGE_SECONDS: f64 = 600.0;
+/// So long PSUBSCRIBE may take to be answered.
+const ANSWER_TIMEOUT: Duration = Duration::from_secs(5);
 /// What ElastiCache gives a replica's output buffer, out of maxmemory; it cannot be changed there.
 const ELASTICACHE_BUFFER_SHARE: u64 = 10;
 
@@ -113,30 +121,75 @@ pub(super) fn fork(source: &Server) -> Vec<Finding> {
     found
 }
 
-/// Whether keyspace events are sent, where they are what a source is followed by.
-pub(super) fn events(source: &Server, config: &Config) -> Option<Finding> {
-    const CHECK: &str = "keyspace_events";
-    if config.scan.when != ScanWhen::Always || !config.scan.follows() {
-        return None;
+/// Whether a source that refuses PSYNC is read by SCAN.
+pub(super) fn falls_back(config: &Config) -> bool {
+    let is_into_cluster = config.target.cluster.is_some() && config.scan.follows();
+    config.scan.when == ScanWhen::PsyncRefused && !config.source.cluster && !is_into_cluster
+}
+
+/// Whether keyspace events are sent, and may be listened to, where the source is followed by them.
+///
+/// # Errors
+/// Those of the connection.
+pub(super) async fn events(source: &Server, config: &Config) -> Result<Vec<Finding>, SyncError> {
+    const CHECK: &str = "source_events";
+    if !config.scan.follows() {
+        return Ok(Vec::new());
     }
-    let mend = source.provider.set("notify-keyspace-events", "KEA");
-    Some(match source.parameter("notify-keyspace-events") {
+    let mend = source.provider.set_events();
+    let mut found = Vec::new();
+    // A replica has a setting of its own.
+    let endpoint = scan::reads_from(config).await?;
+    let is_replica = endpoint.address != config.source.endpoint.address;
+    let mut client = Client::connect(&endpoint, Side::Source).await?;
+    let asked: [&[u8]; 3] = [b"CONFIG", b"GET", b"notify-keyspace-events"];
+    let flags = match client.ask(&asked).await? {
+        Value::Array(pair) => pair
+            .get(1)
+            .and_then(Value::as_bytes)
+            .map(|flags| String::from_utf8_lossy(flags).into_owned()),
+        _ => None,
+    };
+    let who = match is_replica {
+        true => format!("the replica that would be read ({})", endpoint.address),
+        false => "the source".to_owned(),
+    };
+    found.push(match flags {
         None => unknown(
             CHECK,
-            "the source does not tell its notify-keyspace-events",
+            format!("{who} does not tell its notify-keyspace-events, without \"KEA\" in which changes are found by sweeps alone"),
             mend,
         ),
-        Some(flags) => match missing_events(flags).as_str() {
-            "" => pass(CHECK, "the source sends keyspace events"),
+        Some(flags) => match missing_events(&flags).as_str() {
+            "" => pass(CHECK, format!("{who} sends keyspace events")),
             missing => warn(
                 CHECK,
                 format!(
-                    "notify-keyspace-events is {flags:?}, without {missing}: changes would be found by sweeps alone"
+                    "notify-keyspace-events of {who} is {flags:?}, without {missing}: changes would be found by sweeps alone"
                 ),
                 mend,
             ),
         },
-    })
+    });
+    // Listening to nothing tells whether listening is allowed.
+    let asked: [&[u8]; 2] = [b"PSUBSCRIBE", b"__keyevent@*__:understudy-check"];
+    match tokio::time::timeout(ANSWER_TIMEOUT, client.ask(&asked)).await {
+        Ok(Ok(Value::Error(error))) => found.push(warn(
+            "source_subscribe",
+            format!(
+                "{who} refuses PSUBSCRIBE ({}): changes would be found by sweeps alone",
+                String::from_utf8_lossy(&error.text)
+            ),
+            "ACL SETUSER <user> +psubscribe +ping allchannels",
+        )),
+        Ok(Ok(_)) => {}
+        Ok(Err(_)) | Err(_) => found.push(warn(
+            "source_subscribe",
+            format!("{who} does not answer PSUBSCRIBE: changes would be found by sweeps alone"),
+            "if a proxy stands in between, give the server's own address",
+        )),
+    }
+    Ok(found)
 }
 
 /// The backlog: how long the line may be down before a new snapshot is needed.

@@ -8,7 +8,7 @@ use resp::Value;
 use super::end::End;
 use super::look::Comparer;
 use super::what::{Found, What};
-use crate::error::SyncError;
+use crate::error::{Side, SyncError};
 
 /// A library that differs.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -19,12 +19,41 @@ pub(crate) struct Library {
     pub(crate) code: Option<Bytes>,
 }
 
-/// Libraries that differ; none where one of both does not have functions (7.0) or does not tell them.
-pub(crate) async fn differing(comparer: &mut Comparer) -> Result<Option<Vec<Library>>, SyncError> {
+/// What came of looking at the libraries.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Libraries {
+    Differing(Vec<Library>),
+    /// One of both does not have functions (7.0).
+    Lacking,
+    /// One of both has them and does not tell them.
+    Refused {
+        side: Side,
+        reply: String,
+    },
+}
+
+/// What an end told.
+enum List {
+    Told(BTreeMap<Bytes, Bytes>),
+    Lacking,
+    Refused(String),
+}
+
+/// Libraries that differ.
+pub(crate) async fn differing(comparer: &mut Comparer) -> Result<Libraries, SyncError> {
     let source = list(&mut comparer.source).await?;
     let target = list(&mut comparer.target).await?;
-    let (Some(source), Some(target)) = (source, target) else {
-        return Ok(None);
+    let (source, target) = match (source, target) {
+        (List::Told(source), List::Told(target)) => (source, target),
+        (List::Refused(reply), _) => {
+            let side = Side::Source;
+            return Ok(Libraries::Refused { side, reply });
+        }
+        (List::Told(source), List::Refused(reply)) if !source.is_empty() => {
+            let side = Side::Target;
+            return Ok(Libraries::Refused { side, reply });
+        }
+        _ => return Ok(Libraries::Lacking),
     };
     let mut found = Vec::new();
     let library = |name: &Bytes, code: Option<&Bytes>, detail: &str| Library {
@@ -46,15 +75,18 @@ pub(crate) async fn differing(comparer: &mut Comparer) -> Result<Option<Vec<Libr
     for name in target.keys().filter(|name| !source.contains_key(*name)) {
         found.push(library(name, None, "extra"));
     }
-    Ok(Some(found))
+    Ok(Libraries::Differing(found))
 }
 
-async fn list(end: &mut End) -> Result<Option<BTreeMap<Bytes, Bytes>>, SyncError> {
+async fn list(end: &mut End) -> Result<List, SyncError> {
     let reply = end.one(0, &[b"FUNCTION", b"LIST", b"WITHCODE"]).await?;
-    let Value::Array(rows) = reply else {
-        return Ok(None);
-    };
-    Ok(Some(rows.iter().filter_map(library).collect()))
+    Ok(match reply {
+        Value::Array(rows) => List::Told(rows.iter().filter_map(library).collect()),
+        Value::Error(error) if end.has(7, 0) => {
+            List::Refused(String::from_utf8_lossy(&error.text).into_owned())
+        }
+        _ => List::Lacking,
+    })
 }
 
 /// Name and code of a row.

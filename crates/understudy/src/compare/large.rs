@@ -31,6 +31,9 @@ pub(super) async fn compare(c: &mut Comparer, name: &Name) -> Result<Compared, S
         return Ok(Compared::Unchecked("TYPE was refused".to_owned()));
     };
     let kind = kind_word(&a);
+    if let (Some(streams), "stream") = (&mut c.streams, kind) {
+        streams.push(name.clone());
+    }
     let mut walk = Walk {
         c,
         db,

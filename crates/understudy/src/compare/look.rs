@@ -25,6 +25,8 @@ pub(crate) type Name = (u32, Bytes);
 const WHOLE_BYTES_MAX: u64 = 512 << 10;
 /// So much is dumped at once: the server does nothing else meanwhile.
 const DUMPED_AT_ONCE_BYTES: u64 = 256 << 10;
+/// Of each end about so much is held at once, unless there is less memory.
+const LOT_BYTES_MAX: u64 = 32 << 20;
 /// So near its end a key counts as gone, where expiries are compared closely.
 const ENDING_MS: u64 = 1_000;
 /// A reply that is longer is not read. MEMORY USAGE goes by samples, so more may come than it said.
@@ -102,6 +104,10 @@ pub(crate) struct Comparer {
     ending_ms: u64,
     /// An expiry of the target may be a lease.
     takes_leases: bool,
+    /// Of each end about so many bytes are held at once.
+    lot_bytes_max: u64,
+    /// Keys of the source that were seen to be streams, where somebody wants to know.
+    pub(crate) streams: Option<Vec<Name>>,
 }
 
 impl Comparer {
@@ -114,14 +120,19 @@ impl Comparer {
             tolerance_ms,
             ending_ms: tolerance_ms,
             takes_leases: true,
+            lot_bytes_max: LOT_BYTES_MAX,
+            streams: None,
         }
     }
 
-    /// One for a target whose keys have expiries of their own.
-    pub(crate) fn strict(source: End, target: End, tolerance_ms: u64) -> Self {
+    /// One for a target whose keys have expiries of their own, which holds about so many bytes of each end at once, and
+    /// notes which keys are streams.
+    pub(crate) fn strict(source: End, target: End, tolerance_ms: u64, lot_bytes_max: u64) -> Self {
         Self {
             ending_ms: ENDING_MS,
             takes_leases: false,
+            lot_bytes_max,
+            streams: Some(Vec::new()),
             ..Self::new(source, target, 0, tolerance_ms)
         }
     }
@@ -137,12 +148,18 @@ impl Comparer {
     /// Compares these keys now, without waiting for anything.
     pub(crate) async fn look(&mut self, names: &[Name]) -> Result<Vec<Verdict>, SyncError> {
         self.limiter.take(names.len()).await;
-        let (source, target) =
-            tokio::try_join!(read(&mut self.source, names), read(&mut self.target, names))?;
-        let now_ms = source.now_ms.max(target.now_ms);
-        let mut verdicts = Vec::with_capacity(names.len());
-        for ((name, source), target) in names.iter().zip(source.held).zip(target.held) {
-            verdicts.push(self.judge(name, &source, &target, now_ms).await?);
+        let (mut verdicts, mut left) = (Vec::with_capacity(names.len()), names);
+        while !left.is_empty() {
+            let bytes_max = self.lot_bytes_max;
+            let (source, target) = tokio::try_join!(
+                read(&mut self.source, left, bytes_max),
+                read(&mut self.target, left, bytes_max)
+            )?;
+            let now_ms = source.now_ms.max(target.now_ms);
+            for ((name, source), target) in left.iter().zip(source.held).zip(target.held) {
+                verdicts.push(self.judge(name, &source, &target, now_ms).await?);
+            }
+            left = names.get(verdicts.len()..).unwrap_or_default();
         }
         Ok(verdicts)
     }
@@ -168,13 +185,19 @@ impl Comparer {
         names: &[Name],
         source: Vec<Held>,
     ) -> Result<Vec<Verdict>, SyncError> {
-        let target = read(&mut self.target, names).await?;
         let mut verdicts = Vec::with_capacity(names.len());
-        for ((name, source), target_held) in names.iter().zip(source).zip(target.held) {
-            verdicts.push(
-                self.judge(name, &source, &target_held, target.now_ms)
-                    .await?,
-            );
+        let mut source = source.into_iter();
+        let mut left = names;
+        while !left.is_empty() {
+            let target = read(&mut self.target, left, self.lot_bytes_max).await?;
+            for (name, target_held) in left.iter().zip(target.held) {
+                let source = source.next().unwrap_or(Held::Unknown);
+                verdicts.push(
+                    self.judge(name, &source, &target_held, target.now_ms)
+                        .await?,
+                );
+            }
+            left = names.get(verdicts.len()..).unwrap_or_default();
         }
         Ok(verdicts)
     }
@@ -192,6 +215,7 @@ impl Comparer {
                 found: Found { what, kind, detail },
             }))
         };
+        self.note_stream(name, source);
         match (source, target) {
             (Held::Nothing, Held::Nothing) => return Ok(Verdict::Equal),
             (Held::Unknown, _) => {
@@ -263,6 +287,14 @@ impl Comparer {
         )
     }
 
+    fn note_stream(&mut self, name: &Name, held: &Held) {
+        if let (Some(streams), Held::Whole { payload, .. }) = (&mut self.streams, held)
+            && payload.first().is_some_and(|id| is_stream(*id))
+        {
+            streams.push(name.clone());
+        }
+    }
+
     /// Whether two expiries are equal, as far as they have to be. Where sync runs, one that is near has a lease at the
     /// target, which is none of its own.
     pub(super) fn are_near(&self, source: Option<i64>, target: Option<i64>) -> bool {
@@ -327,6 +359,13 @@ fn at_words(at_ms: Option<i64>) -> String {
     })
 }
 
+/// Whether a payload that begins so is a stream's, whoever wrote it.
+fn is_stream(id: u8) -> bool {
+    let kind = |dialect| rdb::types::row(dialect, id).map(|row| row.kind);
+    let dialects = [rdb::Dialect::Redis, rdb::Dialect::Valkey];
+    dialects.map(kind).contains(&Some(rdb::Kind::Stream))
+}
+
 /// What one end holds of some keys.
 pub(crate) struct Lot {
     pub(crate) held: Vec<Held>,
@@ -340,8 +379,9 @@ pub(crate) enum Shape {
     There { bytes: u64, at_ms: Option<i64> },
 }
 
-/// Reads keys at one end.
-pub(crate) async fn read(end: &mut End, names: &[Name]) -> Result<Lot, SyncError> {
+/// Reads keys at one end: the first of these, as many as have about so many bytes, but one at least.
+pub(crate) async fn read(end: &mut End, names: &[Name], bytes_max: u64) -> Result<Lot, SyncError> {
+    let mut left = bytes_max;
     let mut lot = Lot {
         held: Vec::with_capacity(names.len()),
         now_ms: now_ms(),
@@ -350,7 +390,9 @@ pub(crate) async fn read(end: &mut End, names: &[Name]) -> Result<Lot, SyncError
         let Some((db, _)) = run.first() else { continue };
         let keys: Vec<&Bytes> = run.iter().map(|(_, key)| key).collect();
         let shapes = shapes(end, *db, &keys, &mut lot.now_ms).await?;
-        values(end, *db, &keys, &shapes, &mut lot.held).await?;
+        if !values(end, *db, &keys, &shapes, &mut lot.held, &mut left).await? {
+            break;
+        }
     }
     Ok(lot)
 }
@@ -450,13 +492,15 @@ async fn sizes_by_type(
     Ok(())
 }
 
+/// True where all of them were read.
 async fn values(
     end: &mut End,
     db: u32,
     keys: &[&Bytes],
     shapes: &[Shape],
     held: &mut Vec<Held>,
-) -> Result<(), SyncError> {
+    left: &mut u64,
+) -> Result<bool, SyncError> {
     let base = held.len();
     let (mut part, mut part_bytes) = (Vec::new(), 0);
     for (at, shape) in shapes.iter().enumerate() {
@@ -465,10 +509,18 @@ async fn values(
             Shape::There { bytes, at_ms } if bytes > WHOLE_BYTES_MAX => {
                 held.push(Held::Large { at_ms });
             }
+            Shape::There { bytes, .. } if bytes > *left && !held.is_empty() => {
+                dump(end, db, keys, &part, base, held).await?;
+                return Ok(false);
+            }
             Shape::There { bytes, at_ms } => {
                 held.push(Held::Large { at_ms });
+                *left = left.saturating_sub(bytes);
                 if part_bytes + bytes > DUMPED_AT_ONCE_BYTES && !part.is_empty() {
-                    dump(end, db, keys, &std::mem::take(&mut part), base, held).await?;
+                    let dumped =
+                        dump(end, db, keys, &std::mem::take(&mut part), base, held).await?;
+                    // MEMORY USAGE goes by samples.
+                    *left = left.saturating_sub(dumped.saturating_sub(part_bytes));
                     part_bytes = 0;
                 }
                 part.push(at);
@@ -476,10 +528,11 @@ async fn values(
             }
         }
     }
-    dump(end, db, keys, &part, base, held).await
+    dump(end, db, keys, &part, base, held).await?;
+    Ok(true)
 }
 
-/// Fills in the payloads of the keys at these places.
+/// Fills in the payloads of the keys at these places; gives how many bytes they have.
 async fn dump(
     end: &mut End,
     db: u32,
@@ -487,10 +540,11 @@ async fn dump(
     part: &[usize],
     base: usize,
     held: &mut [Held],
-) -> Result<(), SyncError> {
+) -> Result<u64, SyncError> {
     if part.is_empty() {
-        return Ok(());
+        return Ok(0);
     }
+    let mut dumped = 0;
     let key_of = |at: &usize| keys.get(*at).map_or(&[][..], |key| key.as_ref());
     let commands: Vec<Vec<&[u8]>> = part
         .iter()
@@ -501,10 +555,10 @@ async fn dump(
             // Larger than it was said to be. On its own it stays what `held` says it is: large.
             if part.len() > 1 {
                 for at in part {
-                    Box::pin(dump(end, db, keys, &[*at], base, held)).await?;
+                    dumped += Box::pin(dump(end, db, keys, &[*at], base, held)).await?;
                 }
             }
-            return Ok(());
+            return Ok(dumped);
         }
         replies => replies?,
     };
@@ -513,15 +567,18 @@ async fn dump(
             continue;
         };
         *place = match reply {
-            Value::Bulk(payload) => Held::Whole {
-                payload,
-                at_ms: place.at_ms(),
-            },
+            Value::Bulk(payload) => {
+                dumped += payload.len() as u64;
+                Held::Whole {
+                    payload,
+                    at_ms: place.at_ms(),
+                }
+            }
             Value::Null => Held::Nothing,
             other => return Err(end.strange("DUMP", &other)),
         };
     }
-    Ok(())
+    Ok(dumped)
 }
 
 #[cfg(test)]

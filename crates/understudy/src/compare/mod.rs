@@ -28,7 +28,7 @@ use crate::error::{Side, SyncError};
 use crate::logging::tell;
 pub(crate) use background::verify_forever;
 pub(crate) use end::End;
-pub(crate) use functions::{Library, differing as differing_libraries};
+pub(crate) use functions::{Libraries, Library, differing as differing_libraries};
 use lag::Lag;
 pub(crate) use large::has_field_ttl;
 use look::REPLY_BYTES_MAX;

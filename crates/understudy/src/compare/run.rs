@@ -4,7 +4,7 @@ use std::time::Instant;
 
 use rewrite::Db;
 
-use super::functions::{self, Library};
+use super::functions::{self, Libraries, Library};
 use super::lag::{Lag, Reached};
 use super::look::{Comparer, Name, Verdict};
 use super::progress::Progress;
@@ -222,8 +222,16 @@ impl<'a> Run<'a> {
         }
         let mut last: Option<Vec<Library>> = None;
         for _ in 0..2 {
-            let Some(found) = functions::differing(&mut self.comparer).await? else {
-                return Ok(Vec::new());
+            let found = match functions::differing(&mut self.comparer).await? {
+                Libraries::Differing(found) => found,
+                Libraries::Lacking => return Ok(Vec::new()),
+                Libraries::Refused { side, reply } => {
+                    self.report.notes.push(format!(
+                        "libraries of functions were not compared: the {} refuses FUNCTION LIST ({reply}); +function|list allows it",
+                        side
+                    ));
+                    return Ok(Vec::new());
+                }
             };
             self.report.functions = true;
             if found.is_empty() || last.as_ref() == Some(&found) {
@@ -241,12 +249,12 @@ impl<'a> Run<'a> {
                 .reach(&mut self.comparer.target, mark, limit)
                 .await?;
         }
-        Ok(functions::differing(&mut self.comparer)
-            .await?
-            .unwrap_or_default()
-            .into_iter()
-            .filter(|library| last.as_ref().is_some_and(|last| last.contains(library)))
-            .collect())
+        let Libraries::Differing(mut found) = functions::differing(&mut self.comparer).await?
+        else {
+            return Ok(Vec::new());
+        };
+        found.retain(|library| last.as_ref().is_some_and(|last| last.contains(library)));
+        Ok(found)
     }
 
     /// The report.

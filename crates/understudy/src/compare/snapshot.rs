@@ -131,7 +131,7 @@ impl Run<'_> {
     async fn kept(&mut self, lot: &[Kept]) -> Result<i64, SyncError> {
         self.comparer.limiter.take(lot.len()).await;
         let names: Vec<Name> = lot.iter().map(|kept| kept.name.clone()).collect();
-        let target = look::read(&mut self.comparer.target, &names).await?;
+        let target = look::read(&mut self.comparer.target, &names, u64::MAX).await?;
         let mut differing = Vec::new();
         for (kept, held) in lot.iter().zip(&target.held) {
             let is_equal = match held {

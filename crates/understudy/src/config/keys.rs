@@ -202,7 +202,7 @@ const MOST: &[Key] = &[
         "sync_reader.on_psync_refused",
         Kind::Word(&["scan", "fail"]),
         r#""scan""#,
-        "What to do when the source refuses PSYNC: read it by SCAN and keyspace events (docs/scan.md, with the keys of scan_reader but for its address and ksn), or stop.",
+        "What to do when the source refuses PSYNC: read it by SCAN and keyspace events (docs/scan.md, with the keys of scan_reader but for its address and ksn; sync_aof = false: one pass), or stop.",
     ),
     key(
         "rdb_reader.filepath",

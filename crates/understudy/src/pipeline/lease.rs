@@ -14,6 +14,8 @@
 //! new lease when it comes near. "Passed" is told by the source's own clock and offset, not by ours. The
 //! checkpoint's flag `l` says that leases may be open: a run that finds it looks for them by SCAN.
 
+pub(super) mod fields;
+
 use std::cell::{Cell, RefCell};
 use std::time::Duration;
 
@@ -121,11 +123,15 @@ impl Lease {
 /// Whether a lease can have been granted for this expiry: not a far one that somebody means.
 fn is_grantable(at_ms: i64, is_recording: bool) -> bool {
     let now_ms = now_ms();
-    let (oldest_ms, window_ms) = match is_recording {
-        false => (OLDEST_MS, WINDOW_MS),
-        true => (RECORDING_OLDEST_MS, RECORDING_WINDOW_MS),
-    };
-    (now_ms - oldest_ms..now_ms + window_ms + GUESS_MS).contains(&at_ms)
+    match is_recording {
+        false => (now_ms - OLDEST_MS..now_ms + WINDOW_MS + GUESS_MS).contains(&at_ms),
+        true => is_grantable_before(at_ms, now_ms + RECORDING_WINDOW_MS + GUESS_MS),
+    }
+}
+
+/// The same for what a recording holds, where leases are for expiries before this time.
+fn is_grantable_before(at_ms: i64, before_ms: i64) -> bool {
+    (now_ms() - RECORDING_OLDEST_MS..before_ms).contains(&at_ms)
 }
 
 /// The open leases of a link: granted by the appliers, ended by [`settle_forever`], on one thread.
@@ -137,6 +143,8 @@ pub(crate) struct Leases {
     unknown: Cell<Option<(u64, u64)>>,
     /// Some are out of the list because they are being worked on.
     in_work: Cell<bool>,
+    /// Fields of hashes may have some: [`fields`].
+    fields: Cell<bool>,
     granted: Notify,
     /// The stream is no live source's: whatever expires may have been saved behind.
     is_recording: bool,
@@ -188,10 +196,16 @@ impl Leases {
         self.open.borrow_mut().clear();
         self.unknown.set(None);
         self.in_work.set(false);
+        self.fields.set(false);
     }
 
     /// Whether any are open.
     pub(crate) fn any(&self) -> bool {
+        self.fields.get() || self.any_key()
+    }
+
+    /// Whether any key has one.
+    pub(crate) fn any_key(&self) -> bool {
         self.unknown.get().is_some() || self.in_work.get() || !self.open.borrow().is_empty()
     }
 
@@ -200,6 +214,7 @@ impl Leases {
         let is_leased = |lease: &Lease| lease.form == Form::Leased;
         self.unknown.get().is_none()
             && !self.in_work.get()
+            && !self.fields.get()
             && !self.open.borrow().iter().any(is_leased)
     }
 
@@ -290,12 +305,20 @@ pub(crate) async fn end_all(config: &Config, leases: &Leases, owner: u64) -> Res
         leases.open.borrow_mut().extend(found);
     }
     while leases.any() {
-        let ended = target
-            .round(leases, owner, |lease| match is_ours(config, lease) {
-                true => Step::End,
-                false => Step::Forget,
-            })
-            .await;
+        let ended = match leases.any_key() {
+            true => {
+                let step = |lease: &Lease| match is_ours(config, lease) {
+                    true => Step::End,
+                    false => Step::Forget,
+                };
+                target.round(leases, owner, step).await
+            }
+            false => {
+                let ended = target.end_fields(config, owner).await;
+                leases.fields.set(ended.is_err());
+                ended
+            }
+        };
         if ended.is_err() && !target.is_owner(owner).await? {
             return Ok(());
         }

@@ -1,5 +1,6 @@
 //! From the spool to the target: the snapshot, then the stream.
 
+pub(crate) mod answers;
 mod called;
 mod clocks;
 pub(crate) mod cluster;

@@ -13,21 +13,21 @@ use std::collections::BTreeMap;
 use bytes::Bytes;
 use rdb::{Decoder, Event, KeyHead, Poll};
 use resp::ReplyKind;
-use rewrite::{Db, Expect, Method, Sent, SnapshotRewriter};
+use rewrite::{Db, Method, Sent, SnapshotRewriter};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 use self::called::Scripted;
 use self::pieces::Pieces;
+use super::Common;
+use super::answers;
 use super::lane::{Lane, Reply};
-use super::lease::Leases;
+use super::lease::{Leases, fields};
 use super::lookahead::{Failed, Lookahead, Looked};
 use super::merged::Merged;
 use super::stream::{NOT_OURS, show};
 use super::sweep::KeySet;
 use super::unit::guard;
-use super::{ALLOW_LOSS, Common};
 use crate::checkpoint::{self, Checkpoint, KEY_PREFIX, Phase, Progress};
-use crate::client::mend;
 use crate::clock::unix_ms;
 use crate::config::{Config, ExistingKeys};
 use crate::error::{Class, Side, SyncError, io_word};
@@ -146,6 +146,7 @@ impl<'a> SnapshotApplier<'a> {
             restore_pieces_bytes_max: pieces::bytes_max(config, target),
             deletes: scripted.is_none() || !is_empty,
             losses: config.target.losses,
+            field_lease: leases.and_then(|_| fields::rule(config)),
             flush_functions,
             db_map: config.target.db_map.clone(),
             ..rewrite::SnapshotOptions::new(target.abilities.clone(), unix_ms())
@@ -491,6 +492,9 @@ impl<'a> SnapshotApplier<'a> {
     fn end(&mut self) -> Result<(), SyncError> {
         let end = self.base + self.decoder.offset();
         self.applied.end = end;
+        if let Some(leases) = self.leases.filter(|_| self.rewriter.take_leased_fields()) {
+            leases.note_fields();
+        }
         match self.behind {
             Behind::Nothing if !self.decoder.leftover().is_empty() => {
                 return Err(self.corrupt_word("bytes follow the end of the RDB"));
@@ -535,10 +539,7 @@ impl<'a> SnapshotApplier<'a> {
                 }
                 Reply::Aborted { sent, error } => {
                     // Nothing of the unit was applied; the connection is no longer watched.
-                    return Err(match sent {
-                        Some(sent) => self.key_refused(&sent, &error),
-                        None => self.unit_refused(&error),
-                    });
+                    return Err(self.refusal(sent.as_ref(), &error));
                 }
                 Reply::Fenced => return Err(self.lost(NOT_OURS)),
                 Reply::Nonsense(what) => return Err(self.refused(what)),
@@ -548,18 +549,6 @@ impl<'a> SnapshotApplier<'a> {
         self.status.inflight_bytes.set(bytes as u64);
         self.status.inflight_commands.set(commands as u64);
         Ok(())
-    }
-
-    fn unit_refused(&self, error: &resp::ErrorReply) -> SyncError {
-        self.status.target_errors.add(error.code.word(), 1);
-        let what = format!(
-            "a unit was refused: {}",
-            String::from_utf8_lossy(&error.text)
-        );
-        match self.config.target.endpoint.auth.class_of(error.code) {
-            Class::Stop => self.refused(what),
-            Class::Reconnect | Class::Resync => self.lost(what),
-        }
     }
 
     fn reply(&mut self, sent: &Sent, keys: u32, kind: &ReplyKind) -> Result<(), SyncError> {
@@ -577,22 +566,12 @@ impl<'a> SnapshotApplier<'a> {
                 .or_default() += u64::from(keys);
             self.status.snapshot_keys_total.add(u64::from(keys));
         }
-        let exists = match (kind, sent.expect) {
-            (ReplyKind::Error(error), Expect::OkOrBusyKey) => {
-                error.code == resp::ErrorCode::BusyKey
-            }
-            (ReplyKind::Error(error), Expect::BulkOrExists) => {
-                error.text.ends_with(b"already exists")
-            }
-            (ReplyKind::Null, Expect::NilMeansExists)
-            | (ReplyKind::Int(0), Expect::ZeroMeansExists) => true,
-            _ => false,
-        };
+        let exists = answers::exists(sent.expect, kind);
         match kind {
             _ if exists => self.exists(sent),
             ReplyKind::Error(error) => {
                 self.note_failed();
-                Err(self.key_refused(sent, error))
+                Err(self.refusal(Some(sent), error))
             }
             _ => Ok(()),
         }
@@ -611,22 +590,10 @@ impl<'a> SnapshotApplier<'a> {
         )))
     }
 
-    fn key_refused(&self, sent: &Sent, error: &resp::ErrorReply) -> SyncError {
+    /// An error reply, to a command or to a unit as a whole.
+    fn refusal(&self, sent: Option<&Sent>, error: &resp::ErrorReply) -> SyncError {
         self.status.target_errors.add(error.code.word(), 1);
-        let mend = match mend(error.code, Side::Target) {
-            Some(mend) => format!("; {mend}"),
-            None if is_unknown_module(sent, error) => {
-                format!("; its value is a module's, which the target may not have{ALLOW_LOSS}")
-            }
-            None => String::new(),
-        };
-        let what = format!(
-            "{} of key \"{}\" (db {}) was refused: {}{mend}",
-            method_name(sent.method),
-            show(&sent.key),
-            sent.db.0,
-            String::from_utf8_lossy(&error.text)
-        );
+        let what = answers::refusal(sent, error);
         match self.config.target.endpoint.auth.class_of(error.code) {
             Class::Stop => self.refused(what),
             Class::Reconnect | Class::Resync => self.lost(what),
@@ -651,13 +618,7 @@ impl<'a> SnapshotApplier<'a> {
     }
 
     fn cannot_hold(&self, error: &rewrite::SnapshotError) -> SyncError {
-        let mend = match error.kind {
-            rewrite::SnapshotErrorKind::TargetLacks { .. }
-            | rewrite::SnapshotErrorKind::ModuleUnknown { .. }
-            | rewrite::SnapshotErrorKind::TypeUnknown { .. } => ALLOW_LOSS,
-            _ => "",
-        };
-        self.refused(format!("{error}{mend}"))
+        self.refused(answers::cannot_hold(error))
     }
 
     fn refused(&self, what: String) -> SyncError {

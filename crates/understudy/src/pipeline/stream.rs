@@ -33,7 +33,7 @@ pub(super) use self::words::mend_of;
 pub(crate) use self::words::show;
 use super::Common;
 use super::called::Called;
-use super::lease::Leases;
+use super::lease::{Leases, fields};
 use super::mapper::Mapper;
 use super::merged::Asks;
 use super::repair::Repairs;
@@ -497,6 +497,9 @@ impl<'a> StreamApplier<'a> {
             for granted in self.rewriter.granted() {
                 note_lease(self.config, self.leases, granted, end);
             }
+            if self.rewriter.take_leased_fields() {
+                self.leases.note_fields();
+            }
             let outcome = outcome.map_err(|error| self.bad_command(&error))?;
             if self.called.is_some()
                 && let Outcome::Forward { command } | Outcome::Rewritten { command, .. } = outcome
@@ -600,7 +603,7 @@ impl<'a> StreamApplier<'a> {
     /// A lease may have come to another name by a command that ends there: it is looked for. Nothing to do as long as none
     /// is open.
     fn watch_carrier(&self, command: CommandId, end: u64) {
-        if self.leases.any() && self.carriers.contains(&command) {
+        if self.leases.any_key() && self.carriers.contains(&command) {
             self.leases.suspect(end);
         }
     }
@@ -869,6 +872,7 @@ pub(super) fn rewriter(
         },
         start_db: db,
         losses: config.target.losses,
+        field_lease: fields::rule(config),
         ..rewrite::StreamOptions::new(abilities.clone())
     })
 }

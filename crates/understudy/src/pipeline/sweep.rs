@@ -300,7 +300,7 @@ async fn remove_unfinished_at(config: &Config, mut client: Client) -> Result<u64
     for (db, _) in client.info("keyspace").await?.keyspace() {
         client.call(&[b"SELECT", db.to_string().as_bytes()]).await?;
         let mut unfinished = Vec::new();
-        each_key_of_db(config, &mut client, |key| {
+        each_key_of_db(config, &mut client, &[], |key| {
             let slot = rewrite::slot_of(key);
             // Another shard may be building its own.
             let is_ours = config.shard.as_ref().is_none_or(|shard| shard.holds(slot));
@@ -345,7 +345,7 @@ async fn other_links(config: &Config, client: &mut Client) -> Result<bool, SyncE
     client.call(&[b"SELECT", b"0"]).await?;
     let mut cursor = Bytes::from_static(b"0");
     loop {
-        let (next, found) = scan(config, client, &cursor).await?;
+        let (next, found) = scan(config, client, &cursor, &[]).await?;
         let others = |key: &Bytes| {
             let is_own = own.iter().any(|own| key == own.as_bytes());
             let is_sibling = config
@@ -368,6 +368,24 @@ async fn other_links(config: &Config, client: &mut Client) -> Result<bool, SyncE
 pub(super) async fn each_key(
     config: &Config,
     client: &mut Client,
+    f: impl FnMut(u32, &Bytes),
+) -> Result<(), SyncError> {
+    each_key_of(config, client, &[], f).await
+}
+
+/// The same for hashes.
+pub(super) async fn each_hash(
+    config: &Config,
+    client: &mut Client,
+    f: impl FnMut(u32, &Bytes),
+) -> Result<(), SyncError> {
+    each_key_of(config, client, &[b"TYPE", b"hash"], f).await
+}
+
+async fn each_key_of(
+    config: &Config,
+    client: &mut Client,
+    kind: &[&[u8]],
     mut f: impl FnMut(u32, &Bytes),
 ) -> Result<(), SyncError> {
     for (db, _) in client.info("keyspace").await?.keyspace() {
@@ -381,7 +399,7 @@ pub(super) async fn each_key(
             continue;
         }
         client.call(&[b"SELECT", db.to_string().as_bytes()]).await?;
-        each_key_of_db(config, client, |key| {
+        each_key_of_db(config, client, kind, |key| {
             if !is_own(key) && config.may_be_copied(db, key) {
                 f(db, key);
             }
@@ -397,7 +415,7 @@ pub(super) async fn each_key_of_slots(
     slots: &mut BTreeMap<u16, Vec<Bytes>>,
 ) -> Result<(), SyncError> {
     let mut client = Client::connect(&config.target.endpoint, Side::Target).await?;
-    each_key_of_db(config, &mut client, |key| {
+    each_key_of_db(config, &mut client, &[], |key| {
         if !is_own(key)
             && let Some(keys) = slots.get_mut(&rewrite::slot_of(key).0)
         {
@@ -407,15 +425,16 @@ pub(super) async fn each_key_of_slots(
     .await
 }
 
-/// Calls `f` with every key of the database that is selected.
+/// Calls `f` with every key of the database that is selected, or with those of a kind, by the words behind SCAN.
 async fn each_key_of_db(
     config: &Config,
     client: &mut Client,
+    kind: &[&[u8]],
     mut f: impl FnMut(&Bytes),
 ) -> Result<(), SyncError> {
     let mut cursor = Bytes::from_static(b"0");
     loop {
-        let (next, found) = scan(config, client, &cursor).await?;
+        let (next, found) = scan(config, client, &cursor, kind).await?;
         found.iter().for_each(&mut f);
         if next.as_ref() == b"0" {
             return Ok(());
@@ -428,8 +447,10 @@ async fn scan(
     config: &Config,
     client: &mut Client,
     cursor: &[u8],
+    kind: &[&[u8]],
 ) -> Result<(Bytes, Vec<Bytes>), SyncError> {
-    let reply = client.call(&[b"SCAN", cursor, b"COUNT", b"1000"]).await?;
+    let words = [&[b"SCAN", cursor, b"COUNT", b"1000"], kind].concat();
+    let reply = client.call(&words).await?;
     if let Value::Array(parts) = reply
         && let [Value::Bulk(next), Value::Array(keys)] = parts.as_slice()
     {

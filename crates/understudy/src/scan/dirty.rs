@@ -160,12 +160,13 @@ impl Dirty {
             true => 0,
             false => (most / SWEPT_SHARE).max(1),
         };
+        self.resting.retain(|_, due| *due > now);
         let mut rested: Vec<(Name, Instant)> = Vec::new();
         while taken.len() < most.saturating_sub(swept_share) {
             let Some((name, at)) = self.events.pop() else {
                 break;
             };
-            if self.resting.get(&name).is_some_and(|due| *due > now) {
+            if self.resting.contains_key(&name) {
                 rested.push((name, at));
                 continue;
             }
@@ -177,16 +178,23 @@ impl Dirty {
             }
             taken.push(Work { name, at, is_swept });
         }
+        for (name, at) in rested.drain(..).rev() {
+            self.events.push_front(name, at);
+        }
         while taken.len() < most {
             let Some((name, at)) = self.swept.pop() else {
                 break;
             };
+            if self.resting.contains_key(&name) {
+                rested.push((name, at));
+                continue;
+            }
             self.bytes -= KEY_BYTES + name.1.len();
             let is_swept = true;
             taken.push(Work { name, at, is_swept });
         }
         for (name, at) in rested.into_iter().rev() {
-            self.events.push_front(name, at);
+            self.swept.push_front(name, at);
         }
         for work in &taken {
             let at = (!work.is_swept).then_some(work.at);
@@ -227,13 +235,15 @@ impl Dirty {
 
     /// This key took long to read: not again before that has passed.
     pub(super) fn rest(&mut self, name: &Name, pause: Duration, now: Instant) {
-        self.resting.retain(|_, due| *due > now);
         self.resting.insert(name.clone(), now + pause);
     }
 
-    /// When a key may be read again that waits for nothing else.
+    /// When the first of the keys that wait for nothing else may be read again.
     pub(super) fn rested_at(&self) -> Option<Instant> {
-        self.resting.values().min().copied()
+        let is_wanted =
+            |name: &Name| self.events.names.contains(name) || self.swept.names.contains(name);
+        let wanted = self.resting.iter().filter(|(name, _)| is_wanted(name));
+        wanted.map(|(_, due)| *due).min()
     }
 
     /// From here on it is noted what is worked on.
@@ -379,10 +389,29 @@ mod tests {
         dirty.mark(0, b"large", now);
         dirty.mark(0, b"small", now);
         assert_eq!(keys(&dirty.take(8, now)), ["small"]);
-        assert!(dirty.rested_at() == Some(now + Duration::from_secs(2)));
-        assert_eq!(
-            keys(&dirty.take(8, now + Duration::from_secs(2))),
-            ["large"]
-        );
+        let later = now + Duration::from_secs(2);
+        assert_eq!(dirty.rested_at(), Some(later));
+        assert_eq!(keys(&dirty.take(8, later)), ["large"]);
+        assert!(dirty.resting.is_empty());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn whoever_found_a_large_key_it_rests_and_is_forgotten_then() {
+        let (mut dirty, now) = (Dirty::new(1 << 20), Instant::now());
+        let (large, other) = ((0, Bytes::from_static(b"large")), name(1));
+        for (key, seconds) in [(&large, 2), (&other, 1)] {
+            dirty.rest(key, Duration::from_secs(seconds), now);
+        }
+        // Nobody waits for either.
+        assert_eq!(dirty.rested_at(), None);
+        dirty.mark_swept(&large, now);
+        assert!(dirty.take(8, now).is_empty());
+        let later = now + Duration::from_secs(2);
+        assert_eq!(dirty.rested_at(), Some(later));
+        let works = dirty.take(8, later);
+        assert_eq!((keys(&works), dirty.bytes), (vec!["large".to_owned()], 0));
+        assert!(dirty.resting.is_empty());
+        dirty.done(&works);
+        assert_eq!((dirty.swept_marked(), dirty.swept_done()), (1, 1));
     }
 }

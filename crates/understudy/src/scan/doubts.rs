@@ -1,16 +1,17 @@
 //! What no event tells of: FLUSHALL, FLUSHDB and SWAPDB, and what groups of streams do (XACK, XREADGROUP, XCLAIM). The
-//! source counts its commands, and whoever reads the counts sees that there was one.
+//! source counts its commands, and whoever reads the counts sees that there was one. Where a replica is read, whether it still
+//! follows is seen here too.
 
-use std::convert::Infallible;
 use std::time::Duration;
 
 use resp::Value;
+use tokio::time::Instant;
 
 use super::shared::Shared;
 use crate::client::Info;
 use crate::compare::End;
 use crate::config::Endpoint;
-use crate::error::Side;
+use crate::error::{Side, SyncError};
 
 /// Between two looks.
 const EVERY: Duration = Duration::from_secs(1);
@@ -24,6 +25,8 @@ const WHOLE: [&str; 3] = ["flushall", "flushdb", "swapdb"];
 const GROUPS: [&str; 5] = ["xack", "xreadgroup", "xclaim", "xautoclaim", "xackdel"];
 /// Streams that are read again at one look.
 const STREAMS: usize = 500;
+/// A replica may be without its master for so long: a full sync of it takes its time, and so do failovers.
+const ORPHAN_MAX: Duration = Duration::from_secs(10);
 /// Where commands are not counted: fewer keys than this share are left.
 const SHRUNK_PERCENT: u64 = 70;
 
@@ -33,16 +36,33 @@ struct Counts {
     whole: Option<u64>,
     groups: u64,
     keys: Vec<(u32, u64)>,
+    /// Whether it is a replica that hears from its master; none where it does not tell.
+    follows: Option<bool>,
 }
 
-/// Looks, all the while.
-pub(super) async fn run(shared: &Shared<'_>, endpoint: &Endpoint) -> Infallible {
+/// Looks, all the while. `is_replica`: it is read in its master's place.
+///
+/// # Errors
+/// Reconnect where it is a replica that follows no more, or is gone: what it holds is no longer what the source holds.
+pub(super) async fn run(
+    shared: &Shared<'_>,
+    endpoint: &Endpoint,
+    is_replica: bool,
+) -> Result<(), SyncError> {
     let mut before: Option<Counts> = None;
     let mut has_told = false;
+    let mut orphan_since: Option<Instant> = None;
     loop {
-        let Ok(mut end) = End::connect(endpoint, Side::Source, REPLY_BYTES_MAX).await else {
-            tokio::time::sleep(RETRY).await;
-            continue;
+        let mut end = match End::connect(endpoint, Side::Source, REPLY_BYTES_MAX).await {
+            Ok(end) => end,
+            Err(error) => {
+                let since = *orphan_since.get_or_insert_with(Instant::now);
+                if is_replica && since.elapsed() >= ORPHAN_MAX {
+                    return Err(error);
+                }
+                tokio::time::sleep(RETRY).await;
+                continue;
+            }
         };
         while let Ok(now) = look(&mut end).await {
             if now.whole.is_none() && !has_told {
@@ -53,6 +73,18 @@ pub(super) async fn run(shared: &Shared<'_>, endpoint: &Endpoint) -> Infallible 
             }
             if let Some(before) = &before {
                 judge(shared, before, &now);
+            }
+            shared.mark_streams(STREAMS);
+            if is_replica && now.follows == Some(false) {
+                let since = *orphan_since.get_or_insert_with(Instant::now);
+                // What is read now may be old.
+                shared.raise("replica_behind");
+                if since.elapsed() >= ORPHAN_MAX {
+                    let what = "the replica that is read has lost its master, or follows no more";
+                    return Err(SyncError::reconnect(Side::Source, &endpoint.address, what));
+                }
+            } else {
+                orphan_since = None;
             }
             before = Some(now);
             tokio::time::sleep(EVERY).await;
@@ -71,20 +103,34 @@ fn judge(shared: &Shared<'_>, before: &Counts, now: &Counts) {
         );
         shared.flushed("shrunk");
     }
-    if now.groups != before.groups {
-        shared.mark_streams(STREAMS);
+    // A single pass does not follow what changes behind it.
+    if now.groups != before.groups && shared.wants_events {
+        shared.owe_streams();
     }
 }
 
-async fn look(end: &mut End) -> Result<Counts, crate::error::SyncError> {
-    let commands: [Vec<&[u8]>; 2] = [vec![b"INFO", b"commandstats"], vec![b"INFO", b"keyspace"]];
+async fn look(end: &mut End) -> Result<Counts, SyncError> {
+    let commands: [Vec<&[u8]>; 3] = [
+        vec![b"INFO", b"commandstats"],
+        vec![b"INFO", b"keyspace"],
+        vec![b"INFO", b"replication"],
+    ];
     let mut answers = end.ask(0, &commands).await?.into_iter();
     let mut info = || match answers.next() {
         Some(Value::Bulk(text) | Value::Verbatim { text, .. }) => Some(Info::of(&text)),
         _ => None,
     };
-    let (commands, keyspace) = (info(), info());
-    Ok(counts(commands.as_ref(), keyspace.as_ref()))
+    let (commands, keyspace, replication) = (info(), info(), info());
+    Ok(Counts {
+        follows: replication.as_ref().and_then(follows),
+        ..counts(commands.as_ref(), keyspace.as_ref())
+    })
+}
+
+/// Whether this is a replica that hears from its master.
+pub(super) fn follows(replication: &Info) -> Option<bool> {
+    let is_replica = replication.get("role")? == "slave";
+    Some(is_replica && replication.get("master_link_status") == Some("up"))
 }
 
 fn counts(commands: Option<&Info>, keyspace: Option<&Info>) -> Counts {
@@ -94,6 +140,7 @@ fn counts(commands: Option<&Info>, keyspace: Option<&Info>) -> Counts {
         whole: commands.map(|info| sum(info, &WHOLE)),
         groups: commands.map_or(0, |info| sum(info, &GROUPS)),
         keys: keyspace.map(Info::keyspace).unwrap_or_default(),
+        follows: None,
     }
 }
 
@@ -124,6 +171,19 @@ mod tests {
         assert_eq!((counted.whole, counted.groups), (Some(4), 7));
         // INFO without this section, as some have it.
         assert_eq!(counts(Some(&Info::of(b"")), None).whole, None);
+    }
+
+    #[test]
+    fn a_replica_follows_while_it_hears_from_its_master() {
+        let says = |text: &str| follows(&Info::of(text.as_bytes()));
+        assert_eq!(says("role:slave\r\nmaster_link_status:up\r\n"), Some(true));
+        assert_eq!(
+            says("role:slave\r\nmaster_link_status:down\r\n"),
+            Some(false)
+        );
+        // It was promoted: whoever writes to the old master writes past it.
+        assert_eq!(says("role:master\r\n"), Some(false));
+        assert_eq!(says(""), None);
     }
 
     #[test]

@@ -24,6 +24,10 @@ use crate::net;
 const PING_EVERY: Duration = Duration::from_secs(5);
 /// A subscription that has said nothing for so long is lost.
 const SILENCE_MAX: Duration = Duration::from_secs(30);
+/// So long it may take until a subscription is answered.
+const ANSWER_TIMEOUT: Duration = Duration::from_secs(10);
+/// A subscription that has stood for so long did not fail because it was asked for too soon.
+const LASTING: Duration = Duration::from_secs(10);
 /// Where subscribing is refused, how soon it is tried again.
 const ASK_AGAIN: Duration = Duration::from_secs(30);
 /// What the names of our keys begin with.
@@ -51,20 +55,30 @@ impl Watch<'_> {
     pub(super) async fn run(&self) -> std::convert::Infallible {
         let mut backoff = Backoff::default();
         loop {
-            let was_on = self.shared.listeners.is_on(self.place);
+            let from = Instant::now();
             match self.listen().await {
                 Ended::Refused(text) => {
                     self.shared.listeners.refused(self.place, &text);
                     tokio::time::sleep(ASK_AGAIN).await;
                 }
                 Ended::Lost(error) => {
-                    if self.shared.listeners.is_on(self.place) || was_on {
-                        tracing::warn!(%error, "lost the subscription to keyspace events: a sweep will look at every key");
-                        self.shared.status.reconnects.add("source", 1);
-                        self.shared.raise("subscription_lost");
+                    let has_lasted = from.elapsed() >= LASTING;
+                    if has_lasted {
                         backoff = Backoff::default();
                     }
-                    self.shared.listeners.lost(self.place);
+                    if self.shared.listeners.is_on(self.place) {
+                        let hint = match has_lasted {
+                            true => "",
+                            false => {
+                                "it did not last: is client-output-buffer-limit pubsub of the source too small, or does what stands in between close it?"
+                            }
+                        };
+                        tracing::warn!(%error, hint, "lost the subscription to keyspace events: a sweep will look at every key");
+                        self.shared.status.reconnects.add("source", 1);
+                        self.shared.status.scan.hears_events.set(0);
+                        self.shared.raise("subscription_lost");
+                    }
+                    self.shared.listeners.lost(self.place, &error);
                     tokio::time::sleep(backoff.pause()).await;
                 }
             }
@@ -86,13 +100,21 @@ impl Watch<'_> {
         let patterns = self.shared.patterns();
         let mut words: Vec<&[u8]> = vec![b"PSUBSCRIBE"];
         words.extend(patterns.iter().map(String::as_bytes));
-        match client.ask(&words).await {
-            Ok(Value::Error(error)) => {
+        match tokio::time::timeout(ANSWER_TIMEOUT, client.ask(&words)).await {
+            Ok(Ok(Value::Error(error))) => {
                 return Ended::Refused(String::from_utf8_lossy(&error.text).into_owned());
             }
-            Ok(_) => {}
-            Err(error) if error.class == Class::Reconnect => return Ended::Lost(error),
-            Err(error) => return Ended::Refused(error.what),
+            Ok(Ok(_)) => {}
+            Ok(Err(error)) if error.class == Class::Reconnect => return Ended::Lost(error),
+            Ok(Err(error)) => return Ended::Refused(error.what),
+            Err(_) => {
+                let what = format!(
+                    "PSUBSCRIBE was not answered for {} s",
+                    ANSWER_TIMEOUT.as_secs()
+                );
+                let address = &self.endpoint.address;
+                return Ended::Lost(SyncError::reconnect(Side::Source, address, what));
+            }
         }
         let (stream, buffer) = client.parts();
         let mut pending = std::mem::take(buffer);
@@ -207,16 +229,7 @@ impl Watch<'_> {
         match marked {
             Marked::New => shared.marked.notify_one(),
             Marked::Again => {}
-            Marked::Full => {
-                if shared.status.scan.overflows.get() == 0 {
-                    tracing::warn!(
-                        keys = shared.dirty.borrow().len(),
-                        "the set of changed keys is full (a quarter of limits.memory): keys that change now are left to the next sweep"
-                    );
-                }
-                shared.status.scan.overflows.add(1);
-                shared.raise("overflow");
-            }
+            Marked::Full => shared.overflowed(),
         }
     }
 }

@@ -29,7 +29,7 @@ mod sweep;
 mod words;
 mod worker;
 
-use std::collections::{BTreeSet, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::convert::Infallible;
 
 use replica::ReplId;
@@ -37,7 +37,7 @@ use tokio::time::Instant;
 
 use crate::checkpoint::{Phase, ScanAt};
 use crate::compare::{Comparer, End};
-use crate::config::{Config, ExistingKeys};
+use crate::config::{Config, Endpoint, ExistingKeys};
 use crate::error::{Side, SyncError};
 use crate::handover::Over;
 use crate::status::{self, Status};
@@ -58,7 +58,7 @@ const TTL_TOLERANCE_OLD_MS: u64 = 100;
 /// A source that is read by SCAN, looked at but not yet read.
 pub(crate) struct Source {
     end: End,
-    endpoint: crate::config::Endpoint,
+    endpoint: Endpoint,
     origin: Origin,
 }
 
@@ -83,6 +83,14 @@ pub(crate) async fn open(config: &Config) -> Result<Source, SyncError> {
         endpoint,
         origin,
     })
+}
+
+/// Which server would be read.
+///
+/// # Errors
+/// Those of the connection.
+pub(crate) async fn reads_from(config: &Config) -> Result<Endpoint, SyncError> {
+    origin::choose(config).await
 }
 
 fn reply_bytes_max(config: &Config) -> u64 {
@@ -128,6 +136,7 @@ pub(crate) async fn run(
         origin,
     } = source;
     let run_id = origin.run_id.unwrap_or_else(ScanAt::nobody);
+    let is_replica = endpoint.address != config.source.endpoint.address;
     let target_before = target.checkpoint.phase.clone();
     let beginning = Beginning {
         is_empty: manner.is_empty,
@@ -151,8 +160,11 @@ pub(crate) async fn run(
             _ => run_id,
         },
         is_once: !config.scan.follows(),
+        may_compare: manner.existing != ExistingKeys::Skip && config.target.cluster.is_none(),
+        calm_at: 0,
         has_told_events: false,
         hold: None,
+        has_told_libraries: false,
     };
     let mut worker = Worker {
         put: Put::new(&shared, databases, target, manner.existing),
@@ -163,6 +175,8 @@ pub(crate) async fn run(
         existing: manner.existing,
         pending: VecDeque::new(),
         told: BTreeSet::new(),
+        lots_done: 0,
+        torn: BTreeMap::new(),
         checkpointed: Instant::now(),
     };
     let watch = Watch {
@@ -190,7 +204,7 @@ pub(crate) async fn run(
         worked = &mut working => return worked.map(|()| Ended::Done),
         swept = Box::pin(sweeper.run()) => swept.map(|()| false)?,
         never = &mut listening => match never {},
-        never = Box::pin(doubts::run(&shared, &endpoint)) => match never {},
+        doubted = Box::pin(doubts::run(&shared, &endpoint, is_replica)) => return doubted.map(|()| Ended::Done),
         Over = Box::pin(hold::obey(&shared)) => true,
         () = late => {
             tracing::warn!("stopping without what waits: the next run begins with a sweep");
@@ -204,7 +218,14 @@ pub(crate) async fn run(
     }
     // Once was enough: what was marked is at the target already, and the checkpoint says so in the end.
     done.request();
-    working.await.map(|()| Ended::Done)
+    working.await?;
+    if shared.doubt.count() != sweeper.calm_at {
+        let what = "was lost when all was copied, and may have lost some of it: everything is looked at again";
+        let address = &config.target.endpoint.address;
+        return Err(SyncError::reconnect(Side::Target, address, what));
+    }
+    let torn = shared.torn_for_good(&config.source.endpoint.address);
+    torn.map(|()| Ended::Done)
 }
 
 /// After a switch: what is written at the source is counted, by its events, until a stop is asked for or the switch is
@@ -242,10 +263,7 @@ async fn only_listen(
     }
 }
 
-async fn comparer(
-    config: &Config,
-    endpoint: &crate::config::Endpoint,
-) -> Result<Comparer, SyncError> {
+async fn comparer(config: &Config, endpoint: &Endpoint) -> Result<Comparer, SyncError> {
     let bytes_max = reply_bytes_max(config);
     let mut source = End::connect(endpoint, Side::Source, bytes_max).await?;
     origin::guess(&mut source).await?;
@@ -254,5 +272,11 @@ async fn comparer(
         true => TTL_TOLERANCE_MS,
         false => TTL_TOLERANCE_OLD_MS,
     };
-    Ok(Comparer::strict(source, target, tolerance_ms))
+    let lot_bytes_max = config.repair_bytes_max();
+    Ok(Comparer::strict(
+        source,
+        target,
+        tolerance_ms,
+        lot_bytes_max,
+    ))
 }

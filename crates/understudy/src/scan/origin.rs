@@ -3,6 +3,7 @@
 use resp::{ErrorCode, Value};
 use rewrite::Version;
 
+use super::doubts;
 use super::reads::Way;
 use crate::client::{Client, Info};
 use crate::compare::End;
@@ -54,7 +55,7 @@ pub(super) async fn choose(config: &Config) -> Result<Endpoint, SyncError> {
 async fn follows(endpoint: &Endpoint) -> Result<bool, SyncError> {
     let mut client = Client::connect(endpoint, Side::Source).await?;
     let info = client.info("replication").await?;
-    Ok(info.get("role") == Some("slave") && info.get("master_link_status") == Some("up"))
+    Ok(doubts::follows(&info) == Some(true))
 }
 
 /// `slave0:ip=10.0.0.2,port=6379,state=online,offset=..,lag=0`.

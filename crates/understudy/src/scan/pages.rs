@@ -4,6 +4,8 @@
 //! Nothing here is read at one moment. A value that is written meanwhile may come out as it never was; then it is marked
 //! again, by the event of that write or by the next sweep.
 
+use std::hash::{DefaultHasher, Hasher};
+
 use bytes::Bytes;
 use rdb::{Encoding, Event, KeyHead, Kind, Score};
 use resp::Value;
@@ -33,6 +35,8 @@ pub(super) struct Pages<'a> {
     count: u64,
     /// The value's end was reached.
     is_whole: bool,
+    /// Of what has an order: it stands for what was read.
+    print: DefaultHasher,
     beside: Vec<Event>,
 }
 
@@ -62,6 +66,7 @@ impl<'a> Pages<'a> {
             page: PAGE,
             count: 0,
             is_whole: false,
+            print: DefaultHasher::new(),
             beside: Vec::new(),
         }
     }
@@ -111,6 +116,13 @@ impl<'a> Pages<'a> {
         };
         let length = self.end.one(self.db, &[command, &self.key]).await?;
         Ok(number(&length) != Some(self.count))
+    }
+
+    /// Stands for the value, where it was read to its end and its elements have an order: of others no element is read
+    /// twice, or left out, because others were written.
+    pub(super) fn print(&self) -> Option<(u64, u64)> {
+        let has_order = matches!(self.kind, Kind::String | Kind::List);
+        (has_order && self.is_whole).then(|| (self.count, self.print.finish()))
     }
 
     async fn some(&mut self) -> Result<Option<Vec<Event>>, SyncError> {
@@ -208,6 +220,7 @@ impl<'a> Pages<'a> {
             return Ok(None);
         };
         self.count += part.len() as u64;
+        self.print.write(&part);
         let is_last = part.len() < PART_BYTES;
         self.state = match is_last {
             true => State::Behind,
@@ -236,6 +249,8 @@ impl<'a> Pages<'a> {
         for item in &found {
             let item = bytes(item);
             size += item.len();
+            self.print.write_usize(item.len());
+            self.print.write(&item);
             events.push(Event::Item(item));
         }
         self.count += found.len() as u64;

@@ -8,18 +8,17 @@ use std::collections::{BTreeMap, BTreeSet};
 use bytes::Bytes;
 use rdb::{Dialect, Event, KeyHead, Kind, Poll, RdbVersion, Want, dump};
 use resp::ReplyKind;
-use rewrite::{Db, Expect, Losses, Sent, SnapshotError, SnapshotRewriter};
+use rewrite::{Db, Losses, Sent, SnapshotError, SnapshotRewriter};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 use super::dirty::Work;
 use super::shared::Shared;
 use crate::checkpoint::{self, Checkpoint, KEY_PREFIX, Phase, ScanAt};
-use crate::client::mend;
 use crate::compare::{Library, Name};
 use crate::config::ExistingKeys;
 use crate::error::{Class, Side, SyncError, io_word};
 use crate::pipeline::{
-    ALLOW_LOSS, Lane, NOT_OURS, Reply, cluster, guard, is_unknown_module, kind_name, method_name,
+    Lane, NOT_OURS, Reply, answers, cluster, guard, is_unknown_module, kind_name, method_name,
     rdb_limits, show,
 };
 use crate::renew::Renewal;
@@ -444,25 +443,17 @@ impl<'a> Put<'a> {
     }
 
     fn reply(&mut self, sent: &Sent, keys: u32, kind: &ReplyKind) -> Result<(), SyncError> {
+        let exists = answers::exists(sent.expect, kind);
         if let ReplyKind::Error(error) = kind {
             let is_lost = is_unknown_module(sent, error);
             if is_lost && self.shared.config.target.losses == Losses::Allow {
                 self.shared.status.dropped.add("snapshot_module_lost", 1);
                 return Ok(());
             }
-            let exists =
-                sent.expect == Expect::OkOrBusyKey && error.code == resp::ErrorCode::BusyKey;
-            if exists && self.existing == ExistingKeys::Skip {
-                self.shared.status.dropped.add("existing_key", 1);
-                return Ok(());
+            if !exists || self.existing != ExistingKeys::Skip {
+                return Err(self.refusal(Some(sent), error));
             }
-            return Err(self.refusal(Some(sent), error));
         }
-        let exists = matches!(
-            (kind, sent.expect),
-            (ReplyKind::Null, Expect::NilMeansExists)
-                | (ReplyKind::Int(0), Expect::ZeroMeansExists)
-        );
         if exists {
             self.shared.status.dropped.add("existing_key", 1);
         } else if sent.last_of_key {
@@ -476,21 +467,7 @@ impl<'a> Put<'a> {
     /// An error reply.
     fn refusal(&self, sent: Option<&Sent>, error: &resp::ErrorReply) -> SyncError {
         self.shared.status.target_errors.add(error.code.word(), 1);
-        let text = String::from_utf8_lossy(&error.text);
-        let what = match sent {
-            None => format!("a unit was refused: {text}"),
-            Some(sent) => {
-                let mend = match mend(error.code, Side::Target) {
-                    Some(mend) => format!("; {mend}"),
-                    None if is_unknown_module(sent, error) => format!(
-                        "; its value is a module's, which the target may not have{ALLOW_LOSS}"
-                    ),
-                    None => String::new(),
-                };
-                let (method, key, db) = (method_name(sent.method), show(&sent.key), sent.db.0);
-                format!("{method} of key \"{key}\" (db {db}) was refused: {text}{mend}")
-            }
-        };
+        let what = answers::refusal(sent, error);
         let auth = &self.shared.config.target.endpoint.auth;
         match auth.class_of(error.code) {
             Class::Stop => self.refused(what),
@@ -499,13 +476,7 @@ impl<'a> Put<'a> {
     }
 
     fn cannot_hold(&self, error: &SnapshotError) -> SyncError {
-        let mend = match error.kind {
-            rewrite::SnapshotErrorKind::TargetLacks { .. }
-            | rewrite::SnapshotErrorKind::ModuleUnknown { .. }
-            | rewrite::SnapshotErrorKind::TypeUnknown { .. } => ALLOW_LOSS,
-            _ => "",
-        };
-        self.refused(format!("{error}{mend}"))
+        self.refused(answers::cannot_hold(error))
     }
 
     fn lost(&self, what: impl std::fmt::Display) -> SyncError {

@@ -46,14 +46,20 @@ pub(super) enum Found {
     Unreadable(String),
 }
 
-/// Keys as they are at the source now, in this order.
+/// Keys as they are at the source now, in this order: the first of these, as many as have about so many bytes, but one
+/// at least.
 ///
 /// # Errors
 /// Those of the connection.
-pub(super) async fn keys(end: &mut End, way: Way, names: &[Name]) -> Result<Vec<Read>, SyncError> {
+pub(super) async fn keys(
+    end: &mut End,
+    way: Way,
+    names: &[Name],
+    bytes_max: u64,
+) -> Result<Vec<Read>, SyncError> {
     match way {
         Way::Payloads => {
-            let lot = read(end, names).await?;
+            let lot = read(end, names, bytes_max).await?;
             let found = lot.held.into_iter().map(|held| match held {
                 Held::Nothing => (Found::Nothing, None),
                 Held::Whole { payload, at_ms } => (Found::Payload(payload), at_ms),
@@ -66,11 +72,13 @@ pub(super) async fn keys(end: &mut End, way: Way, names: &[Name]) -> Result<Vec<
                 .collect())
         }
         Way::Types => {
-            let mut all = Vec::with_capacity(names.len());
+            let (mut all, mut left) = (Vec::with_capacity(names.len()), bytes_max);
             for run in names.chunk_by(|a, b| a.0 == b.0) {
                 let Some((db, _)) = run.first() else { continue };
                 let keys: Vec<&Bytes> = run.iter().map(|(_, key)| key).collect();
-                by_types(end, *db, &keys, &mut all).await?;
+                if !by_types(end, *db, &keys, &mut all, &mut left).await? {
+                    break;
+                }
             }
             Ok(all)
         }
@@ -99,12 +107,14 @@ impl Read {
     }
 }
 
+/// True where all of them were read.
 async fn by_types(
     end: &mut End,
     db: u32,
     keys: &[&Bytes],
     all: &mut Vec<Read>,
-) -> Result<(), SyncError> {
+    left: &mut u64,
+) -> Result<bool, SyncError> {
     let mut now = now_ms();
     let shapes = shapes(end, db, keys, &mut now).await?;
     let types: Vec<Vec<&[u8]>> = keys.iter().map(|key| vec![&b"TYPE"[..], key]).collect();
@@ -123,7 +133,12 @@ async fn by_types(
             (None, _) => Found::Unreadable(String::from_utf8_lossy(&word).into_owned()),
             (Some(Kind::Stream), _) => Found::Large,
             (Some(_), _) if size > WHOLE_BYTES_MAX => Found::Large,
+            (Some(_), _) if size > *left && !all.is_empty() => {
+                whole(end, db, keys, &part, all, base).await?;
+                return Ok(false);
+            }
             (Some(kind), _) => {
+                *left = left.saturating_sub(size);
                 if part_bytes + size > AT_ONCE_BYTES && !part.is_empty() {
                     whole(end, db, keys, &std::mem::take(&mut part), all, base).await?;
                     part_bytes = 0;
@@ -135,7 +150,8 @@ async fn by_types(
         };
         all.push(Read::new(found, at_ms, now));
     }
-    whole(end, db, keys, &part, all, base).await
+    whole(end, db, keys, &part, all, base).await?;
+    Ok(true)
 }
 
 /// Fills in the values of the keys at these places.

@@ -6,16 +6,18 @@ use std::collections::{BTreeSet, VecDeque};
 use std::ops::Bound;
 use std::time::Duration;
 
+use bytes::Bytes;
 use tokio::sync::Notify;
 use tokio::time::Instant;
 
-use super::dirty::Dirty;
+use super::dirty::{Dirty, Marked};
 use super::events;
 use super::hold::Hold;
 use super::pace::Pace;
 use crate::checkpoint::ScanAt;
 use crate::compare::{Choice, Library, Name};
 use crate::config::Config;
+use crate::error::{Side, SyncError};
 use crate::status::Status;
 
 /// How long a subscription may take to answer PING.
@@ -42,13 +44,21 @@ pub(super) struct Shared<'a> {
     pub(super) wants_events: bool,
     /// Libraries of functions that are to be put at the target.
     pub(super) libraries: RefCell<Vec<Library>>,
+    /// Values that were never read whole in a single pass.
+    pub(super) torn: RefCell<Vec<Name>>,
     /// Streams that were read, some of them.
     pub(super) streams: RefCell<BTreeSet<Name>>,
     next_stream: RefCell<Option<Name>>,
+    /// So many streams are still to be read again.
+    streams_owed: Cell<usize>,
+    /// There are more streams than are remembered.
+    has_more_streams: Cell<bool>,
     /// How far the sweep is, behind so many keys that it has marked.
     positions: RefCell<VecDeque<(u64, ScanAt)>>,
 }
 
+/// After so many connections in a row that came to nothing, a subscription is not waited for.
+const LOSSES_MAX: u32 = 5;
 /// Streams that are remembered.
 const STREAMS_MAX: usize = 50_000;
 /// Places of a sweep that are remembered.
@@ -75,22 +85,60 @@ impl<'a> Shared<'a> {
             hold: Hold::default(),
             wants_events,
             libraries: RefCell::default(),
+            torn: RefCell::default(),
             streams: RefCell::default(),
             next_stream: RefCell::default(),
+            streams_owed: Cell::default(),
+            has_more_streams: Cell::default(),
             positions: RefCell::default(),
         }
+    }
+
+    /// The end of a single pass.
+    ///
+    /// # Errors
+    /// Stop where values may stand at the target as they never were.
+    pub(super) fn torn_for_good(&self, source: &str) -> Result<(), SyncError> {
+        let torn = self.torn.borrow();
+        let Some((db, key)) = torn.first() else {
+            return Ok(());
+        };
+        let what = format!(
+            "{} large values were written each time they were read, the first of them \"{}\" (db {db}), and may stand at the target as they never were; all else is copied; stop who writes them, or follow the source (scan_reader.ksn = true), and start again",
+            torn.len(),
+            crate::rdb::names::printable(key),
+        );
+        Err(SyncError::stop(Side::Source, source, what))
     }
 
     /// This key is a stream.
     pub(super) fn note_stream(&self, name: &Name) {
         let mut streams = self.streams.borrow_mut();
-        if streams.len() < STREAMS_MAX && !streams.contains(name) {
-            streams.insert(name.clone());
+        if streams.contains(name) {
+            return;
+        }
+        if streams.len() < STREAMS_MAX {
+            // A copy: a slice would keep the buffer that it was read into.
+            streams.insert((name.0, Bytes::copy_from_slice(&name.1)));
+        } else {
+            self.has_more_streams.set(true);
         }
     }
 
-    /// Marks up to so many of the streams that are known, others each time.
+    /// The groups of some stream have changed, and nobody tells of which: all have to be read again.
+    pub(super) fn owe_streams(&self) {
+        self.streams_owed.set(self.streams.borrow().len());
+        if self.has_more_streams.get() {
+            self.raise("groups");
+        }
+    }
+
+    /// Marks up to so many of the streams that have to be read again, others each time.
     pub(super) fn mark_streams(&self, most: usize) {
+        let most = most.min(self.streams_owed.get());
+        if most == 0 {
+            return;
+        }
         let streams = self.streams.borrow();
         let after = self.next_stream.borrow_mut().take();
         let from = match &after {
@@ -101,13 +149,20 @@ impl<'a> Shared<'a> {
             .range::<Name, _>((from, Bound::Unbounded))
             .take(most)
             .collect();
-        if some.len() == most {
-            *self.next_stream.borrow_mut() = some.last().map(|name| (*name).clone());
-        }
+        let rest = streams.iter().take(most - some.len());
+        let (mut last, mut marked) = (None, 0);
         let (mut dirty, now) = (self.dirty.borrow_mut(), Instant::now());
-        for (db, key) in some {
-            dirty.mark(*db, key, now);
+        for name in some.iter().copied().chain(rest) {
+            // Those that do not fit have their turn later.
+            if dirty.mark(name.0, &name.1, now) == Marked::Full {
+                break;
+            }
+            (last, marked) = (Some(name), marked + 1);
         }
+        *self.next_stream.borrow_mut() = last.cloned().or(after);
+        // Some may be gone by now.
+        let owed = self.streams_owed.get() - marked;
+        self.streams_owed.set(owed.min(streams.len()));
         self.marked.notify_one();
     }
 
@@ -151,6 +206,19 @@ impl<'a> Shared<'a> {
         self.doubt.raise(why);
     }
 
+    /// A changed key did not fit into the set.
+    pub(super) fn overflowed(&self) {
+        let overflows = &self.status.scan.overflows;
+        if overflows.get() == 0 {
+            tracing::warn!(
+                keys = self.dirty.borrow().len(),
+                "the set of changed keys is full (a quarter of limits.memory): keys that change now are left to the next sweep"
+            );
+        }
+        overflows.add(1);
+        self.raise("overflow");
+    }
+
     /// The source's keys, or those of a database, have gone, or changed places with others.
     pub(super) fn flushed(&self, why: &'static str) {
         self.doubt.has_flushed.set(true);
@@ -160,7 +228,8 @@ impl<'a> Shared<'a> {
     /// Tells the status how many keys wait, and since when.
     pub(super) fn show_dirty(&self) {
         let dirty = self.dirty.borrow();
-        self.status.scan.dirty.set(dirty.len() as u64);
+        let waiting = dirty.len() + self.streams_owed.get();
+        self.status.scan.dirty.set(waiting as u64);
         let since_ms = dirty.oldest().map_or(0, |at| {
             let age = u64::try_from(at.elapsed().as_millis()).unwrap_or(u64::MAX);
             crate::clock::unix_ms().saturating_sub(age)
@@ -215,6 +284,8 @@ struct Listener {
     /// It has come to something, one way or the other.
     is_settled: Cell<bool>,
     refused: RefCell<Option<String>>,
+    /// Connections in a row on which it did not come to stand.
+    losses: Cell<u32>,
     asked: Notify,
     pings: Cell<u64>,
     pongs: Cell<u64>,
@@ -252,6 +323,7 @@ impl Listeners {
             one.pongs.set(0);
             one.epoch.set(one.epoch.get() + 1);
             one.refused.take();
+            one.losses.set(0);
             was_settled
         });
         self.changed.notify_waiters();
@@ -275,8 +347,20 @@ impl Listeners {
     }
 
     /// The connection is gone, or did not come about.
-    pub(super) fn lost(&self, place: usize) {
-        self.with(place, (), |one| one.is_on.set(false));
+    pub(super) fn lost(&self, place: usize, error: &SyncError) {
+        self.with(place, (), |one| {
+            if one.is_on.replace(false) {
+                return;
+            }
+            one.losses.set(one.losses.get().saturating_add(1));
+            if one.losses.get() >= LOSSES_MAX && !one.is_settled.replace(true) {
+                tracing::warn!(
+                    %error,
+                    attempts = LOSSES_MAX,
+                    "no subscription to keyspace events comes to stand: changes are found by sweeps alone, and it is tried again all the time; if a proxy stands in between that does not know PSUBSCRIBE, give the server's own address; if the source has no room for another client, raise maxclients there"
+                );
+            }
+        });
         self.changed.notify_waiters();
     }
 
@@ -301,6 +385,17 @@ impl Listeners {
         loop {
             let changed = self.changed.notified();
             if self.each.iter().all(|one| one.is_settled.get()) {
+                return;
+            }
+            changed.await;
+        }
+    }
+
+    /// Waits until all of them stand.
+    pub(super) async fn stand(&self) {
+        loop {
+            let changed = self.changed.notified();
+            if self.are_on() {
                 return;
             }
             changed.await;
@@ -408,13 +503,72 @@ mod tests {
         assert!(listeners.answers_pings(0));
         let lose = async {
             tokio::time::sleep(Duration::from_millis(1)).await;
-            listeners.lost(0);
+            listeners.lost(0, &lost());
             std::future::pending::<()>().await;
         };
         tokio::select! {
             reached = listeners.barrier() => assert!(!reached),
             () = lose => {}
         }
+    }
+
+    fn lost() -> SyncError {
+        SyncError::reconnect(Side::Source, "a:1", "the server closed")
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_subscription_that_never_stands_is_not_waited_for_but_taken_when_it_does() {
+        let listeners = Listeners::new(1);
+        for _ in 1..LOSSES_MAX {
+            listeners.lost(0, &lost());
+        }
+        let early = tokio::time::timeout(Duration::from_secs(60), listeners.settled()).await;
+        assert!(early.is_err());
+        listeners.lost(0, &lost());
+        listeners.settled().await;
+        assert!(!listeners.are_on() && listeners.refusal().is_none());
+        // Whatever was swept meanwhile has to be looked at again.
+        assert!(listeners.on(0) && listeners.are_on());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn all_streams_are_read_again_whichever_has_changed() {
+        let text =
+            "[scan_reader]\naddress = \"a:1\"\nksn = true\n[redis_writer]\naddress = \"b:1\"\n";
+        let config = Config::parse(std::path::Path::new("shake.toml"), text).unwrap();
+        let status = Status::default();
+        let shared = Shared::new(&config, &status, 1, true);
+        let name = |n: u32| (n % 2, Bytes::from(format!("stream:{n}")));
+        (0..1200).for_each(|n| shared.note_stream(&name(n)));
+        let take = || {
+            let works = shared.dirty.borrow_mut().take(usize::MAX, Instant::now());
+            shared.dirty.borrow_mut().done(&works);
+            works.into_iter().map(|work| work.name)
+        };
+        shared.mark_streams(500);
+        assert_eq!(take().count(), 0);
+        // One XACK, and nothing more: three looks later every stream was read, each of them once.
+        shared.owe_streams();
+        let mut read = Vec::new();
+        for expected in [500, 500, 200, 0] {
+            shared.show_dirty();
+            let owed = 1200 - read.len() as u64;
+            assert_eq!(status.scan.dirty.get(), owed);
+            shared.mark_streams(500);
+            let before = read.len();
+            read.extend(take());
+            assert_eq!(read.len() - before, expected);
+        }
+        let all: BTreeSet<Name> = read.iter().cloned().collect();
+        assert_eq!((read.len(), all.len()), (1200, 1200));
+        // Another one in the midst of that begins the round anew, where it is.
+        shared.owe_streams();
+        shared.mark_streams(500);
+        shared.owe_streams();
+        (0..3).for_each(|_| shared.mark_streams(500));
+        let read: BTreeSet<Name> = take().collect();
+        assert_eq!(read, all);
+        assert_eq!(shared.doubt.count(), 0);
     }
 
     #[tokio::test(start_paused = true)]

@@ -16,7 +16,7 @@ use crate::backoff::Backoff;
 use crate::check::provider;
 use crate::checkpoint::ScanAt;
 use crate::client::Info;
-use crate::compare::{Comparer, Held, Name, Verdict, Walk, absent, differing_libraries};
+use crate::compare::{Comparer, Held, Libraries, Name, Verdict, Walk, absent, differing_libraries};
 use crate::error::{Class, Side, SyncError};
 use crate::rdb::names::printable;
 
@@ -28,6 +28,8 @@ const AGAIN: Duration = Duration::from_secs(1);
 const TOLD_MAX: u64 = 10;
 /// Databases that are tried where the source does not tell which it has.
 const DATABASES_TRIED: u32 = 16;
+/// Passes over a source that is read once; a pass during which something went wrong is made again.
+const PASSES_MAX: u32 = 10;
 /// How long it takes until what waits is looked at again.
 const LOOK_AGAIN: Duration = Duration::from_millis(100);
 
@@ -53,9 +55,14 @@ pub(super) struct Sweeper<'a> {
     /// The process that was read last, before this one.
     pub(super) before: replica::ReplId,
     pub(super) is_once: bool,
+    /// What the target holds is ours, and one server holds it.
+    pub(super) may_compare: bool,
+    /// How often something was in doubt when once was enough.
+    pub(super) calm_at: u64,
     pub(super) has_told_events: bool,
     /// The hold of a switch-over that the pass under way is for.
     pub(super) hold: Option<u64>,
+    pub(super) has_told_libraries: bool,
 }
 
 impl Sweeper<'_> {
@@ -70,14 +77,14 @@ impl Sweeper<'_> {
         }
         // What changes from here on is told.
         self.shared.listeners.settled().await;
-        let mut backoff = Backoff::default();
+        let (mut backoff, mut passes) = (Backoff::default(), 0);
         loop {
             let doubt = self.shared.doubt.count();
             let from = Instant::now();
             let is_partial = self.beginning.at.is_some();
             self.hold = self.shared.hold.wants_pass();
             let unchecked = self.shared.status.scan.unchecked.get();
-            let differences = match self.sweep().await {
+            let differences = match self.same_process_sweep().await {
                 Ok(differences) => differences,
                 Err(error) if error.class == Class::Reconnect => {
                     tracing::warn!(%error, "the sweep was broken off; it begins again");
@@ -105,8 +112,17 @@ impl Sweeper<'_> {
                     continue;
                 }
             }
-            if self.is_once && !is_partial {
-                return Ok(());
+            if self.is_once {
+                if is_calm {
+                    self.calm_at = doubt;
+                    return Ok(());
+                }
+                passes += 1;
+                self.once_more(passes)?;
+                // Where nothing can be compared, everything is put again.
+                self.beginning.is_empty = was_first && !self.may_compare;
+                tokio::time::sleep(AGAIN).await;
+                continue;
             }
             self.watch_events(differences, was_first).await;
             self.pause(
@@ -124,6 +140,47 @@ impl Sweeper<'_> {
         wanted.is_some() && wanted != self.hold
     }
 
+    /// A pass was not enough.
+    fn once_more(&self, passes: u32) -> Result<(), SyncError> {
+        if passes < PASSES_MAX {
+            tracing::warn!(
+                passes,
+                "something went wrong during the pass (a lost connection, a server that started anew, FLUSHALL, SWAPDB): every key is looked at again"
+            );
+            return Ok(());
+        }
+        let what = format!(
+            "something went wrong during each of {passes} passes (the warnings above say what), so that nobody knows whether all was copied; mend that, or follow the source (scan_reader.ksn = true), and start again"
+        );
+        let address = &self.shared.config.source.endpoint.address;
+        Err(SyncError::stop(Side::Source, address, what))
+    }
+
+    /// A sweep. A cursor of SCAN means nothing to a process that was started since, which may so leave out any key.
+    async fn same_process_sweep(&mut self) -> Result<u64, SyncError> {
+        let before = self.process().await?;
+        let differences = self.sweep().await?;
+        if self.process().await? != before {
+            tracing::warn!(
+                "the source was started anew during the sweep, or is another server now"
+            );
+            self.shared.raise("source_restarted");
+        }
+        Ok(differences)
+    }
+
+    /// The name of the source's process, where it tells, and keeps to it: behind some proxies it is another each time.
+    async fn process(&mut self) -> Result<Option<String>, SyncError> {
+        let asked: Vec<&[u8]> = vec![b"INFO", b"server"];
+        let told = self.comparer.source.ask(0, &[asked.clone(), asked]).await?;
+        let mut names = told.iter().map(|answer| match answer {
+            Value::Bulk(text) => Info::of(text).get("run_id").map(str::to_owned),
+            _ => None,
+        });
+        let name = names.next().flatten();
+        Ok(name.filter(|name| names.all(|other| other.as_ref() == Some(name))))
+    }
+
     /// Without sweeps there is nothing that heals what events do not tell.
     async fn only_events(&mut self) -> Result<(), SyncError> {
         self.shared.listeners.settled().await;
@@ -134,6 +191,12 @@ impl Sweeper<'_> {
             let address = &self.shared.config.source.endpoint.address;
             return Err(SyncError::stop(Side::Source, address, what));
         }
+        if !self.shared.wants_events {
+            tracing::info!("neither keys nor events are to be read: done");
+            return Ok(());
+        }
+        // What was changed before that is not looked for.
+        self.shared.listeners.stand().await;
         self.shared.status.scan.is_clean.set(1);
         let mut doubt = self.shared.doubt.count();
         loop {
@@ -167,7 +230,9 @@ impl Sweeper<'_> {
         let was_clean = scan.is_clean.get() == 1;
         scan.is_clean.set(u64::from(is_clean));
         let (keys, seconds) = (scan.keys.get(), took.as_secs_f64());
-        if was_first {
+        if was_first && self.is_once {
+            tracing::info!(keys, seconds, "every key is copied");
+        } else if was_first {
             tracing::info!(
                 keys,
                 seconds,
@@ -279,6 +344,8 @@ impl Sweeper<'_> {
         self.shared.dirty.borrow_mut().watch();
         let verdicts = self.compare(lot).await;
         let took = from.elapsed();
+        let streams = self.comparer.streams.iter_mut().flat_map(std::mem::take);
+        streams.for_each(|name| self.shared.note_stream(&name));
         let found = match verdicts {
             Ok(verdicts) => self.suspects(lot, verdicts),
             Err(error) => {
@@ -297,7 +364,20 @@ impl Sweeper<'_> {
         if self.way == Way::Payloads {
             return self.comparer.look(lot).await;
         }
-        let read = reads::keys(&mut self.comparer.source, self.way, lot).await?;
+        let (mut verdicts, mut left) = (Vec::with_capacity(lot.len()), lot);
+        while !left.is_empty() {
+            verdicts.extend(self.compare_by_types(left).await?);
+            left = lot.get(verdicts.len()..).unwrap_or_default();
+        }
+        Ok(verdicts)
+    }
+
+    /// The first of these keys, as many as fit into memory.
+    async fn compare_by_types(&mut self, lot: &[Name]) -> Result<Vec<Verdict>, SyncError> {
+        let bytes_max = self.shared.config.repair_bytes_max();
+        let source = &mut self.comparer.source;
+        let read = reads::keys(source, self.way, lot, bytes_max).await?;
+        let lot = lot.get(..read.len()).unwrap_or(lot);
         let mut held = Vec::with_capacity(lot.len());
         for (name, read) in lot.iter().zip(read) {
             let at_ms = read.at_ms;
@@ -449,8 +529,13 @@ impl Sweeper<'_> {
         if is_blocked || !config.filter.db(rewrite::Db(0)) {
             return Ok(0);
         }
-        let Some(mut found) = differing_libraries(&mut self.comparer).await? else {
-            return Ok(0);
+        let mut found = match differing_libraries(&mut self.comparer).await? {
+            Libraries::Differing(found) => found,
+            Libraries::Lacking => return Ok(0),
+            Libraries::Refused { side, reply } => {
+                self.tell_libraries(side, &reply);
+                return Ok(0);
+            }
         };
         // Others may have put theirs beside ours.
         found.retain(|library| self.owns || library.code.is_some());
@@ -460,6 +545,17 @@ impl Sweeper<'_> {
         *self.shared.libraries.borrow_mut() = found;
         self.shared.marked.notify_one();
         Ok(differences)
+    }
+
+    fn tell_libraries(&mut self, side: Side, reply: &str) {
+        if std::mem::replace(&mut self.has_told_libraries, true) {
+            return;
+        }
+        self.shared.status.dropped.add("scan_functions_unread", 1);
+        tracing::warn!(
+            reply,
+            "the {side} refuses FUNCTION LIST: libraries of functions are not in the copy, if there are any; for an ACL user: +function|list"
+        );
     }
 
     /// Notices when keys change and no event tells of it.
@@ -490,7 +586,7 @@ impl Sweeper<'_> {
                 Ok(info) => provider(&host, &info),
                 Err(_) => provider(&host, &Info::of(b"")),
             };
-            let mend = provider.set("notify-keyspace-events", "KEA");
+            let mend = provider.set_events();
             tracing::warn!(
                 setting = setting.as_deref().unwrap_or("not told"),
                 missing = missing.as_deref().unwrap_or(""),

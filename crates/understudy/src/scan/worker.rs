@@ -1,21 +1,23 @@
 //! The worker: takes keys out of the dirty set, reads them at the source, puts them at the target. There is one, and it
 //! does one lot after the other, so that no older value can come over a newer one.
 
-use std::collections::{BTreeSet, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::Duration;
 
 use rdb::{Event, Kind, Want};
 use tokio::time::Instant;
 
-use super::dirty::Work;
+use super::dirty::{Marked, Work};
 use super::pages::{Pages, head, kind_of};
 use super::put::Put;
 use super::reads::{self, Found, Read, Way};
 use super::shared::Shared;
 use super::words::bytes;
-use crate::backoff::Backoff;
+use crate::backoff::Patience;
 use crate::compare::{End, Name};
+use crate::config::ExistingKeys;
 use crate::error::{Class, Side, SyncError};
+use crate::rdb::names::printable;
 use crate::stop::Stop;
 use crate::supervise;
 use crate::target::Databases;
@@ -27,8 +29,10 @@ const REST: u32 = 2;
 /// Rests that are shorter are none.
 const REST_MIN: Duration = Duration::from_millis(20);
 
-/// So often the source is asked again until all begins anew.
+/// So often in a row the source is asked again until all begins anew.
 const SOURCE_ATTEMPTS: u32 = 3;
+/// So often a value is read that was written meanwhile, where one pass is all.
+const TORN_ATTEMPTS: u32 = 8;
 
 /// Reads and puts.
 pub(super) struct Worker<'a> {
@@ -37,10 +41,14 @@ pub(super) struct Worker<'a> {
     pub(super) end: End,
     pub(super) way: Way,
     pub(super) put: Put<'a>,
-    pub(super) existing: crate::config::ExistingKeys,
+    pub(super) existing: ExistingKeys,
     /// Taken, and not yet part of what is open at the target.
     pub(super) pending: VecDeque<Work>,
     pub(super) told: BTreeSet<String>,
+    /// Lots that were put.
+    pub(super) lots_done: u64,
+    /// How often these large values were not read whole, where one pass is all.
+    pub(super) torn: BTreeMap<Name, u32>,
     pub(super) checkpointed: Instant,
 }
 
@@ -50,7 +58,7 @@ impl Worker<'_> {
     /// # Errors
     /// Stop for what waiting does not mend.
     pub(super) async fn run(&mut self, stop: &Stop, done: &Stop) -> Result<(), SyncError> {
-        let mut backoff = Backoff::default();
+        let mut patience = Patience::new(SOURCE_ATTEMPTS);
         loop {
             match self.lots(stop, done).await {
                 Ok(()) => return Ok(()),
@@ -59,15 +67,15 @@ impl Worker<'_> {
                     match error.side {
                         Side::Target => self.retake(&error).await?,
                         // Another one may have to be read: a replica that is there, or the source itself.
-                        Side::Source | Side::Local if backoff.attempts() >= SOURCE_ATTEMPTS => {
-                            return Err(error);
-                        }
                         Side::Source | Side::Local => {
+                            let Some(pause) = patience.failed(self.lots_done) else {
+                                return Err(error);
+                            };
                             tracing::warn!(%error, "cannot read the source");
                             self.shared.status.reconnects.add("source", 1);
                             self.shared.raise("source_lost");
                             tokio::select! {
-                                () = tokio::time::sleep(backoff.pause()) => {}
+                                () = tokio::time::sleep(pause) => {}
                                 () = stop.requested() => return Ok(()),
                             }
                         }
@@ -115,8 +123,12 @@ impl Worker<'_> {
                 continue;
             }
             self.pending = works.into();
-            self.lot().await?;
-            self.keep_checkpoint().await?;
+            // As much of it at once as memory allows.
+            while !self.pending.is_empty() {
+                self.lot().await?;
+                self.lots_done += 1;
+                self.keep_checkpoint().await?;
+            }
         }
     }
 
@@ -184,8 +196,9 @@ impl Worker<'_> {
         }
         let from = Instant::now();
         let (end, way) = (&mut self.end, self.way);
+        let bytes_max = self.shared.config.repair_bytes_max();
         let reading = async {
-            let read = reads::keys(end, way, &names).await;
+            let read = reads::keys(end, way, &names, bytes_max).await;
             (read, from.elapsed())
         };
         let ((read, took), flushed) = tokio::join!(reading, self.put.flush());
@@ -217,10 +230,12 @@ impl Worker<'_> {
             Found::Nothing => {
                 self.put.remove(name);
                 self.shared.streams.borrow_mut().remove(name);
+                self.was_whole(name);
             }
             Found::Payload(payload) => {
                 let kind = self.put.payload(name, &payload, read.at_ms)?;
                 self.note_kind(name, kind);
+                self.was_whole(name);
             }
             Found::Events(kind, events) => {
                 let head = head(&self.end, name, kind, read.at_ms);
@@ -229,6 +244,7 @@ impl Worker<'_> {
                         self.put.event(event)?;
                     }
                 }
+                self.was_whole(name);
             }
             Found::Large => self.large(name, read.at_ms).await?,
             Found::Unreadable(kind) => self.unreadable(&kind),
@@ -294,15 +310,83 @@ impl Worker<'_> {
             }
             false => pages.is_torn().await?,
         };
+        let first = pages.print();
+        // Where events tell of writes, sizes are enough to go by; where nothing does, it is read twice.
+        let is_torn = is_torn
+            || (first.is_some()
+                && self.is_once()
+                && self.reads_otherwise(name, kind, first).await?);
         let rest = from.elapsed() * REST;
         let mut dirty = self.shared.dirty.borrow_mut();
         if rest >= REST_MIN {
             dirty.rest(name, rest, Instant::now());
         }
-        if is_torn {
-            dirty.mark(name.0, &name.1, Instant::now());
+        if !is_torn {
+            drop(dirty);
+            self.was_whole(name);
+            return Ok(());
+        }
+        if self.is_once() {
+            drop(dirty);
+            self.once_torn(name);
+        } else if dirty.mark(name.0, &name.1, Instant::now()) == Marked::Full {
+            drop(dirty);
+            self.shared.overflowed();
         }
         Ok(())
+    }
+
+    /// Nothing tells of writes: it is all over after one pass.
+    fn is_once(&self) -> bool {
+        !self.shared.wants_events
+    }
+
+    /// Whether a second reading of a value gives something else than the first one: two that are alike have nothing
+    /// written between them, and so give what the value was then.
+    async fn reads_otherwise(
+        &mut self,
+        name: &Name,
+        kind: Kind,
+        first: Option<(u64, u64)>,
+    ) -> Result<bool, SyncError> {
+        let mut again = Pages::new(&mut self.end, name, kind);
+        while again.next().await?.is_some() {
+            tokio::time::sleep(self.shared.pace.pause(Duration::from_millis(1))).await;
+        }
+        Ok(again.print() != first)
+    }
+
+    /// This key stands at the target as it was at the source.
+    fn was_whole(&mut self, name: &Name) {
+        if !self.torn.is_empty() {
+            self.torn.remove(name);
+            self.shared.torn.borrow_mut().retain(|torn| torn != name);
+        }
+    }
+
+    /// A value was written while it was read: it is read again, and again, as the pass waits for what a sweep marks.
+    fn once_torn(&mut self, name: &Name) {
+        let count = self.torn.entry(name.clone()).or_default();
+        *count += 1;
+        // What is there is not put again where keys are skipped, and it may be ours.
+        if *count < TORN_ATTEMPTS && self.existing != ExistingKeys::Skip {
+            let (attempts, key) = (*count, printable(&name.1));
+            tracing::info!(
+                db = name.0,
+                key,
+                attempts,
+                "a large value was written while it was read, and is read again"
+            );
+            self.shared
+                .dirty
+                .borrow_mut()
+                .mark_swept(name, Instant::now());
+            return;
+        }
+        let mut torn = self.shared.torn.borrow_mut();
+        if !torn.contains(name) {
+            torn.push(name.clone());
+        }
     }
 
     /// A large value of a kind that has no commands to read it in pieces.

@@ -288,7 +288,7 @@ impl Supervisor<'_> {
             return Err(self.outrun());
         };
         if target.checkpoint.leased {
-            self.leases.suspect(0);
+            self.leases.inherit(&target.abilities);
         }
         tracing::info!(
             offset = position.offset.0,

@@ -344,7 +344,7 @@ impl Supervisor<'_> {
             }
             if progress.rdb_bytes > 0 {
                 // What was written before this run has leases that it does not know.
-                self.leases.suspect(0);
+                self.leases.inherit(&target.abilities);
             }
             let applier = SnapshotApplier::new(
                 self.common(),

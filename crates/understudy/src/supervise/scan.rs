@@ -1,6 +1,8 @@
 //! A source that offers no PSYNC, or that is to be read by SCAN: the target is taken, and `scan` does the rest, over as many
 //! beginnings as it takes.
 
+use std::time::Duration;
+
 use super::{FIRST_CONTACT_ATTEMPTS, Supervisor, contact, take, taken_by};
 use crate::backoff::Backoff;
 use crate::checkpoint::{Checkpoint, Names, Phase, ScanAt};
@@ -9,6 +11,9 @@ use crate::error::{Class, Side, SyncError};
 use crate::scan;
 use crate::status;
 use crate::target::{self, Found, Target, Visit};
+
+/// What ended after so long did not end for having been begun too soon.
+const LASTING: Duration = Duration::from_secs(60);
 
 /// Whether the target holds a position of PSYNC.
 pub(super) fn was_exact(found: &Found) -> bool {
@@ -81,6 +86,7 @@ impl Supervisor<'_> {
             if let Some(replid) = source.replid() {
                 visit.refuse_source(replid)?;
             }
+            let from = tokio::time::Instant::now();
             let ended = async {
                 let (target, manner) = self.take_for_scan(visit).await?;
                 Box::pin(scan::run(
@@ -97,6 +103,9 @@ impl Supervisor<'_> {
             match ended.await {
                 Err(error) if error.class != Class::Stop => {
                     tracing::warn!(%error, "beginning again");
+                    if from.elapsed() >= LASTING {
+                        backoff = Backoff::default();
+                    }
                     tokio::time::sleep(backoff.pause()).await;
                 }
                 Ok(scan::Ended::Undone) => {}

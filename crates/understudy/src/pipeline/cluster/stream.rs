@@ -309,6 +309,9 @@ impl<'a> ClusterStream<'a> {
                 self.leases
                     .note(granted.db.0, granted.key, granted.at_ms, end);
             }
+            if self.rewriter.take_leased_fields() {
+                self.leases.note_fields();
+            }
             let outcome = outcome.map_err(|error| self.bad_command(&error))?;
             if self.called.is_some()
                 && let Outcome::Forward { command } | Outcome::Rewritten { command, .. } = outcome
@@ -322,7 +325,7 @@ impl<'a> ClusterStream<'a> {
             }
             match outcome {
                 Outcome::Forward { command } => {
-                    if self.leases.any() && self.carriers.contains(&command) {
+                    if self.leases.any_key() && self.carriers.contains(&command) {
                         self.leases.suspect(end);
                     }
                     self.status.commands.hit(usize::from(command.0));
@@ -346,7 +349,7 @@ impl<'a> ClusterStream<'a> {
                         .command(self.status, table.command(command), of);
                 }
                 Outcome::Rewritten { command, commands } => {
-                    if self.leases.any() && self.carriers.contains(&command) {
+                    if self.leases.any_key() && self.carriers.contains(&command) {
                         self.leases.suspect(end);
                     }
                     self.status.commands.hit(usize::from(command.0));
