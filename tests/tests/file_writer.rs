@@ -6,6 +6,7 @@ use std::process::Command;
 
 use e2e::{LIMIT, own, rng, run_file, source_of, wait_stream};
 use tempfile::TempDir;
+use testkit::client::bytes;
 use testkit::process::wait_until;
 use testkit::{Counters, Daemon, Engine, Server, ServerOptions, argv, oracle, workload};
 
@@ -140,6 +141,49 @@ fn rdb_and_aof_files_become_others_that_servers_load() {
     assert_eq!(ended.code, 0, "{}", ended.stderr);
     let server = loaded_aof("redis-7.0", &out("b.aof"));
     oracle::assert_equal(&source.address(), &server.address());
+}
+
+#[test]
+fn several_rdb_files_become_one_unless_they_share_a_key() {
+    let folder = TempDir::new().expect("a folder");
+    let out = |name: &str| folder.path().join(name);
+    let server = Server::of("redis-7.0");
+    let mut client = server.client();
+    let mut saved = |name: &str, pairs: &[(&str, &str)]| {
+        client.command(&argv!["FLUSHALL"]);
+        for (key, value) in pairs {
+            client.command(&argv!["SET", key, value]);
+        }
+        client.command(&argv!["SAVE"]);
+        fs::copy(server.rdb_file(), out(name)).expect("to copy");
+        out(name)
+    };
+    let one = saved("one.rdb", &[("a", "1"), ("shared", "old")]);
+    let two = saved("two.rdb", &[("b", "2")]);
+    let three = saved("three.rdb", &[("c", "3"), ("shared", "new")]);
+    let reader = |paths: &[&PathBuf]| format!("[rdb_reader]\nfilepath = {paths:?}");
+    let apart = reader(&[&one, &two]);
+    let ended = sync(&config(&apart, &out("apart.rdb"), "rdb", ""));
+    assert_eq!(ended.code, 0, "{}", ended.stderr);
+    let loaded_one = loaded("redis-7.0", &out("apart.rdb"), "dump.rdb", "");
+    assert_eq!(loaded_one.client().keys().len(), 3);
+    let sharing = reader(&[&one, &two, &three]);
+    let ended = sync(&config(&sharing, &out("sharing.rdb"), "rdb", ""));
+    assert_eq!(ended.code, 3, "{}", ended.stderr);
+    for part in [
+        "key \"shared\" (db 0)",
+        "one.rdb at byte",
+        "three.rdb at byte",
+    ] {
+        assert!(ended.error().contains(part), "{part}: {}", ended.error());
+    }
+    assert!(!out("sharing.rdb").exists());
+    // As commands the later one holds.
+    let ended = sync(&config(&sharing, &out("sharing.aof"), "aof", ""));
+    assert_eq!(ended.code, 0, "{}", ended.stderr);
+    let server = loaded_aof("redis-7.0", &out("sharing.aof"));
+    let shared = server.client().command(&argv!["GET", "shared"]);
+    assert_eq!(bytes(shared), b"new");
 }
 
 #[test]

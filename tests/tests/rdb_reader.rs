@@ -181,6 +181,36 @@ fn what_is_wrong_is_said_with_file_and_place() {
     oracle::assert_equal(&source.address(), &other.address());
 }
 
+#[test]
+fn a_key_of_two_files_is_not_one_of_two_databases() {
+    let folder = TempDir::new().expect("a folder");
+    let server = Server::of("redis-7.0");
+    let mut client = server.client();
+    let mut saved = |name: &str, db: u32, value: &str| {
+        client.command(&argv!["FLUSHALL"]);
+        client.select(db);
+        client.command(&argv!["SET", "shared", value]);
+        client.command(&argv!["SAVE"]);
+        let file = folder.path().join(name);
+        fs::copy(server.rdb_file(), &file).expect("to copy");
+        file
+    };
+    let one = saved("one.rdb", 1, "old");
+    let two = saved("two.rdb", 1, "new");
+    let other = saved("other.rdb", 0, "other");
+    let map = "db_map = { 1 = 0 }";
+    let target = Server::of("redis-7.0");
+    let ended = sync(&config(&[&one, &two], &target.address(), map));
+    assert_eq!(ended.code, 0, "{}", ended.stderr);
+    let value = target.client().command(&argv!["GET", "shared"]);
+    assert_eq!(bytes(value), b"new");
+    let target = Server::of("redis-7.0");
+    let ended = sync(&config(&[&one, &other], &target.address(), map));
+    assert_eq!(ended.code, 3, "{}", ended.stderr);
+    let says = "key \"shared\" is in database 0 and in database 1";
+    assert!(ended.error().contains(says), "{}", ended.error());
+}
+
 /// Everything but what the target's version cannot hold.
 fn brings(from: &str, to: &str) -> Verdict {
     let (source, mut target) = (compat::source(from), Server::of(to));

@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 use e2e::{LIMIT, Link, catch_up, from_env, full_syncs, own, phase, rng, source_of, wait_stream};
 use testkit::client::Argv;
 use testkit::process::peak_memory;
-use testkit::proxy::{Direction, Proxy};
+use testkit::proxy::{Cut, Direction, Proxy};
 use testkit::rng::Rng;
 use testkit::{Counters, Daemon, Server, argv, oracle};
 
@@ -17,7 +17,7 @@ fn tables(rng: &mut Rng, source: &Server, elements: u64) {
     let mut client = source.client();
     client.command(&argv!["SET", "before", 1]);
     for from in (0..elements).step_by(500) {
-        let mut hash: Argv = argv!["HSET", "table:hash"];
+        let mut hash: Argv = argv!["HMSET", "table:hash"];
         let mut set: Argv = argv!["SADD", "table:set"];
         let mut zset: Argv = argv!["ZADD", "table:zset"];
         for n in from..(from + 500).min(elements) {
@@ -117,6 +117,28 @@ fn a_table_goes_as_one_restore_to_a_target_of_ours_alone() {
         link.with("redis_writer", "existing_keys = \"replace\"")
     });
     assert_eq!(methods, three("rewrite"));
+}
+
+/// What lies between us and the target may not let a command of some megabytes pass, or take its silence for its end.
+#[test]
+fn after_a_lost_connection_tables_are_built() {
+    let mut rng = rng();
+    let (source, target) = (source_of("redis-7.0"), Server::of("redis-7.0"));
+    tables(&mut rng, &source, 100_000);
+    let proxy = Proxy::start(&target.address());
+    proxy.throttle(Direction::ToServer, Some(2 << 20));
+    let mut daemon = Link::new(&source, &target).target(&proxy.address()).start();
+    daemon.wait_for("the snapshot", LIMIT, |daemon| {
+        daemon.output().contains("snapshot received")
+    });
+    std::thread::sleep(std::time::Duration::from_millis(300));
+    proxy.cut_now(Cut::Rst);
+    proxy.throttle(Direction::ToServer, None);
+    wait_stream(&mut daemon);
+    catch_up(&mut daemon, &source);
+    oracle::assert_equal(&source.address(), &target.address());
+    let methods = methods(&daemon);
+    assert!(methods.get("rewrite") >= Some(&2), "{methods:?}");
 }
 
 /// Killed again and again on a slow line, most of the time in the midst of a table.

@@ -357,6 +357,18 @@ const ROWS: &[Row] = &[
         "somebody else writes there: `existing_keys`",
     ),
     row(
+        "HSCAN answered something that is not a cursor and fields",
+        Target,
+        Stop,
+        "a proxy or a service in between that changes replies: name the server itself",
+    ),
+    row(
+        "a server loads no RDB file that has a key twice",
+        Source,
+        Stop,
+        "write each of the files to one of its own, or take `file_writer.type = \"aof\"`, where the later value holds",
+    ),
+    row(
         "which redis_writer.db_map brings into one",
         Source,
         Stop,

@@ -157,6 +157,11 @@ impl SnapshotRewriter {
         Ok(())
     }
 
+    /// No value goes in pieces from now on.
+    pub fn without_pieces(&mut self) {
+        self.options.restore_pieces_bytes_max = 0;
+    }
+
     /// Up to how many bytes of the last key's value may go as one `RESTORE` in pieces, where more than what is asked for
     /// whole may: tables without anything packed in them, which servers read alike.
     pub fn pieces_max(&self) -> Option<u64> {

@@ -3,7 +3,7 @@
 //! A snapshot has every key, so that a set of hashes tells. In the stream the source is asked whether another of these
 //! databases has a key too, whenever a command touches it in another database than the last one that did.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashMap;
 use std::hash::{BuildHasher, RandomState};
 
 use bytes::Bytes;
@@ -24,14 +24,16 @@ const KNOWN_MAX: usize = 1 << 20;
 #[derive(Debug, Default)]
 pub(super) struct Merged {
     state: RandomState,
-    seen: HashSet<u64>,
+    /// Names at the target, and from which of the source's databases they come.
+    seen: HashMap<u64, u32>,
 }
 
 impl Merged {
     /// The next key of the snapshot, which goes into `db` of the target.
     ///
     /// # Errors
-    /// Stop, where a key of that name has come before.
+    /// Stop, where a key of that name has come before from another database. (From the same one it comes again where several
+    /// files are one snapshot: the later one's value holds.)
     pub(super) fn meets(
         &mut self,
         config: &Config,
@@ -43,9 +45,12 @@ impl Merged {
         if !is_merged || !config.filter.db(head.db) || !config.filter.key(&head.key) {
             return Ok(());
         }
-        match self.seen.insert(self.state.hash_one((db, &head.key))) {
-            true => Ok(()),
-            false => Err(collision(config, head.db.0, &head.key, None)),
+        let name = self.state.hash_one((db, &head.key));
+        match self.seen.insert(name, head.db.0) {
+            Some(other) if other != head.db.0 => {
+                Err(collision(config, head.db.0, &head.key, other))
+            }
+            Some(_) | None => Ok(()),
         }
     }
 }
@@ -134,7 +139,7 @@ impl Asks {
             both = in_both(&mut client, both).await?;
         }
         if let Some((db, other, key)) = both.first() {
-            return Err(collision(config, *db, key, Some(*other)));
+            return Err(collision(config, *db, key, *other));
         }
         self.client = Some(client);
         Ok(())
@@ -186,17 +191,13 @@ async fn in_both<'a>(
     Ok(both)
 }
 
-fn collision(config: &Config, db: u32, key: &[u8], other: Option<u32>) -> SyncError {
-    let other = match other {
-        Some(other) => format!("database {other}"),
-        None => "another database".to_owned(),
-    };
+fn collision(config: &Config, db: u32, key: &[u8], other: u32) -> SyncError {
     SyncError {
         side: Side::Source,
         address: config.source.endpoint.address.clone(),
         class: Class::Stop,
         what: format!(
-            "key \"{}\" is in database {db} and in {other}, which redis_writer.db_map brings into one; rename it at the source, or use db_map = \"prefix\"",
+            "key \"{}\" is in database {db} and in database {other}, which redis_writer.db_map brings into one; rename it at the source, or use db_map = \"prefix\"",
             show(key)
         ),
     }

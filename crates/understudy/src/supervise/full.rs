@@ -332,6 +332,7 @@ impl Supervisor<'_> {
         let flush_functions =
             manner.sweep && target.abilities.functions && has_old_libraries(self.config).await;
         let mut is_again = progress.rdb_bytes > 0;
+        let mut has_lost = false;
         let applied = loop {
             self.leases.clear();
             self.repairs.clear();
@@ -346,7 +347,7 @@ impl Supervisor<'_> {
                 // What was written before this run has leases that it does not know.
                 self.leases.inherit(&target.abilities);
             }
-            let applier = SnapshotApplier::new(
+            let mut applier = SnapshotApplier::new(
                 self.common(),
                 feed,
                 &target,
@@ -357,9 +358,13 @@ impl Supervisor<'_> {
                 manner.is_empty,
             )?
             .followed_by(behind);
+            if has_lost {
+                applier.in_small_commands();
+            }
             match applier.run(&mut target).await {
                 Ok(applied) => break applied,
                 Err(error) if error.class == Class::Reconnect => {
+                    has_lost = true;
                     losses
                         .pause(self.status.snapshot_applied.get(), &error)
                         .await;

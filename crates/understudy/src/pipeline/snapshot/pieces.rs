@@ -28,6 +28,11 @@ pub(super) fn bytes_max(config: &Config, target: &Target) -> u64 {
 }
 
 impl SnapshotApplier<'_> {
+    /// The connection was lost once, perhaps for a command that held the target up or was too large for what lies between.
+    pub(crate) fn in_small_commands(&mut self) {
+        self.rewriter.without_pieces();
+    }
+
     /// The look ahead that a value needs which may go in pieces.
     pub(super) fn measuring(&self) -> Option<Lookahead> {
         let bytes_max = self.rewriter.pieces_max()?;

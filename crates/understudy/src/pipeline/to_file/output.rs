@@ -13,6 +13,7 @@ use std::fs::{File, OpenOptions};
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::thread::JoinHandle;
 use std::time::Duration;
 
 use tokio::sync::oneshot;
@@ -43,6 +44,15 @@ pub(crate) struct Output {
     mark: Option<(u64, Phase)>,
     noted: Option<(u64, Phase)>,
     noted_at: Instant,
+    /// Who brings it to the platter and notes that.
+    syncing: Option<JoinHandle<()>>,
+}
+
+impl Drop for Output {
+    /// Whoever opens the file next finds what was noted: nobody writes a note behind its back.
+    fn drop(&mut self) {
+        self.end_syncing();
+    }
 }
 
 impl Output {
@@ -113,7 +123,16 @@ impl Output {
             noted: mark.clone(),
             mark,
             noted_at: Instant::now(),
+            syncing: None,
         })
+    }
+
+    /// Waits for the thread of a note that was given up, or is done.
+    fn end_syncing(&mut self) {
+        if let Some(thread) = self.syncing.take() {
+            // It tells what went wrong, to whoever waits for that.
+            let _ = thread.join();
+        }
     }
 
     /// What the file brings the source to; `None` for a file that is new.
@@ -126,6 +145,7 @@ impl Output {
     /// # Errors
     /// Local.
     pub(crate) fn begin_anew(&mut self) -> Result<(), SyncError> {
+        self.end_syncing();
         let failed = |error: &io::Error| self.failed(error);
         self.file.set_len(0).map_err(|error| failed(&error))?;
         replace(&self.side, nothing(self.kind).as_bytes()).map_err(|error| failed(&error))?;
@@ -182,6 +202,7 @@ impl Output {
         let Some((bytes, phase)) = self.mark.clone().filter(|_| self.mark != self.noted) else {
             return Ok(None);
         };
+        self.end_syncing();
         self.flush()?;
         let note = format!(
             "{HEAD} {} {bytes}\n{}\n",
@@ -198,10 +219,11 @@ impl Output {
             // Whoever waits for it may have stopped.
             let _ = told.send(synced);
         });
-        let synced = match thread {
-            Ok(_) => synced.await.map_err(io::Error::other).and_then(|done| done),
+        let synced = match thread.map(|thread| self.syncing = Some(thread)) {
+            Ok(()) => synced.await.map_err(io::Error::other).and_then(|done| done),
             Err(error) => Err(error),
         };
+        self.end_syncing();
         synced.map_err(|error| self.failed(&error))?;
         self.noted = Some((bytes, phase.clone()));
         self.noted_at = Instant::now();
@@ -360,6 +382,30 @@ mod tests {
         output.buffer.extend_from_slice(b"open");
         output.finish().await.unwrap();
         assert_eq!(std::fs::read(&writer.path).unwrap(), b"whole again");
+    }
+
+    #[tokio::test]
+    async fn a_note_that_was_given_up_is_written_before_the_file_is_opened_again() {
+        let folder = tempfile::tempdir().unwrap();
+        let writer = FileWriter {
+            path: folder.path().join("a.aof"),
+            kind: FileKind::Aof,
+        };
+        for offset in 1..20 {
+            let mut output = Output::open(&writer).unwrap();
+            output.buffer.extend_from_slice(b"more");
+            output.mark(at(offset));
+            {
+                let mut note = std::pin::pin!(output.note());
+                std::future::poll_fn(|context| {
+                    let _ = note.as_mut().poll(context);
+                    std::task::Poll::Ready(())
+                })
+                .await;
+            }
+            drop(output);
+            assert_eq!(Output::open(&writer).unwrap().phase(), Some(at(offset)));
+        }
     }
 
     #[tokio::test]

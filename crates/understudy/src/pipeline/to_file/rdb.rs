@@ -1,6 +1,8 @@
 //! A snapshot as an RDB file: every key that passes, with its value copied as it stands.
 
+use std::collections::HashMap;
 use std::fs::File;
+use std::hash::{BuildHasher, RandomState};
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 
@@ -10,10 +12,10 @@ use rewrite::Db;
 
 use super::output::beside;
 use crate::checkpoint::KEY_PREFIX;
-use crate::config::{Config, FileWriter};
+use crate::config::{Config, FileWriter, Reader};
 use crate::error::{Side, SyncError};
-use crate::pipeline::Behind;
 use crate::pipeline::snapshot::{corrupt, corrupt_word, cut_short, kind_name, rdb_limits};
+use crate::pipeline::{Behind, show};
 use crate::source::spool_error;
 use crate::spool::Feed;
 use crate::status::Status;
@@ -52,6 +54,7 @@ pub(crate) async fn write_rdb(
         key: None,
         begun: None,
         selected: None,
+        names: Names::of(config),
         path: part,
         file,
     };
@@ -81,6 +84,33 @@ fn failed(path: &Path, error: &io::Error) -> SyncError {
     ))
 }
 
+/// The names of keys that several files have: a server loads no file that has a key twice.
+struct Names {
+    states: [RandomState; 2],
+    /// Where in the feed they have come.
+    seen: HashMap<[u64; 2], u64>,
+}
+
+impl Names {
+    fn of(config: &Config) -> Option<Self> {
+        let is_of_several = matches!(&config.reader, Reader::Rdb(paths) if paths.len() > 1);
+        is_of_several.then(|| Self {
+            states: [RandomState::new(), RandomState::new()],
+            seen: HashMap::new(),
+        })
+    }
+
+    /// A key comes at a place of the feed; where it has come before.
+    fn meets(&mut self, db: Db, name: &[u8], at: u64) -> Option<u64> {
+        // Two hashes, so that no other name is ever taken for it.
+        let hashes = self
+            .states
+            .each_ref()
+            .map(|state| state.hash_one((db.0, name)));
+        self.seen.insert(hashes, at)
+    }
+}
+
 /// A key on its way.
 struct Key {
     head: KeyHead,
@@ -108,6 +138,8 @@ struct Copy<'a> {
     key: Option<Key>,
     begun: Option<(Writer, Dialect, RdbVersion)>,
     selected: Option<Db>,
+    /// Where a key could come twice.
+    names: Option<Names>,
     path: PathBuf,
     file: File,
 }
@@ -184,10 +216,7 @@ impl Copy<'_> {
     fn event(&mut self, event: Event) -> Result<(), SyncError> {
         match event {
             Event::Start { dialect, version } => self.begin(dialect, version),
-            Event::Key(head) => {
-                self.key(head);
-                Ok(())
-            }
+            Event::Key(head) => self.key(head),
             Event::String(_) | Event::Raw(_) | Event::ValueEnd => self.value(),
             // Notes are those of the first.
             Event::Aux { .. } if self.base > 0 => Ok(()),
@@ -234,7 +263,7 @@ impl Copy<'_> {
         Err(self.refused(what))
     }
 
-    fn key(&mut self, head: KeyHead) {
+    fn key(&mut self, head: KeyHead) -> Result<(), SyncError> {
         let config = self.config;
         let is_own = head
             .key
@@ -253,10 +282,15 @@ impl Copy<'_> {
             };
             self.status.dropped.add(reason, 1);
             self.decoder.want(Want::Skip);
-            return;
+            return Ok(());
         }
         let (db, name) = config.target.name_of(head.db.0, &head.key);
         let name = Bytes::copy_from_slice(&name);
+        let at = self.base + head.at;
+        let names = self.names.as_mut();
+        if let Some(before) = names.and_then(|names| names.meets(Db(db), &name, at)) {
+            return Err(self.twice(&head, before, at));
+        }
         self.decoder.want(Want::Raw {
             bytes_max: WHOLE_BYTES,
         });
@@ -266,6 +300,20 @@ impl Copy<'_> {
             db: Db(db),
             name,
         });
+        Ok(())
+    }
+
+    /// A key has come before.
+    fn twice(&self, head: &KeyHead, before: u64, at: u64) -> SyncError {
+        let place = |at| self.feed.place(at).unwrap_or_default();
+        let what = format!(
+            "key \"{}\" (db {}) comes twice: {} and {}; a server loads no RDB file that has a key twice: write each of these files to one of its own, or take a file_writer.type of commands, where the later value holds",
+            show(&head.key),
+            head.db.0,
+            place(before),
+            place(at)
+        );
+        self.refused(what)
     }
 
     /// The value is walked over to its end.
