@@ -7,6 +7,7 @@
 #   elasticache  standalone to what ElastiCache is like: TLS, an ACL user, commands that are gone; with Prometheus
 #   cluster      a cluster of three to one server
 #   failover     networks to cut and servers to kill
+#   scan         a small hosted server without PSYNC to what ElastiCache is like (docs/first-migration.md)
 #
 # Images that are missing are made from Debian packages (docker/base/make.sh), understudy's from UNDERSTUDY_BINARY, else
 # target/release/understudy. Ports: SOURCE_PORT 6390, TARGET_PORT 6391, STATUS_PORT 8080, PROMETHEUS_PORT 9090.
@@ -19,10 +20,19 @@ case $name in
     *) file=$root/docker/rigs/$name.yml ;;
 esac
 if [ -z "$name" ] || [ ! -e "$file" ]; then
-    sed -n '2,13s/^# \{0,1\}//p' "$0"
+    sed -n '2,14s/^# \{0,1\}//p' "$0"
     exit 2
 fi
 export RIG_CERTS="${RIG_CERTS:-$root/target/rigs/certs}"
+if [ "$name" = scan ]; then
+    # Its source is of another version than Debian's. Docker follows no link out of what it mounts.
+    RIG_ENGINE=$(readlink -f "${RIG_ENGINE:-$root/target/engines/redis-6.2}")
+    if [ ! -x "$RIG_ENGINE/bin/redis-server" ]; then
+        echo "rig.sh: no server in $RIG_ENGINE; cargo xtask engines redis-6.2 makes it" >&2
+        exit 1
+    fi
+    export RIG_ENGINE
+fi
 compose() { docker-compose -p "understudy-$name" -f "$file" "$@"; }
 
 case ${2:-up} in

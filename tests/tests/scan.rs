@@ -647,8 +647,9 @@ fn a_source_that_is_lost_again_and_again_is_read_on() {
 fn values_that_are_read_at_once_fit_into_memory() {
     let (source, target) = (source("redis-7.0", ""), Server::of("redis-7.0"));
     let mut rng = rng();
-    let mut value = || -> Vec<u8> { (0..450 << 10).map(|_| rng.below(256) as u8).collect() };
-    for n in 0..300 {
+    // As large as values may be that are read whole: MEMORY USAGE says 320 KiB.
+    let mut value = || -> Vec<u8> { (0..300 << 10).map(|_| rng.below(256) as u8).collect() };
+    for n in 0..400 {
         let value = value();
         source
             .client()

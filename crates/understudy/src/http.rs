@@ -2,6 +2,7 @@
 //! change.
 
 mod admin;
+pub(crate) mod ask;
 mod cutover;
 mod events;
 mod json;

@@ -186,6 +186,11 @@ const HELP: &[(&str, Kind, &str)] = &[
         "1 while a switch-over might begin, by what the daemon knows",
     ),
     (
+        "switched",
+        Kind::Gauge,
+        "1 once the switch is made and nothing of this link is applied any more",
+    ),
+    (
         "late_writes_total",
         Kind::Counter,
         "Commands that clients have written at the source after the switch",
@@ -391,6 +396,7 @@ impl Link<'_> {
             ("leases_open", status.leases_open.get()),
             ("repairs_open", status.repairs_open.get()),
             ("cutover_ready", status.cutover_ready.get()),
+            ("switched", u64::from(status.handover.state().is_over())),
             ("scan_dirty_keys", status.scan.dirty.get()),
             ("scan_differences", status.scan.differences.get()),
             ("scan_clean", status.scan.is_clean.get()),

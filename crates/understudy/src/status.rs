@@ -162,6 +162,8 @@ pub struct ScanStatus {
     pub sweeps: Number,
     /// Keys that differed in the last one.
     pub differences: Number,
+    /// How long it took, in milliseconds.
+    pub sweep_ms: Number,
     /// Keys that no sweep could compare.
     pub unchecked: Number,
     /// 1 when the last sweep found nothing, and nothing has happened since that only a sweep finds.

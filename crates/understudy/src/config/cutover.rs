@@ -18,7 +18,7 @@ pub(super) const KEYS: &[Key] = &[
         "cutover.fence",
         Kind::Word(&["auto", "pause", "acl", "min-replicas", "command", "manual"]),
         r#""auto""#,
-        "What keeps writes away from the source during `cutover`: CLIENT PAUSE, the users' rights (ACL SETUSER), min-replicas-to-write, fence_command, or you. `auto`: pause where it is allowed, else acl, else min-replicas.",
+        "What keeps writes away from the source during `cutover`: CLIENT PAUSE, the users' rights (ACL SETUSER), min-replicas-to-write, fence_command, or you. `auto`: pause where it is allowed and holds back writes alone (6.2), else min-replicas, else acl, else a pause of everything.",
     ),
     key(
         "cutover.pause",
@@ -139,7 +139,7 @@ pub struct CutoverConfig {
 /// What keeps writes away from the source.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum FenceKind {
-    /// CLIENT PAUSE where it is allowed, else the users' rights.
+    /// CLIENT PAUSE where it is allowed and holds back writes alone; else min-replicas, else the users' rights, else a pause of all.
     Auto,
     /// CLIENT PAUSE.
     Pause,

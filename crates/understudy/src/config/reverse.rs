@@ -64,9 +64,14 @@ fn text(file: &Path, secrets: Secrets) -> Result<String, ConfigError> {
          # else it takes a snapshot of the new server over the old one's keys, removes there what is gone, and follows.\n",
         file.display()
     );
+    // A server that was read by SCAN is written to like any other; the new one is asked for PSYNC first.
+    let old = match doc.is_filled("scan_reader.address") {
+        true => "scan_reader",
+        false => "sync_reader",
+    };
     let ends = [
         ("sync_reader", "redis_writer", "SOURCE"),
-        ("redis_writer", "sync_reader", "TARGET"),
+        ("redis_writer", old, "TARGET"),
     ];
     for (table, from, side) in ends {
         let _ = writeln!(out, "\n[{table}]");
@@ -169,7 +174,11 @@ fn rest(out: &mut String, doc: &Document, secrets: Secrets) {
                 | "advanced.rdb_restore_command_behavior"
                 | "advanced.aws_psync"
         );
-        if is_elsewhere || is_of_the_first_start {
+        // Of the server that was read; how one reads may stay.
+        let is_of_the_old = of == "scan_reader"
+            && (ENDPOINT.contains(&name)
+                || matches!(name, "scan" | "ksn" | "prefer_replica" | "cluster"));
+        if is_elsewhere || is_of_the_first_start || is_of_the_old {
             continue;
         }
         if of != table {
@@ -279,6 +288,23 @@ mod tests {
         assert_eq!(parsed["spool"]["dir"].as_str(), Some("data-back/spool"));
         assert!(parsed["advanced"].get("empty_db_before_sync").is_none());
         assert!(!text.contains("hush") && !text.contains("xsync"), "{text}");
+    }
+
+    #[test]
+    fn a_source_that_was_read_by_scan_is_written_to() {
+        let text = back(
+            "[scan_reader]\naddress = \"a:1\"\nusername = \"u\"\npassword = \"hush\"\nksn = true\ndbs = [1]\nrepair_interval = \"5s\"\n\
+             [redis_writer]\naddress = \"b:2\"\n",
+        )
+        .unwrap();
+        let parsed: toml::Table = text.parse().unwrap();
+        assert_eq!(parsed["sync_reader"]["address"].as_str(), Some("b:2"));
+        assert_eq!(parsed["redis_writer"]["address"].as_str(), Some("a:1"));
+        assert_eq!(parsed["redis_writer"]["username"].as_str(), Some("u"));
+        let scan = parsed["scan_reader"].as_table().unwrap();
+        let keys: Vec<&str> = scan.keys().map(String::as_str).collect();
+        assert_eq!(keys, ["dbs", "repair_interval"]);
+        assert!(!text.contains("hush"), "{text}");
     }
 
     #[test]

@@ -4,6 +4,8 @@
 //! other sets of rights, any of which is enough: they are taken away, and put back as they were.
 
 use resp::Value;
+use rewrite::Table;
+use rewrite::table::Flags;
 
 use crate::client::Client;
 use crate::config::Endpoint;
@@ -38,6 +40,31 @@ pub(super) async fn plan(
     Ok(planned)
 }
 
+/// Those of these users that are there, on, and may write: what keeps others from it does not keep them.
+///
+/// # Errors
+/// Those of the connection; what was refused.
+pub(super) async fn writers(
+    endpoint: &Endpoint,
+    users: &[String],
+) -> Result<Vec<String>, SyncError> {
+    let mut client = Client::connect(endpoint, Side::Source).await?;
+    let mut found = Vec::new();
+    for name in users {
+        let reply = client.call(&[b"ACL", b"GETUSER", name.as_bytes()]).await?;
+        // Nothing for a user that does not exist.
+        let rights = Rights::of(&reply);
+        if rights.is_some_and(|rights| rights.is_on && rights.may_write(&Table::new())) {
+            found.push(name.clone());
+        }
+    }
+    found.dedup();
+    Ok(found)
+}
+
+/// Sets of commands that hold none that writes.
+const READING: [&str; 4] = ["read", "connection", "pubsub", "transaction"];
+
 /// What a user may run.
 #[derive(Debug, PartialEq, Eq)]
 struct Rights {
@@ -65,6 +92,13 @@ impl Rights {
         })
     }
 
+    /// Whether any set of its rights has a command that writes; also where that cannot be told.
+    fn may_write(&self, table: &Table) -> bool {
+        let mut sets = vec![self.commands.clone()];
+        sets.extend(self.selectors.iter().map(|one| words(one)));
+        sets.iter().any(|set| may_write(table, set))
+    }
+
     fn without_writes(&self, name: &str) -> Vec<String> {
         let mut argv = set_user(name);
         argv.push("-@write".to_owned());
@@ -87,6 +121,32 @@ impl Rights {
             command,
         }
     }
+}
+
+/// Whether these rights, one after the other, come to a command that writes.
+fn may_write(table: &Table, rights: &[String]) -> bool {
+    let mut may = false;
+    for word in rights {
+        let word = word.trim_matches(['(', ')']);
+        match word {
+            "-@all" | "nocommands" | "-@write" => may = false,
+            "+@all" | "allcommands" => may = true,
+            _ => {
+                let Some(given) = word.strip_prefix('+') else {
+                    continue;
+                };
+                may |= match given.strip_prefix('@') {
+                    Some(category) => !READING.contains(&category),
+                    None => {
+                        let name = given.split('|').next().unwrap_or(given);
+                        let command = table.lookup(name.as_bytes());
+                        command.is_none_or(|command| command.flags.has(Flags::WRITE))
+                    }
+                };
+            }
+        }
+    }
+    may
 }
 
 fn set_user(name: &str) -> Vec<String> {
@@ -148,6 +208,26 @@ fn selector(value: &Value) -> Option<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn who_may_write_is_told_by_the_rights() {
+        let table = Table::new();
+        for (rights, may) in [
+            ("+@all", true),
+            ("+@all -@write", false),
+            ("-@all +@read", false),
+            ("-@all +@read +set", true),
+            ("-@all +@string -@write", false),
+            ("-@all +@string", true),
+            ("-@all +config|get +client|list", false),
+            ("-@all +module.command", true),
+            ("(-@all +incr)", true),
+            ("+@all -@all", false),
+            ("", false),
+        ] {
+            assert_eq!(may_write(&table, &words(rights)), may, "{rights}");
+        }
+    }
 
     fn bulk(text: &str) -> Value {
         Value::Bulk(text.to_owned().into())

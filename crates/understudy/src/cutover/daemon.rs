@@ -3,15 +3,11 @@
 use std::time::Duration;
 
 use serde_json::{Value, json};
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::TcpStream;
 
 use crate::config::{Config, Secret};
 use crate::handover::Stage;
+use crate::http::ask::{Request, ask};
 
-const TIMEOUT: Duration = Duration::from_secs(5);
-/// More than the status of any process has.
-const ANSWER_BYTES_MAX: u64 = 64 << 20;
 /// A hold lasts so long unless it is said again.
 const LEASE: Duration = Duration::from_secs(10);
 
@@ -146,38 +142,21 @@ impl Daemon {
         path: &str,
         body: &str,
     ) -> Result<(u16, String), String> {
-        let answered = tokio::time::timeout(TIMEOUT, self.ask(method, path, body)).await;
-        let silent = || std::io::Error::from(std::io::ErrorKind::TimedOut);
-        let answer = answered.unwrap_or_else(|_| Err(silent())).map_err(|error| {
+        let request = Request {
+            method,
+            path,
+            body,
+            token: self.token.as_ref().map(Secret::reveal),
+        };
+        let answer = ask(&self.address, request).await.map_err(|error| {
             format!(
                 "no running sync at {} ({error}): start `understudy sync` with this file, its advanced.status_port and admin_token",
                 self.address
             )
         })?;
-        let (head, body) = answer.split_once("\r\n\r\n").unwrap_or((&answer, ""));
-        let code = head.split(' ').nth(1).and_then(|code| code.parse().ok());
+        let code = answer.code;
         let code = code.ok_or_else(|| format!("{} answers, but not in HTTP", self.address))?;
-        Ok((code, body.to_owned()))
-    }
-
-    async fn ask(&self, method: &str, path: &str, body: &str) -> std::io::Result<String> {
-        let mut stream = TcpStream::connect(&self.address).await?;
-        let token = self.token.as_ref().map_or_else(String::new, |token| {
-            format!("Authorization: Bearer {}\r\n", token.reveal())
-        });
-        // HTTP/1.0 answers with the body as it is, and ends it with the connection.
-        let request = format!(
-            "{method} {path} HTTP/1.0\r\nHost: {}\r\nAccept: application/json\r\n{token}Content-Length: {}\r\n\r\n{body}",
-            self.address,
-            body.len()
-        );
-        stream.write_all(request.as_bytes()).await?;
-        let mut answer = Vec::new();
-        stream
-            .take(ANSWER_BYTES_MAX)
-            .read_to_end(&mut answer)
-            .await?;
-        Ok(String::from_utf8_lossy(&answer).into_owned())
+        Ok((code, answer.body))
     }
 }
 
@@ -190,6 +169,11 @@ impl Told {
     /// The link itself, as it is in the status.
     pub(super) fn value(&self, field: &str) -> &Value {
         &self.0[field]
+    }
+
+    /// Whether the source is read by SCAN.
+    pub(super) fn is_of_scan(&self) -> bool {
+        self.0["phase"] == "scan"
     }
 
     /// The object `cutover`.

@@ -21,7 +21,9 @@ mod hooks;
 mod proof;
 mod reverse;
 mod run;
+mod signals;
 mod steps;
+mod take_back;
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -107,7 +109,7 @@ pub(crate) struct CutoverArgs {
     /// With --finish: make the source's Sentinels forget us (SENTINEL RESET).
     #[arg(long, requires = "finish")]
     reset_sentinels: bool,
-    /// With --undo or --finish: even if that gives up what is there.
+    /// With --undo or --finish: even if that gives up what is there, or the target cannot tell.
     #[arg(long)]
     force: bool,
 }
@@ -212,13 +214,30 @@ async fn undo(
     daemon: &Daemon,
     steps: &Steps,
 ) -> Result<u8, SyncError> {
-    let record = mark::read(&config.target, &config.link_name).await?;
+    let read = mark::read(&config.target, &config.link_name).await;
+    let record = match read {
+        Ok(record) => record,
+        Err(error) if args.force => {
+            let what = format!(
+                "{error}: the target cannot tell whether the switch was made, nor how the source's users were; taking back what is known without it"
+            );
+            steps.tell("undo", false, &what, json!({}));
+            None
+        }
+        Err(error) => {
+            let what = format!(
+                "{error}: the target cannot tell whether the switch was made, so that nothing is taken back; --undo --force if it was not, or the target is lost"
+            );
+            steps.tell("undo", false, &what, json!({}));
+            return Ok(1);
+        }
+    };
     if record.as_ref().is_some_and(Record::is_go) && !args.force {
         let what = "the switch has been made: what the application has written at the target since would meet the old server's writes again. To go back without loss use the way back (`understudy reverse`); --undo --force if nothing was written at the target";
         steps.tell("undo", false, what, json!({}));
         return Ok(1);
     }
-    run::take_back(config, record.as_ref(), daemon, steps).await
+    take_back::take_back(config, &args.file, record.as_ref(), daemon, steps).await
 }
 
 /// Gives the source's users their rights back, and leaves all else.

@@ -9,6 +9,7 @@ use super::daemon::Daemon;
 use super::fence::position;
 use crate::checkpoint::{self, Checkpoint, Phase};
 use crate::client::Client;
+use crate::clock::unix_ms;
 use crate::config::{Config, Endpoint};
 use crate::error::{Side, SyncError};
 use crate::handover::Stage;
@@ -92,6 +93,52 @@ async fn behind_exec(daemon: &Daemon, told: u64) -> Result<u64, String> {
         tokio::time::sleep(SOON).await;
     }
     Ok(told)
+}
+
+/// Where the source is read by SCAN: waits until a pass under the fence has found no difference, and nothing more is put at
+/// the target.
+///
+/// # Errors
+/// A sentence.
+pub(super) async fn stop_scan(
+    config: &Config,
+    daemon: &Daemon,
+    held: &Cell<Option<u64>>,
+) -> Result<(Proof, String), String> {
+    // No other hold has this number.
+    let hold = unix_ms();
+    held.set(Some(hold));
+    daemon.close(hold).await?;
+    let told = loop {
+        let told = daemon.status().await?;
+        if let Some(trouble) = told.cutover()["trouble"].as_str() {
+            return Err(trouble.to_owned());
+        }
+        match told.stage() {
+            Some(Stage::Closed) if told.cutover()["offset"] == hold => break told,
+            Some(Stage::Closing | Stage::Closed) => tokio::time::sleep(SOON * 10).await,
+            _ => return Err("sync has not kept to the hold: was it started anew?".to_owned()),
+        }
+    };
+    let connected = mark::connect(&config.target, &config.link_name).await;
+    let mut client = connected.map_err(|error| error.to_string())?;
+    let value = checkpoint_at(&mut client, config).await?;
+    let found = Checkpoint::parse(&value)?;
+    let Phase::Scan(at) = found.phase else {
+        return Err(
+            "the target's checkpoint is not one of a source that is read by SCAN".to_owned(),
+        );
+    };
+    let keys = &told.value("scan")["swept_keys"];
+    let text = format!(
+        "a pass under the fence over all {keys} keys of the source has found no difference, and no event waits"
+    );
+    let proof = Proof {
+        replid: at.run_id.to_string(),
+        offset: hold,
+        checkpoint: Some(value),
+    };
+    Ok((proof, text))
 }
 
 async fn asked(source: &mut Client) -> Result<(String, u64), String> {

@@ -33,6 +33,10 @@ async fn prepare(config: &Config, way_back: &Config) -> Result<(), SyncError> {
     }
     let record = mark::read(&config.target, &config.link_name).await?;
     let record = record.filter(mark::Record::is_go);
+    if record.as_ref().is_some_and(|record| record.back_by_scan) {
+        // It needs no place: both ends are compared.
+        return Ok(());
+    }
     match record.and_then(|record| record.back) {
         Some(place) => back::seed(way_back, &place).await,
         None => {

@@ -1,22 +1,24 @@
 //! One switch-over from the gate to the end of what comes after GO.
 
 use std::cell::Cell;
+use std::convert::Infallible;
 use std::time::Duration;
 
-use serde_json::{Value, json};
-use tokio::signal::unix::{SignalKind, signal};
+use serde_json::json;
 use tokio::time::Instant;
 
 use super::daemon::{Daemon, Told};
 use super::fence::{self, Fence, Means};
 use super::proof::{self, Proof};
+use super::signals::Signals;
 use super::steps::Steps;
+use super::take_back::remove_record;
 use super::{CutoverArgs, acl, after, back, gate, hooks};
 use crate::client::Client;
 use crate::clock::unix_ms;
 use crate::compare::Beside;
-use crate::config::{CompareExtent, Config, Endpoint, reversed};
-use crate::error::{Side, SyncError};
+use crate::config::{CompareExtent, Config, Endpoint, ScanWhen, reversed};
+use crate::error::{Class, Side, SyncError};
 use crate::handover::Stage;
 use crate::handover::mark::{self, Back, Record, Undo};
 
@@ -24,6 +26,9 @@ use crate::handover::mark::{self, Back, Record, Undo};
 const RENEW: Duration = Duration::from_secs(2);
 /// What is in the way at first may only be what a moment's lag leaves, or a start.
 const PATIENCE: Duration = Duration::from_secs(5);
+/// How long the target is asked whether the switch was made, where that is not known, and how often.
+const SURE_LIMIT: Duration = Duration::from_secs(20);
+const SURE_AGAIN: Duration = Duration::from_millis(500);
 /// How long the hook may take until somebody follows the new server.
 const TAKEN_LIMIT: Duration = Duration::from_secs(30);
 
@@ -42,6 +47,12 @@ pub(super) struct Run<'a> {
     is_seeded: Cell<bool>,
     /// The offset at which the link is held.
     held: Cell<Option<u64>>,
+    /// The transaction that is the switch was sent: what became of it is for the target to tell.
+    is_sent: Cell<bool>,
+    /// The source is read by SCAN.
+    is_of_scan: bool,
+    /// The new server refuses PSYNC: the way back reads it by SCAN, and begins anywhere.
+    back_by_scan: bool,
 }
 
 impl<'a> Run<'a> {
@@ -68,6 +79,9 @@ impl<'a> Run<'a> {
             is_sealed: Cell::default(),
             is_seeded: Cell::default(),
             held: Cell::default(),
+            is_sent: Cell::default(),
+            is_of_scan: false,
+            back_by_scan: false,
         })
     }
 
@@ -109,7 +123,7 @@ impl<'a> Run<'a> {
         };
         let (proof, record) = match made {
             Ok(made) => made,
-            Err(why) => match self.undo(&fence, &why).await? {
+            Err(why) => match self.undo(&fence, &why).await {
                 None => return Ok(1),
                 // It came too late: the switch was made.
                 Some(gone) => gone,
@@ -157,6 +171,7 @@ impl<'a> Run<'a> {
                 .say(&format!("{clients} clients are connected to the source"));
         }
         note(&self.steps, &gate::daemon(&told));
+        self.is_of_scan = told.is_of_scan();
         note(&self.steps, &gate::target(self.config).await);
         if let Some(check) = self.leftovers().await {
             note(&self.steps, &check);
@@ -183,6 +198,9 @@ impl<'a> Run<'a> {
             let verified = gate::verification(self.config, &told, extent).await;
             note(&self.steps, &verified);
             note(&self.steps, &gate::lag(self.config, &self.daemon).await);
+            if self.is_of_scan {
+                note(&self.steps, &gate::pass(self.config, &told));
+            }
         }
         if !all {
             let text = "the gate is not passed; nothing was changed";
@@ -216,7 +234,16 @@ impl<'a> Run<'a> {
             keep.push(ours.unwrap_or("default".to_owned()));
         }
         let fence = Fence::plan(self.config, cutover.fence, &means, &keep).await?;
+        if self.is_of_scan && fence.is_deaf() {
+            return Err("the source is read by SCAN, which a pause before 6.2 stops too: fence by acl or min-replicas, where cutover.username may do that, or by cutover.fence_command".to_owned());
+        }
+        if self.is_of_scan && cutover.applies_late {
+            return Err("late_writes = \"apply\", and the source is read by SCAN: keys would be copied over those of the application; say hold".to_owned());
+        }
         let mut words = String::new();
+        if fence.kind() == crate::config::FenceKind::Acl {
+            words = self.kept(&keep, "past it").await?;
+        }
         if cutover.seal && fence.kind() == crate::config::FenceKind::Pause && !fence.is_deaf() {
             if means.may_seal() {
                 let planned = acl::plan(&self.source, &keep).await;
@@ -224,10 +251,29 @@ impl<'a> Run<'a> {
             }
             words = match self.seal.len() {
                 0 => "; behind it nobody's right to write can be taken: writes of stragglers go on at the old server when the pause ends".to_owned(),
-                users => format!("; behind it {users} users lose the right to write"),
+                users => format!(
+                    "; behind it {users} users lose the right to write{}",
+                    self.kept(&keep, "there behind it").await?
+                ),
             };
         }
         Ok((fence, words))
+    }
+
+    /// Who keeps the right to write, in words: nothing holds those back, and what they write is at the old server alone.
+    async fn kept(&self, keep: &[String], how: &str) -> Result<String, String> {
+        if keep.is_empty() {
+            return Ok(String::new());
+        }
+        let writers = acl::writers(&self.source, keep).await;
+        let writers = writers.map_err(|error| error.to_string())?;
+        Ok(match writers.is_empty() {
+            true => String::new(),
+            false => format!(
+                "; BUT these users keep the right (cutover.acl_keep, --reverse) and can write {how}: {}",
+                writers.join(", ")
+            ),
+        })
     }
 
     /// What a cutover that has died has changed at the source: only its record tells how it was, and another one's would take
@@ -249,15 +295,20 @@ impl<'a> Run<'a> {
     }
 
     /// Whether the new server can be followed.
-    async fn can_come_back(&self) -> Option<gate::Check> {
+    async fn can_come_back(&mut self) -> Option<gate::Check> {
         let way_back = self.way_back.as_ref()?;
         let primed = back::prime(&self.config.target).await;
         let key = &way_back.link_name;
+        let may_scan = way_back.scan.when == ScanWhen::PsyncRefused;
+        self.back_by_scan = matches!(&primed, Err(error) if error.class == Class::Stop) && may_scan;
         Some(gate::Check {
             name: "way back",
-            ok: primed.is_ok(),
+            ok: primed.is_ok() || self.back_by_scan,
             text: match primed {
                 Ok(()) => format!("the new server can be followed, as the link {key}"),
+                Err(_) if self.back_by_scan => format!(
+                    "the new server refuses PSYNC: the way back reads it by SCAN and keyspace events, as the link {key}; without a place to begin at, it makes the old server equal to the new one key by key"
+                ),
                 Err(error) => error.to_string(),
             },
         })
@@ -284,7 +335,9 @@ impl<'a> Run<'a> {
     /// Puts the fence up, proves, and makes the switch.
     async fn held_back(&self, fence: &Fence) -> Result<(Proof, Record), String> {
         let words = |error: SyncError| error.to_string();
-        let record = self.record("fenced", fence.undo.clone());
+        let mut record = self.record("fenced", fence.undo.clone());
+        // Under some fences nothing can be asked.
+        record.removed = self.removed().await;
         let mut target = self.target().await.map_err(words)?;
         self.write(&mut target, &record).await.map_err(words)?;
         self.daemon.report(Stage::Fenced).await?;
@@ -343,17 +396,30 @@ impl<'a> Run<'a> {
         let words = |error: SyncError| error.to_string();
         let at = at.filter(|_| fence.is_deaf());
         let held = &self.held;
-        let proof = proof::stop_at(self.config, &self.daemon, &self.source, at, held).await?;
-        let text = format!(
-            "source and target are at offset {} of {}",
-            proof.offset, proof.replid
-        );
-        let facts = json!({ "source_offset": proof.offset, "target_offset": proof.offset, "replid": proof.replid });
-        self.steps.tell("proof", true, &text, facts);
+        let proof = if self.is_of_scan {
+            let (proof, text) = proof::stop_scan(self.config, &self.daemon, held).await?;
+            self.steps
+                .tell("proof", true, &text, json!({ "by": mark::SCAN }));
+            mark::SCAN.clone_into(&mut record.reader);
+            proof
+        } else {
+            let proof = proof::stop_at(self.config, &self.daemon, &self.source, at, held).await?;
+            let text = format!(
+                "source and target are at offset {} of {}",
+                proof.offset, proof.replid
+            );
+            let facts = json!({ "source_offset": proof.offset, "target_offset": proof.offset, "replid": proof.replid });
+            self.steps.tell("proof", true, &text, facts);
+            proof
+        };
         self.compare(fence).await?;
         (record.offset, record.replid) = (proof.offset, proof.replid.clone());
+        if !fence.is_deaf() {
+            record.removed = self.removed().await.or(record.removed);
+        }
         let mut target = self.target().await.map_err(words)?;
-        if self.way_back.is_some() {
+        record.back_by_scan = self.back_by_scan;
+        if self.way_back.is_some() && !self.back_by_scan {
             let key = &self.config.link_name;
             record.back = Some(
                 back::place(&mut target, key, &record)
@@ -395,8 +461,16 @@ impl<'a> Run<'a> {
         }
         record.stage = "go".to_owned();
         record.at_ms = unix_ms();
+        self.is_sent.set(true);
         proof::make(self.config, &proof, &record).await?;
         Ok((proof, record))
+    }
+
+    /// How many keys the source has ended by itself so far, where it tells.
+    async fn removed(&self) -> Option<u64> {
+        let mut source = Client::connect(&self.source, Side::Source).await.ok()?;
+        let stats = source.info("stats").await.ok()?;
+        Some(crate::handover::removed_by_itself(&stats))
     }
 
     /// Both ends once more, where nothing moves.
@@ -422,11 +496,15 @@ impl<'a> Run<'a> {
         let is_ours_alone =
             user.is_some_and(|user| user != "default") && self.config.cutover.acl_keep.is_empty();
         let is_sealed = self.is_sealed.get() && is_ours_alone;
-        self.way_back.is_some() && (!fence.stops_us() || is_sealed)
+        self.way_back.is_some() && !self.back_by_scan && (!fence.stops_us() || is_sealed)
     }
 
     /// Writes the way back's checkpoint at the old server, and has it followed.
     async fn begin_way_back(&self, place: Option<&Back>) -> Result<(), String> {
+        if self.back_by_scan {
+            self.is_seeded.set(true);
+            return self.scan_back().await;
+        }
         let (Some(way_back), Some(place)) = (&self.way_back, place) else {
             return Ok(());
         };
@@ -578,9 +656,25 @@ impl<'a> Run<'a> {
             let heard = after::monitor(&self.source, time, &self.steps).await;
             heard.map_err(|error| error.to_string())?;
         }
-        if record.back.is_some() && !self.is_seeded.get() && !fence.stops_us() {
+        let may_write = !fence.stops_us() || (record.back_by_scan && self.is_sealed.get());
+        if record.comes_back() && !self.is_seeded.get() && may_write {
             self.begin_way_back(record.back.as_ref()).await?;
         }
+        Ok(())
+    }
+
+    /// The way back from a server that is read by SCAN: it may begin at any time after GO, and best at once.
+    async fn scan_back(&self) -> Result<(), String> {
+        let file = self.args.file.display();
+        let text = match &self.config.cutover.on_reverse {
+            None => format!("can begin, by SCAN: understudy reverse --start {file}"),
+            Some(command) => {
+                hooks::run("cutover.on_reverse", command, &self.env("reverse", None)).await?;
+                "cutover.on_reverse has started it, by SCAN".to_owned()
+            }
+        };
+        self.steps
+            .tell("way-back", true, &text, json!({ "by": mark::SCAN }));
         Ok(())
     }
 
@@ -591,10 +685,17 @@ impl<'a> Run<'a> {
                 .release(&[])
                 .await
                 .map_err(|error| error.to_string())?;
-            let text = "the pause has ended: what stragglers write at the old server is done there, and kept in the spool";
+            let text = match self.is_of_scan {
+                true => {
+                    "the pause has ended: what stragglers write at the old server is done there, and counted"
+                }
+                false => {
+                    "the pause has ended: what stragglers write at the old server is done there, and kept in the spool"
+                }
+            };
             self.steps.tell("fence", true, text, json!({}));
         }
-        if record.back.is_some() && !self.is_seeded.get() {
+        if record.comes_back() && !self.is_seeded.get() {
             if fence.kind() == crate::config::FenceKind::MinReplicas {
                 fence
                     .release(&[])
@@ -623,16 +724,24 @@ impl<'a> Run<'a> {
         Ok(killed)
     }
 
-    /// Takes everything back. Where the switch was made before that, tells it instead.
-    async fn undo(&self, fence: &Fence, why: &str) -> Result<Option<(Proof, Record)>, SyncError> {
-        let record = mark::read(&self.config.target, &self.config.link_name).await;
-        if let Ok(Some(record)) = &record
-            && record.is_go()
-        {
-            self.steps
-                .say(&format!("{why}, but the switch was made already"));
-            let proof = Proof::of(record);
-            return Ok(Some((proof, record.clone())));
+    /// Takes everything back. Where the switch was made before that, tells it instead; where nobody can tell whether it was,
+    /// nothing is taken back.
+    async fn undo(&self, fence: &Fence, why: &str) -> Option<(Proof, Record)> {
+        match self.record_there(fence).await {
+            Ok(Some(record)) if record.is_go() => {
+                self.steps
+                    .say(&format!("{why}, but the switch was made already"));
+                return Some((Proof::of(&record), record));
+            }
+            Err(error) if self.is_sent.get() => {
+                let text = format!(
+                    "{why}; WHETHER THE SWITCH WAS MADE IS NOT KNOWN: {error}. Nothing is taken back: sync applies nothing until the target tells, and a pause of the source's clients ends by itself. When the target answers: understudy cutover --undo, which tells; without it: --undo --force"
+                );
+                let facts = json!({ "reason": why });
+                self.steps.tell("unknown", false, &text, facts);
+                return None;
+            }
+            Ok(_) | Err(_) => {}
         }
         let mut failed = Vec::new();
         let mut note = |done: Result<(), String>| failed.extend(done.err());
@@ -669,7 +778,37 @@ impl<'a> Run<'a> {
         let facts =
             json!({ "reason": why, "fence_seconds": fence.age().as_secs_f64(), "failed": failed });
         self.steps.tell("undone", false, &text, facts);
-        Ok(None)
+        None
+    }
+
+    /// The record as the target has it. If that may be the switch, it is waited for under the fence.
+    async fn record_there(&self, fence: &Fence) -> Result<Option<Record>, SyncError> {
+        let (target, link) = (&self.config.target, &self.config.link_name);
+        if !self.is_sent.get() {
+            return mark::read(target, link).await;
+        }
+        let until = Instant::now() + SURE_LIMIT;
+        let asking = async {
+            loop {
+                // What was sent may still be on its way: without the record it comes to nothing.
+                match mark::withdraw(target, link).await {
+                    Err(error) if Instant::now() < until => {
+                        tracing::debug!(%error, "the record is asked for again");
+                        tokio::time::sleep(SURE_AGAIN).await;
+                    }
+                    read => return read,
+                }
+            }
+        };
+        let keeping = async {
+            let lost = fence.keep().await;
+            self.steps.say(&lost.to_string());
+            std::future::pending::<Infallible>().await
+        };
+        tokio::select! {
+            read = asking => read,
+            never = keeping => match never {},
+        }
     }
 
     async fn target(&self) -> Result<Client, SyncError> {
@@ -701,83 +840,5 @@ impl<'a> Run<'a> {
             env.push(("UNDERSTUDY_REPLID", proof.replid.clone()));
         }
         env
-    }
-}
-
-/// Takes back what a cutover has left that is not there any more; gives the exit code.
-pub(super) async fn take_back(
-    config: &Config,
-    record: Option<&Record>,
-    daemon: &Daemon,
-    steps: &Steps,
-) -> Result<u8, SyncError> {
-    let mut all = true;
-    let mut note = |what: &str, done: Result<(), String>| {
-        all &= done.is_ok();
-        let text = match &done {
-            Ok(()) => what.to_owned(),
-            Err(why) => format!("{what}: {why}"),
-        };
-        steps.tell("undo", done.is_ok(), &text, Value::Null);
-    };
-    let source = fence::endpoint(config);
-    if let Some(record) = record {
-        let undone = fence::undo(&source, &record.undo).await;
-        let whose: Vec<&str> = record.undo.iter().map(|undo| undo.what.as_str()).collect();
-        let what = match whose.is_empty() {
-            true => "nothing was changed at the source".to_owned(),
-            false => format!("as before: {}", whose.join(", ")),
-        };
-        note(&what, undone.map_err(|error| error.to_string()));
-    }
-    if let Some(command) = &config.cutover.unfence_command {
-        note(
-            "cutover.unfence_command",
-            hooks::run("cutover.unfence_command", command, &[]).await,
-        );
-    }
-    // Sources before 6.2 cannot, and where nothing is paused it does nothing.
-    if fence::unpause(&source).await.is_ok() {
-        note("no client is paused", Ok(()));
-    }
-    let removed = remove_record(config).await;
-    note(
-        "the target has no record of a cutover",
-        removed.map_err(|error| error.to_string()),
-    );
-    note("sync goes on", daemon.open().await);
-    Ok(u8::from(!all))
-}
-
-async fn remove_record(config: &Config) -> Result<(), SyncError> {
-    let mut target = mark::connect(&config.target, &config.link_name).await?;
-    let key = mark::key(&config.link_name);
-    target.call(&[b"DEL", key.as_bytes()]).await.map(drop)
-}
-
-/// Ctrl-C, SIGTERM, and a terminal that is closed.
-struct Signals {
-    hangup: tokio::signal::unix::Signal,
-    interrupt: tokio::signal::unix::Signal,
-    terminate: tokio::signal::unix::Signal,
-}
-
-impl Signals {
-    fn new() -> Result<Self, SyncError> {
-        let failed =
-            |error: std::io::Error| SyncError::local(format!("cannot watch signals: {error}"));
-        Ok(Self {
-            hangup: signal(SignalKind::hangup()).map_err(failed)?,
-            interrupt: signal(SignalKind::interrupt()).map_err(failed)?,
-            terminate: signal(SignalKind::terminate()).map_err(failed)?,
-        })
-    }
-
-    async fn asked(&mut self) {
-        tokio::select! {
-            _ = self.hangup.recv() => {}
-            _ = self.interrupt.recv() => {}
-            _ = self.terminate.recv() => {}
-        }
     }
 }

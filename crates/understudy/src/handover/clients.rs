@@ -138,7 +138,14 @@ async fn watch(
         let stage = status.handover.state().stage;
         writers.look(&mut clients, stage);
         if let Some(stats) = stats.as_bytes() {
-            writers.removed(status, &Info::of(stats), stage);
+            let removed = removed_by_itself(&Info::of(stats));
+            // Under a hold it may be on either side of the offset.
+            if !matches!(stage, Stage::Closing | Stage::Closed) {
+                let is_over = stage == Stage::Go;
+                status
+                    .handover
+                    .late(|late| late.removed_by_itself(removed, is_over));
+            }
         }
         let count = clients.len() as u64;
         status.handover.set_clients(Some(count), clients);
@@ -159,8 +166,6 @@ struct Writers {
     /// By the client's id: all its commands at the last look, and the writes that were seen.
     seen: BTreeMap<u64, (Option<u64>, u64)>,
     since_ms: Option<u64>,
-    /// Keys that the source had removed by itself when it was last looked at before the hold.
-    removed: u64,
 }
 
 impl Writers {
@@ -169,7 +174,6 @@ impl Writers {
             table: Table::new(),
             seen: BTreeMap::new(),
             since_ms: None,
-            removed: 0,
         }
     }
 
@@ -204,26 +208,19 @@ impl Writers {
         let command = self.table.lookup(name.as_bytes());
         command.is_some_and(|command| command.flags.has(Flags::WRITE))
     }
+}
 
-    /// Keys whose time was over come as removals in the stream; so many of those are nobody's.
-    fn removed(&mut self, status: &Status, stats: &Info, stage: Stage) {
-        let fields = [
-            "expired_keys",
-            "evicted_keys",
-            "expired_subkeys",
-            "expired_fields",
-        ];
-        let number = |field: &&str| stats.get(field)?.trim().parse::<u64>().ok();
-        let removed: u64 = fields.iter().filter_map(number).sum();
-        match stage {
-            Stage::Go => {
-                let by_itself = removed.saturating_sub(self.removed);
-                status.handover.late(|late| late.by_itself = by_itself);
-            }
-            Stage::Replicating | Stage::Gate | Stage::Fenced => self.removed = removed,
-            Stage::Closing | Stage::Closed => {}
-        }
-    }
+/// Keys (and fields) that a server has removed by itself since it was started, out of its INFO stats: they come as removals in
+/// the stream, and so many of those are nobody's.
+pub(crate) fn removed_by_itself(stats: &Info) -> u64 {
+    let fields = [
+        "expired_keys",
+        "evicted_keys",
+        "expired_subkeys",
+        "expired_fields",
+    ];
+    let number = |field: &&str| stats.get(field)?.trim().parse::<u64>().ok();
+    fields.iter().filter_map(number).sum()
 }
 
 #[cfg(test)]

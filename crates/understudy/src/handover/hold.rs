@@ -69,7 +69,7 @@ fn is_done(status: &Status, feed: &Feed, leases: &Leases, offset: u64) -> bool {
 
 /// Whoever has begun a switch-over is not heard of any more. It may have made the switch and died before it could say so: then
 /// the target tells.
-async fn look_for_the_switch(config: &Config, status: &Status) {
+pub(crate) async fn look_for_the_switch(config: &Config, status: &Status) {
     match mark::read(&config.target, &config.link_name).await {
         Ok(Some(record)) if record.is_go() => {
             tracing::warn!(

@@ -16,6 +16,9 @@ use crate::config::TargetConfig;
 use crate::error::{Side, SyncError};
 use crate::target::cluster;
 
+/// The word for a source that is read by SCAN.
+pub(crate) const SCAN: &str = "scan";
+
 /// The value.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, Default)]
 pub(crate) struct Record {
@@ -29,15 +32,24 @@ pub(crate) struct Record {
     pub(crate) offset: u64,
     #[serde(default)]
     pub(crate) replid: String,
+    /// `scan` where the source is read by SCAN: the offset is a number then that stands for the hold alone.
+    #[serde(default)]
+    pub(crate) reader: String,
     /// `hold` or `apply`.
     #[serde(default)]
     pub(crate) late_writes: String,
+    /// Keys that the source had removed by itself since it was started, at that offset.
+    #[serde(default)]
+    pub(crate) removed: Option<u64>,
     /// What was changed at the source.
     #[serde(default)]
     pub(crate) undo: Vec<Undo>,
     /// Where the way back begins.
     #[serde(default)]
     pub(crate) back: Option<Back>,
+    /// The new server refuses PSYNC: the way back reads it by SCAN.
+    #[serde(default)]
+    pub(crate) back_by_scan: bool,
 }
 
 /// A change at the source, with what takes it back.
@@ -59,6 +71,15 @@ pub(crate) struct Back {
 impl Record {
     pub(crate) fn is_go(&self) -> bool {
         self.stage == "go"
+    }
+
+    /// Whether a way back was prepared.
+    pub(crate) fn comes_back(&self) -> bool {
+        self.back.is_some() || self.back_by_scan
+    }
+
+    pub(crate) fn is_of_scan(&self) -> bool {
+        self.reader == SCAN
     }
 
     pub(crate) fn applies_late(&self) -> bool {
@@ -109,6 +130,34 @@ pub(crate) async fn read(
     link_name: &str,
 ) -> Result<Option<Record>, SyncError> {
     get(&mut connect(config, link_name).await?, link_name).await
+}
+
+/// Removes the record of a switch that was not made, so that a transaction that is still on its way cannot make it. Gives the
+/// record of one that was.
+///
+/// # Errors
+/// As [`read`].
+pub(crate) async fn withdraw(
+    config: &TargetConfig,
+    link_name: &str,
+) -> Result<Option<Record>, SyncError> {
+    let mut client = connect(config, link_name).await?;
+    let key = key(link_name);
+    loop {
+        client.call(&[b"WATCH", key.as_bytes()]).await?;
+        let record = get(&mut client, link_name).await?;
+        if record.as_ref().is_none_or(Record::is_go) {
+            return Ok(record);
+        }
+        let commands: [Vec<&[u8]>; 3] =
+            [vec![b"MULTI"], vec![b"DEL", key.as_bytes()], vec![b"EXEC"]];
+        match client.ask_all(&commands).await?.last() {
+            Some(Value::Array(_)) => return Ok(None),
+            Some(Value::Error(error)) => return Err(client.refused(&[b"EXEC"], error)),
+            // It was written meanwhile.
+            _ => {}
+        }
+    }
 }
 
 /// A connection to the server that has the link's own keys.

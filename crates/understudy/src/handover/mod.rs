@@ -13,8 +13,8 @@ use std::time::Duration;
 use serde_json::{Value, json};
 use tokio::sync::Notify;
 
-pub(crate) use clients::{straggler_ids, watch_clients_forever};
-pub(crate) use hold::{Over, obey};
+pub(crate) use clients::{removed_by_itself, straggler_ids, watch_clients_forever};
+pub(crate) use hold::{Over, look_for_the_switch, obey};
 pub(crate) use ready::reasons;
 
 use self::clients::Straggler;
@@ -101,7 +101,7 @@ impl State {
     }
 
     /// Whoever asked for the hold has not been heard of for too long.
-    fn is_forgotten(&self) -> bool {
+    pub(crate) fn is_forgotten(&self) -> bool {
         !matches!(self.stage, Stage::Replicating | Stage::Go) && unix_ms() > self.until_ms
     }
 }
@@ -116,6 +116,8 @@ pub(crate) struct Late {
     removals_by_prefix: BTreeMap<String, u64>,
     /// Keys (and fields) that the source has removed by itself meanwhile.
     by_itself: u64,
+    /// Those that it had removed by then.
+    removed_before: Option<u64>,
 }
 
 impl Late {
@@ -129,6 +131,32 @@ impl Late {
     pub(crate) fn removed(&mut self, prefixes: &[String]) {
         self.removals += 1;
         count(&mut self.removals_by_prefix, prefixes);
+    }
+
+    /// How many keys (and fields) the source has removed by itself since it was started, as it tells now; before the switch,
+    /// or behind it. What it had removed at the switch is known by the record of it, or by the last look before it. Where
+    /// neither is there, counting begins here: rather an expiry is taken for a write than a write for an expiry.
+    pub(crate) fn removed_by_itself(&mut self, removed: u64, is_over: bool) {
+        match is_over {
+            false => self.removed_before = Some(removed),
+            true => {
+                let before = *self.removed_before.get_or_insert(removed);
+                self.by_itself = removed.saturating_sub(before);
+            }
+        }
+    }
+
+    /// As the record of the switch has it.
+    pub(crate) fn removed_before(&mut self, removed: Option<u64>) {
+        self.removed_before = removed.or(self.removed_before);
+    }
+
+    /// What a transaction has done, once it is known whose it was.
+    pub(crate) fn add(&mut self, other: &Self) {
+        self.writes += other.writes;
+        self.removals += other.removals;
+        merge(&mut self.by_prefix, &other.by_prefix);
+        merge(&mut self.removals_by_prefix, &other.removals_by_prefix);
     }
 
     /// Commands of clients.
@@ -153,10 +181,20 @@ impl Late {
 
 fn count(counts: &mut BTreeMap<String, u64>, prefixes: &[String]) {
     for prefix in prefixes {
-        let has_room = counts.len() < PREFIXES_MAX || counts.contains_key(prefix);
-        let name = if has_room { prefix } else { OTHERS };
-        *counts.entry(name.to_owned()).or_default() += 1;
+        count_more(counts, prefix, 1);
     }
+}
+
+fn merge(counts: &mut BTreeMap<String, u64>, others: &BTreeMap<String, u64>) {
+    for (prefix, more) in others {
+        count_more(counts, prefix, *more);
+    }
+}
+
+fn count_more(counts: &mut BTreeMap<String, u64>, prefix: &str, more: u64) {
+    let has_room = counts.len() < PREFIXES_MAX || counts.contains_key(prefix);
+    let name = if has_room { prefix } else { OTHERS };
+    *counts.entry(name.to_owned()).or_default() += more;
 }
 
 /// Who is connected to the source.
@@ -175,6 +213,8 @@ pub struct Handover {
     went: Notify,
     clients: Mutex<Clients>,
     late: Mutex<Late>,
+    /// Why the link cannot stop at the hold of this number.
+    trouble: Mutex<Option<(u64, String)>>,
     /// Asked to stop when all is done.
     pub(crate) stop: Stop,
 }
@@ -224,7 +264,7 @@ impl Handover {
     }
 
     /// Everything up to the hold is applied.
-    fn is_closed(&self) {
+    pub(crate) fn is_closed(&self) {
         self.change(|state| {
             if state.stage == Stage::Closing {
                 state.stage = Stage::Closed;
@@ -239,6 +279,11 @@ impl Handover {
             state.hold = None;
             state.has_passed = true;
         });
+    }
+
+    /// The link cannot stop at the hold of this number.
+    pub(crate) fn trouble(&self, hold: u64, why: &str) {
+        *lock(&self.trouble) = Some((hold, why.to_owned()));
     }
 
     /// All is as before.
@@ -294,12 +339,15 @@ impl Handover {
             .fenced_ms
             .map_or(state.fence_ms, |since| unix_ms().saturating_sub(since));
         let clients = lock(&self.clients).clone();
+        let trouble = lock(&self.trouble).clone();
+        let trouble = trouble.filter(|(hold, _)| Some(*hold) == state.hold);
         json!({
             "ready": reasons.is_empty(),
             "reasons": reasons,
             "stage": state.stage.name(),
             "offset": state.hold,
             "passed": state.has_passed,
+            "trouble": trouble.map(|(_, why)| why),
             "applies_late_writes": state.applies_late,
             "fence_seconds": (fence_ms > 0).then(|| Duration::from_millis(fence_ms).as_secs_f64()),
             "source_clients": clients.count,
@@ -329,6 +377,41 @@ mod tests {
         assert!(handover.state().is_over() && !handover.state().is_forgotten());
         handover.open();
         assert_eq!(handover.json(&[])["stage"], "replicating");
+    }
+
+    #[test]
+    fn expiries_are_counted_from_the_switch_on() {
+        // A run that was there before it.
+        let mut late = Late::default();
+        late.removed_by_itself(70, false);
+        late.removed_by_itself(73, true);
+        assert_eq!(late.by_itself, 3);
+        // One that was started behind it, with and without a record that tells.
+        let mut late = Late::default();
+        late.removed_before(Some(71));
+        late.removed_by_itself(73, true);
+        assert_eq!(late.by_itself, 2);
+        let mut late = Late::default();
+        late.removed_before(None);
+        late.removed_by_itself(73, true);
+        late.removed_by_itself(74, true);
+        assert_eq!(late.by_itself, 1);
+    }
+
+    #[test]
+    fn prefixes_of_a_transaction_are_bounded() {
+        let mut late = Late::default();
+        for number in 0..PREFIXES_MAX + 7 {
+            late.wrote(&[format!("p{number}:")]);
+        }
+        assert_eq!(late.by_prefix.len(), PREFIXES_MAX + 1);
+        assert_eq!(late.by_prefix[OTHERS], 7);
+        let mut all = Late::default();
+        all.wrote(&["else:".to_owned()]);
+        all.add(&late);
+        assert_eq!(all.total(), PREFIXES_MAX as u64 + 8);
+        assert_eq!(all.by_prefix.values().sum::<u64>(), all.total());
+        assert!(all.by_prefix.len() <= PREFIXES_MAX + 1);
     }
 
     #[test]

@@ -9,6 +9,13 @@ use crate::status::{Phase, Status};
 const LAG_MAX_MS: u64 = 1_000;
 /// A source that has not told its offset for so long is not heard.
 const SILENT_MS: u64 = 5_000;
+/// The first pass copies, the next one compares.
+const SWEEPS_MIN: u64 = 2;
+/// A pass meets some of what no event tells, such as the groups of streams, before it is copied. That nothing at all differs is
+/// proved under the fence.
+const DIFFERENCES_MAX: u64 = 100;
+/// So many keys are copied in a moment.
+const DIRTY_MAX: u64 = 10_000;
 
 /// Why it may not; nothing if it may.
 pub(crate) fn reasons(status: &Status, limits: &Limits) -> Vec<String> {
@@ -23,7 +30,7 @@ pub(crate) fn reasons(status: &Status, limits: &Limits) -> Vec<String> {
         return reasons;
     }
     let phase = status.phase();
-    if phase != Phase::Stream {
+    if phase != Phase::Stream && phase != Phase::Scan {
         note(true, &|| {
             format!("the snapshot is not applied ({})", phase.name())
         });
@@ -33,14 +40,18 @@ pub(crate) fn reasons(status: &Status, limits: &Limits) -> Vec<String> {
     note(lag_ms >= LAG_MAX_MS, &|| {
         format!("the target is {:.1} s behind", seconds(lag_ms))
     });
-    let heard_ms = status.source_heard_ms.get();
-    let silent_ms = unix_ms().saturating_sub(heard_ms);
-    note(heard_ms == 0, &|| {
-        "the source has not told its offset (INFO replication)".to_owned()
-    });
-    note(heard_ms > 0 && silent_ms > SILENT_MS, &|| {
-        format!("the source was last heard {:.0} s ago", seconds(silent_ms))
-    });
+    if phase == Phase::Scan {
+        scanned(status, &mut note);
+    } else {
+        let heard_ms = status.source_heard_ms.get();
+        let silent_ms = unix_ms().saturating_sub(heard_ms);
+        note(heard_ms == 0, &|| {
+            "the source has not told its offset (INFO replication)".to_owned()
+        });
+        note(heard_ms > 0 && silent_ms > SILENT_MS, &|| {
+            format!("the source was last heard {:.0} s ago", seconds(silent_ms))
+        });
+    }
     let open = status.repairs_open.get();
     note(open > 0, &|| {
         format!("{open} keys are being copied again from the source")
@@ -69,6 +80,27 @@ pub(crate) fn reasons(status: &Status, limits: &Limits) -> Vec<String> {
     reasons
 }
 
+/// A source that is read by SCAN: passes compare all keys, and find next to nothing.
+fn scanned(status: &Status, note: &mut impl FnMut(bool, &dyn Fn() -> String)) {
+    let scan = &status.scan;
+    note(scan.hears_events.get() == 0, &|| {
+        "keyspace events do not arrive (notify-keyspace-events = \"KEA\"): changes are found by passes alone".to_owned()
+    });
+    // The first one copies; and it may be that there is none (scan_reader.scan = false).
+    let is_first = scan.sweeps.get() < SWEEPS_MIN;
+    note(is_first, &|| {
+        "no pass over all keys has compared both ends yet".to_owned()
+    });
+    let found = scan.differences.get();
+    note(!is_first && found > DIFFERENCES_MAX, &|| {
+        format!("the last pass over all keys has found {found} that differ")
+    });
+    let waiting = scan.dirty.get();
+    note(waiting > DIRTY_MAX, &|| {
+        format!("{waiting} keys that have changed are not at the target yet")
+    });
+}
+
 #[expect(clippy::cast_precision_loss, reason = "a time for people")]
 fn seconds(ms: u64) -> f64 {
     ms as f64 / 1e3
@@ -77,6 +109,25 @@ fn seconds(ms: u64) -> f64 {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_source_that_is_read_by_scan_has_reasons_of_its_own() {
+        let (status, limits) = (Status::new(0), Limits::default());
+        status.set_phase(Phase::Scan);
+        let found = reasons(&status, &limits).join("\n");
+        for word in ["keyspace events", "no pass"] {
+            assert!(found.contains(word), "{word}: {found}");
+        }
+        status.scan.hears_events.set(1);
+        status.scan.sweeps.add(2);
+        assert_eq!(reasons(&status, &limits), Vec::<String>::new());
+        status.scan.differences.set(DIFFERENCES_MAX + 1);
+        status.scan.dirty.set(DIRTY_MAX + 1);
+        let found = reasons(&status, &limits).join("\n");
+        for word in ["101 that differ", "10001 keys"] {
+            assert!(found.contains(word), "{word}: {found}");
+        }
+    }
 
     #[test]
     fn each_reason_is_named() {

@@ -162,6 +162,8 @@ impl Link {
             "keys": scan.keys.get(),
             "sweeps": scan.sweeps.get(),
             "differences": scan.differences.get(),
+            "swept_keys": scan.swept_keys.get(),
+            "sweep_seconds": Duration::from_millis(scan.sweep_ms.get()).as_secs_f64(),
             "unchecked": scan.unchecked.get(),
             "clean": scan.is_clean.get() == 1,
             "latency_us": scan.latency_us.get(),

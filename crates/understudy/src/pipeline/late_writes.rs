@@ -11,6 +11,7 @@ use rewrite::table::Flags;
 
 use super::stream::input::{Input, InputError};
 use crate::config::Config;
+use crate::handover::Late;
 use crate::spool::Feed;
 use crate::status::Status;
 
@@ -43,9 +44,19 @@ struct Counter {
     input: Input,
     places: Vec<usize>,
     /// What a transaction has had so far.
-    transaction: Option<Vec<Write>>,
+    transaction: Option<Transaction>,
     /// The way back has been seen at work.
     is_back: bool,
+}
+
+/// What a transaction has done so far: counted, not kept, since it may be of any length.
+#[derive(Debug, Default)]
+struct Transaction {
+    late: Late,
+    /// It writes a key of ours.
+    is_ours: bool,
+    /// It does something else than setting expiries.
+    is_more: bool,
 }
 
 /// A command that writes.
@@ -111,34 +122,40 @@ impl Counter {
             return;
         };
         if name.eq_ignore_ascii_case(b"multi") {
-            self.transaction = Some(Vec::new());
+            self.transaction = Some(Transaction::default());
         } else if name.eq_ignore_ascii_case(b"exec") {
             let all = self.transaction.take().unwrap_or_default();
             self.transaction_of(status, &all);
         } else if let Some(write) = write_of(&self.table, frame, args, &mut self.places) {
-            match (&mut self.transaction, write.kind) {
-                (Some(all), _) => all.push(write),
-                (None, Kind::Ours) => {}
-                (None, Kind::Removal) => {
-                    status.handover.late(|late| late.removed(&write.prefixes));
+            match &mut self.transaction {
+                Some(all) => {
+                    all.is_ours |= write.kind == Kind::Ours;
+                    all.is_more |= write.kind != Kind::Expiry;
+                    write.note(&mut all.late);
                 }
-                (None, Kind::Any | Kind::Expiry) => {
-                    status.handover.late(|late| late.wrote(&write.prefixes));
-                }
+                None => status.handover.late(|late| write.note(late)),
             }
         }
     }
 
-    fn transaction_of(&mut self, status: &Status, all: &[Write]) {
-        if all.iter().any(|write| write.kind == Kind::Ours) {
+    fn transaction_of(&mut self, status: &Status, all: &Transaction) {
+        if all.is_ours {
             self.is_back = true;
             return;
         }
-        if self.is_back && all.iter().all(|write| write.kind == Kind::Expiry) {
+        if self.is_back && !all.is_more {
             return;
         }
-        for write in all {
-            status.handover.late(|late| late.wrote(&write.prefixes));
+        status.handover.late(|late| late.add(&all.late));
+    }
+}
+
+impl Write {
+    fn note(&self, late: &mut Late) {
+        match self.kind {
+            Kind::Ours => {}
+            Kind::Removal => late.removed(&self.prefixes),
+            Kind::Any | Kind::Expiry => late.wrote(&self.prefixes),
         }
     }
 }
@@ -220,6 +237,11 @@ mod tests {
     }
 
     fn counted(commands: &[&[&str]]) -> serde_json::Value {
+        counted_with(commands, 0)
+    }
+
+    /// With so many keys that the source has removed by itself meanwhile.
+    fn counted_with(commands: &[&[&str]], by_itself: u64) -> serde_json::Value {
         let text = "[sync_reader]\naddress = \"a:1\"\n[redis_writer]\naddress = \"b:1\"\n";
         let config = Config::parse(std::path::Path::new("shake.toml"), text).unwrap();
         let folder = tempfile::tempdir().unwrap();
@@ -237,6 +259,10 @@ mod tests {
         feed.append(bytes.into(), 1).unwrap();
         let status = Status::new(0);
         Counter::new(&config, 100).go_on(&status, &feed).unwrap();
+        status.handover.late(|late| {
+            late.removed_by_itself(0, false);
+            late.removed_by_itself(by_itself, true);
+        });
         status.handover.json(&[])["late_writes"].clone()
     }
 
@@ -257,6 +283,22 @@ mod tests {
         assert_eq!(found["total"], 4);
         let expected = serde_json::json!({"user:": 2, "q:": 1, "(flushall)": 1});
         assert_eq!(found["by_prefix"], expected);
+    }
+
+    #[test]
+    fn the_ends_of_keys_are_no_writes_in_a_transaction_either() {
+        // A client's transaction came upon a key whose time was over.
+        let commands: &[&[&str]] = &[
+            &["MULTI"],
+            &["DEL", "user:1"],
+            &["SET", "user:2", "x"],
+            &["EXEC"],
+        ];
+        let found = counted_with(commands, 1);
+        assert_eq!((&found["total"], &found["expired"]), (&1.into(), &1.into()));
+        assert_eq!(found["by_prefix"], serde_json::json!({"user:": 1}));
+        let found = counted_with(commands, 0);
+        assert_eq!(found["total"], 2);
     }
 
     #[test]

@@ -30,6 +30,8 @@ const ANSWER_TIMEOUT: Duration = Duration::from_secs(10);
 const LASTING: Duration = Duration::from_secs(10);
 /// Where subscribing is refused, how soon it is tried again.
 const ASK_AGAIN: Duration = Duration::from_secs(30);
+/// What the names of our keys begin with.
+const OURS: &[u8] = b"understudy:";
 /// Events that are worked off before others have a turn on this thread.
 const TURN: usize = 1024;
 
@@ -215,7 +217,12 @@ impl Watch<'_> {
         let shared = self.shared;
         shared.status.scan.events.add(1);
         // A look for a key that is not there changes nothing.
-        if event == b"keymiss" || !shared.choice.takes(db, key) {
+        let (takes, is_ours) = (shared.choice.takes(db, key), key.starts_with(OURS));
+        if event == b"keymiss" || !(takes || is_ours) {
+            return;
+        }
+        // A switch-over wants to know of the way back's checkpoint too.
+        if shared.hold.event(shared, db, key, event) || is_ours {
             return;
         }
         let marked = shared.dirty.borrow_mut().mark(db, key, Instant::now());

@@ -16,6 +16,8 @@
 mod dirty;
 mod doubts;
 mod events;
+mod hold;
+mod late;
 mod origin;
 mod pace;
 mod pages;
@@ -28,6 +30,7 @@ mod words;
 mod worker;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::convert::Infallible;
 
 use replica::ReplId;
 use tokio::time::Instant;
@@ -36,6 +39,7 @@ use crate::checkpoint::{Phase, ScanAt};
 use crate::compare::{Comparer, End};
 use crate::config::{Config, Endpoint, ExistingKeys};
 use crate::error::{Side, SyncError};
+use crate::handover::Over;
 use crate::status::{self, Status};
 use crate::stop::Stop;
 use crate::target::{Databases, Target};
@@ -103,7 +107,17 @@ pub(crate) struct Manner {
     pub(crate) existing: ExistingKeys,
 }
 
-/// Reads `source` into `target` until a stop is asked for; or, where events are not wanted, once.
+/// How reading has ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Ended {
+    /// Asked to stop, or once was enough.
+    Done,
+    /// A switch that was made is undone: all begins anew.
+    Undone,
+}
+
+/// Reads `source` into `target` until a stop is asked for; or, where events are not wanted, once. After a switch it only
+/// listens.
 ///
 /// # Errors
 /// Reconnect where all has to be begun anew; stop for what waiting does not mend.
@@ -115,7 +129,7 @@ pub(crate) async fn run(
     source: Source,
     target: Target,
     manner: Manner,
-) -> Result<(), SyncError> {
+) -> Result<Ended, SyncError> {
     let Source {
         end,
         endpoint,
@@ -149,6 +163,7 @@ pub(crate) async fn run(
         may_compare: manner.existing != ExistingKeys::Skip && config.target.cluster.is_none(),
         calm_at: 0,
         has_told_events: false,
+        hold: None,
         has_told_libraries: false,
     };
     let mut worker = Worker {
@@ -183,16 +198,23 @@ pub(crate) async fn run(
     };
     let done = Stop::default();
     let mut working = Box::pin(worker.run(stop, &done));
-    tokio::select! {
+    let mut listening = Box::pin(listening);
+    let is_over = tokio::select! {
         biased;
-        worked = &mut working => return worked,
-        swept = Box::pin(sweeper.run()) => swept?,
-        never = Box::pin(listening) => match never {},
-        doubted = Box::pin(doubts::run(&shared, &endpoint, is_replica)) => return doubted,
+        worked = &mut working => return worked.map(|()| Ended::Done),
+        swept = Box::pin(sweeper.run()) => swept.map(|()| false)?,
+        never = &mut listening => match never {},
+        doubted = Box::pin(doubts::run(&shared, &endpoint, is_replica)) => return doubted.map(|()| Ended::Done),
+        Over = Box::pin(hold::obey(&shared)) => true,
         () = late => {
             tracing::warn!("stopping without what waits: the next run begins with a sweep");
-            return Ok(());
+            return Ok(Ended::Done);
         }
+    };
+    if is_over {
+        // Nothing of it may reach the target any more.
+        drop(working);
+        return Ok(only_listen(&shared, stop, listening).await);
     }
     // Once was enough: what was marked is at the target already, and the checkpoint says so in the end.
     done.request();
@@ -202,7 +224,43 @@ pub(crate) async fn run(
         let address = &config.target.endpoint.address;
         return Err(SyncError::reconnect(Side::Target, address, what));
     }
-    shared.torn_for_good(&config.source.endpoint.address)
+    let torn = shared.torn_for_good(&config.source.endpoint.address);
+    torn.map(|()| Ended::Done)
+}
+
+/// After a switch: what is written at the source is counted, by its events, until a stop is asked for or the switch is
+/// undone.
+pub(crate) async fn watch_late(config: &Config, status: &Status, stop: &Stop) -> Ended {
+    let shared = Shared::new(config, status, 1, true);
+    shared.hold.over();
+    status.set_phase(status::Phase::Scan);
+    let watch = Watch {
+        shared: &shared,
+        endpoint: config.source.endpoint.clone(),
+        place: 0,
+    };
+    only_listen(&shared, stop, Box::pin(watch.run())).await
+}
+
+async fn only_listen(
+    shared: &Shared<'_>,
+    stop: &Stop,
+    mut listening: std::pin::Pin<Box<impl Future<Output = Infallible>>>,
+) -> Ended {
+    let handover = &shared.status.handover;
+    shared.status.oldest_unapplied_ms.set(0);
+    let undone = async {
+        while handover.state().is_over() {
+            handover.changed().await;
+        }
+    };
+    tokio::select! {
+        biased;
+        () = stop.requested() => Ended::Done,
+        () = undone => Ended::Undone,
+        never = &mut listening => match never {},
+        never = hold::settle_forever(shared) => match never {},
+    }
 }
 
 async fn comparer(config: &Config, endpoint: &Endpoint) -> Result<Comparer, SyncError> {

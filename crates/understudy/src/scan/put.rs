@@ -102,6 +102,11 @@ impl<'a> Put<'a> {
         self.target.checkpoint.phase = Phase::Scan(at);
     }
 
+    /// The next checkpoint is one that was never written before: a target that has it has lost nothing that came before.
+    pub(super) fn raise_epoch(&mut self) {
+        self.target.checkpoint.epoch += 1;
+    }
+
     /// Whether the checkpoint has changed since it was written.
     pub(super) fn has_moved(&self) -> bool {
         self.written.as_ref() != Some(&self.target.checkpoint)

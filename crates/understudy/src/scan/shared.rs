@@ -12,6 +12,7 @@ use tokio::time::Instant;
 
 use super::dirty::{Dirty, Marked};
 use super::events;
+use super::hold::Hold;
 use super::pace::Pace;
 use crate::checkpoint::ScanAt;
 use crate::compare::{Choice, Library, Name};
@@ -37,6 +38,8 @@ pub(super) struct Shared<'a> {
     pub(super) doubt: Doubt,
     pub(super) listeners: Listeners,
     pub(super) pace: Pace,
+    /// What a switch-over wants.
+    pub(super) hold: Hold,
     /// Whether events are wanted at all.
     pub(super) wants_events: bool,
     /// Libraries of functions that are to be put at the target.
@@ -79,6 +82,7 @@ impl<'a> Shared<'a> {
             doubt: Doubt::default(),
             listeners: Listeners::new(if wants_events { servers } else { 0 }),
             pace: Pace::default(),
+            hold: Hold::default(),
             wants_events,
             libraries: RefCell::default(),
             torn: RefCell::default(),

@@ -60,6 +60,8 @@ pub(super) struct Sweeper<'a> {
     /// How often something was in doubt when once was enough.
     pub(super) calm_at: u64,
     pub(super) has_told_events: bool,
+    /// The hold of a switch-over that the pass under way is for.
+    pub(super) hold: Option<u64>,
     pub(super) has_told_libraries: bool,
 }
 
@@ -80,6 +82,8 @@ impl Sweeper<'_> {
             let doubt = self.shared.doubt.count();
             let from = Instant::now();
             let is_partial = self.beginning.at.is_some();
+            self.hold = self.shared.hold.wants_pass();
+            let unchecked = self.shared.status.scan.unchecked.get();
             let differences = match self.same_process_sweep().await {
                 Ok(differences) => differences,
                 Err(error) if error.class == Class::Reconnect => {
@@ -91,11 +95,23 @@ impl Sweeper<'_> {
                 Err(error) => return Err(error),
             };
             backoff = Backoff::default();
+            if self.is_overtaken() && !is_partial {
+                continue;
+            }
             let was_first = std::mem::take(&mut self.beginning.is_empty);
             self.beginning.at = None;
             self.drained().await;
             let is_calm = self.shared.doubt.count() == doubt && !is_partial;
             self.tell(differences, was_first, is_calm, from.elapsed());
+            if let Some(hold) = self.hold {
+                let unchecked = self.shared.status.scan.unchecked.get() - unchecked;
+                let is_clean = differences == 0 && is_calm && !was_first;
+                self.shared.hold.passed(hold, is_clean.then_some(unchecked));
+                if !is_clean && self.shared.hold.wants_pass() == Some(hold) {
+                    // Writers wait.
+                    continue;
+                }
+            }
             if self.is_once {
                 if is_calm {
                     self.calm_at = doubt;
@@ -116,6 +132,12 @@ impl Sweeper<'_> {
             )
             .await;
         }
+    }
+
+    /// Writers wait for a pass that begins now.
+    fn is_overtaken(&self) -> bool {
+        let wanted = self.shared.hold.wants_pass();
+        wanted.is_some() && wanted != self.hold
     }
 
     /// A pass was not enough.
@@ -202,6 +224,8 @@ impl Sweeper<'_> {
         let scan = &self.shared.status.scan;
         scan.sweeps.add(1);
         scan.differences.set(differences);
+        let ms = u64::try_from(took.as_millis()).unwrap_or(u64::MAX);
+        scan.sweep_ms.set(ms);
         let is_clean = differences == 0 && is_calm && !was_first;
         let was_clean = scan.is_clean.get() == 1;
         scan.is_clean.set(u64::from(is_clean));
@@ -228,11 +252,15 @@ impl Sweeper<'_> {
             tokio::select! {
                 () = tokio::time::sleep(interval) => {}
                 () = again => tokio::time::sleep(AGAIN.min(interval)).await,
+                () = self.shared.hold.asks_for_pass(self.hold) => {}
             }
             return;
         }
         // The source has other things to do, too.
-        tokio::time::sleep(AGAIN.max(took / 10).min(interval)).await;
+        tokio::select! {
+            () = tokio::time::sleep(AGAIN.max(took / 10).min(interval)) => {}
+            () = self.shared.hold.asks_for_pass(self.hold) => {}
+        }
     }
 
     /// Once through all keys of both ends; how many differ.
@@ -250,6 +278,9 @@ impl Sweeper<'_> {
             .next(&mut self.comparer.source, &self.shared.choice)
             .await?
         {
+            if self.is_overtaken() {
+                return Ok(differences);
+            }
             // Before the checkpoint says that this source was swept.
             if self.owns && !self.beginning.is_empty && self.before != self.run_id {
                 self.refuse_shrunk().await?;
@@ -323,7 +354,9 @@ impl Sweeper<'_> {
             }
         };
         let differences = self.judge(&found).await;
-        tokio::time::sleep(self.shared.pace.pause(took)).await;
+        if self.hold.is_none() {
+            tokio::time::sleep(self.shared.pace.pause(took)).await;
+        }
         Ok(differences)
     }
 

@@ -112,6 +112,10 @@ impl Worker<'_> {
             if stop.is_requested() || done.is_requested() {
                 return self.put.write_checkpoint().await;
             }
+            if self.shared.hold.wants_rest() {
+                self.rest(stop).await?;
+                continue;
+            }
             let most = self.shared.pace.lot();
             let works = self.shared.dirty.borrow_mut().take(most, Instant::now());
             if works.is_empty() {
@@ -126,6 +130,20 @@ impl Worker<'_> {
                 self.keep_checkpoint().await?;
             }
         }
+    }
+
+    /// For a switch-over: the checkpoint is written, and then nothing until the hold has ended.
+    async fn rest(&mut self, stop: &Stop) -> Result<(), SyncError> {
+        if let Some(at) = self.shared.confirmed_position() {
+            self.put.set_position(at);
+        }
+        self.put.raise_epoch();
+        self.put.write_checkpoint().await?;
+        tokio::select! {
+            () = self.shared.hold.rest() => {}
+            () = stop.requested() => {}
+        }
+        Ok(())
     }
 
     /// Nothing waits: what is open goes out, and then something may come.
@@ -199,7 +217,7 @@ impl Worker<'_> {
         self.shared.show_dirty();
         let pause = self.shared.pace.pause(took);
         self.shared.show_pace();
-        if !pause.is_zero() {
+        if !pause.is_zero() && self.shared.hold.ticket().is_none() {
             tokio::time::sleep(pause).await;
         }
         Ok(())

@@ -14,8 +14,9 @@ use crate::target::Visit;
 impl Supervisor<'_> {
     /// The switch was made, as the target tells. Nothing that goes on from a snapshot may begin.
     pub(super) fn note_switch(&self, record: &Record) {
-        let state = self.status.handover.state();
-        if state.stage != Stage::Go {
+        let handover = &self.status.handover;
+        handover.late(|late| late.removed_before(record.removed));
+        if handover.state().stage != Stage::Go {
             tracing::warn!(
                 offset = record.offset,
                 "the switch has been made: the target is the application's, and nothing more is applied to it"

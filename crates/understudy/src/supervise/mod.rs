@@ -86,7 +86,11 @@ pub(crate) async fn run(config: &Config, status: &Status, stop: &Stop) -> Result
             result = supervisor.sessions() => result,
             never = watch_clients_forever(config, status) => match never {},
         },
-        (Writer::Redis, Reader::Scan) => Box::pin(supervisor.scan()).await,
+        (Writer::Redis, Reader::Scan) => tokio::select! {
+            biased;
+            result = Box::pin(supervisor.scan()) => result,
+            never = watch_clients_forever(config, status) => match never {},
+        },
         (Writer::Redis, Reader::Rdb(files)) => Box::pin(supervisor.rdb_files(files)).await,
         (Writer::Redis, Reader::Aof(reader)) => Box::pin(supervisor.aof(reader)).await,
     };
@@ -238,6 +242,10 @@ impl Supervisor<'_> {
             };
             if let Some(record) = visit.switch().cloned() {
                 self.note_switch(&record);
+                if record.is_of_scan() {
+                    drop(visit);
+                    return Box::pin(self.scan()).await.map(|()| true);
+                }
                 if !record.applies_late() {
                     opened = None;
                     let watched = Box::pin(self.watch_late(visit, &record, attempts_max)).await;

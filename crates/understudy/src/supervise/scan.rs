@@ -74,6 +74,15 @@ impl Supervisor<'_> {
                 return Ok(());
             };
             attempts_max = u32::MAX;
+            if let Some(record) = visit.switch() {
+                self.note_switch(record);
+                drop((source, visit));
+                match scan::watch_late(self.config, self.status, self.stop).await {
+                    scan::Ended::Done => return Ok(()),
+                    scan::Ended::Undone => continue,
+                }
+            }
+            self.refuse_after_switch(&visit)?;
             if let Some(replid) = source.replid() {
                 visit.refuse_source(replid)?;
             }
@@ -99,7 +108,8 @@ impl Supervisor<'_> {
                     }
                     tokio::time::sleep(backoff.pause()).await;
                 }
-                ended => return ended,
+                Ok(scan::Ended::Undone) => {}
+                ended => return ended.map(drop),
             }
         }
     }

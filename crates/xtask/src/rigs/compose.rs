@@ -20,13 +20,18 @@ pub(super) struct Rig {
     target: Port,
     status: Port,
     prometheus: Port,
+    /// Held for a second daemon, where there is one.
+    _back: Port,
     is_kept: bool,
 }
 
 impl Rig {
     /// A rig that is not up yet.
     pub(super) fn new(name: &str, images: &Images) -> Result<Self, String> {
-        let [target, status, prometheus] = std::array::from_fn(|_| Port::reserve());
+        let [target, status, prometheus, back] = std::array::from_fn(|_| Port::reserve());
+        let engine = crate::test::target().join("engines/redis-6.2");
+        // Docker follows no link out of what it mounts.
+        let engine = engine.canonicalize().unwrap_or(engine);
         let sources: [Port; 3] = std::array::from_fn(|_| Port::reserve());
         let number = |port: &Port| port.number().to_string();
         let [source, source_2, source_3] = sources.each_ref().map(number);
@@ -37,6 +42,8 @@ impl Rig {
             ("TARGET_PORT", number(&target)),
             ("STATUS_PORT", status.number().to_string()),
             ("PROMETHEUS_PORT", prometheus.number().to_string()),
+            ("BACK_PORT", back.number().to_string()),
+            ("RIG_ENGINE", engine.display().to_string()),
             ("REDIS_IMAGE", images.servers.clone()),
             ("PROMETHEUS_IMAGE", images.servers.clone()),
             ("UNDERSTUDY_IMAGE", images.understudy.clone()),
@@ -53,6 +60,7 @@ impl Rig {
             target,
             status,
             prometheus,
+            _back: back,
             is_kept: false,
         })
     }
@@ -61,6 +69,11 @@ impl Rig {
     pub(super) fn up(&self) -> Result<(), String> {
         self.compose(&["up", "-d"])?;
         self.wait_ready()
+    }
+
+    /// Starts one more service of it.
+    pub(super) fn start(&self, service: &str) -> Result<(), String> {
+        self.compose(&["up", "-d", "--no-deps", service]).map(drop)
     }
 
     /// Waits until `/readyz` says yes.
@@ -154,7 +167,8 @@ impl Rig {
         );
     }
 
-    fn container(&self, service: &str) -> String {
+    /// What Docker calls the container of a service.
+    pub(super) fn container(&self, service: &str) -> String {
         format!("{}_{service}_1", self.project)
     }
 

@@ -8,6 +8,7 @@ mod elasticache;
 mod engine;
 mod failover;
 mod images;
+mod scan;
 
 use std::time::{Duration, Instant};
 
@@ -22,6 +23,8 @@ packages, and the binary is UNDERSTUDY_BIN, else target/release/understudy.
 
   elasticache   TLS, an ACL user, commands that are gone; compared at the end by understudy itself
   cluster       a cluster into one server, under load, over a kill of the daemon
+  scan          the first migration of docs/first-migration.md: no PSYNC at either end, a switch with its proof under load, a
+                client left behind, and all of it taken back; needs cargo xtask engines redis-6.2
   failover      lines cut, source, daemon and target killed, under load; two oracles at the end
 
   --keep        leave the containers as they are at the end";
@@ -36,6 +39,7 @@ const DRILLS: &[(&str, Drill)] = &[
     ("elasticache", elasticache::drill),
     ("failover", failover::drill),
     ("cluster", cluster::drill),
+    ("scan", scan::drill),
 ];
 
 /// Runs the task.
