@@ -25,6 +25,7 @@ fn golden() {
     for line in golden.lines() {
         if let Some(case) = line.strip_prefix('[') {
             rewriter = StreamRewriter::new(options(case.trim_end_matches(']')));
+            rewriter.set_lease(lease(case.trim_end_matches(']')));
         }
         if line.is_empty() || line.starts_with(['#', '[']) {
             actual += &format!("{line}\n");
@@ -60,6 +61,17 @@ fn outcome(rewriter: &mut StreamRewriter, words: &str) -> String {
     }
 }
 
+/// `lease 1700000000000`: what expires before gets a longer life.
+fn lease(case: &str) -> Option<LeaseRule> {
+    let before_ms = case
+        .split("; ")
+        .find_map(|part| part.strip_prefix("lease "))?;
+    Some(LeaseRule {
+        before_ms: before_ms.parse().unwrap(),
+        add_ms: 7_000_000,
+    })
+}
+
 /// `redis 6.0.16; allow_db 0 1; publish`
 fn options(case: &str) -> StreamOptions {
     let target = |fork, version: &str| Abilities::from_version(fork, version.parse().unwrap());
@@ -92,6 +104,7 @@ fn options(case: &str) -> StreamOptions {
                     add_ms: 7_000_000,
                 });
             }
+            "lease" => {}
             "losses" => options.losses = Losses::Allow,
             "conditions_stay" => options.conditions_stay = true,
             "no_checkpoint" => options.checkpoint_key = Bytes::new(),

@@ -164,7 +164,13 @@ impl Work<'_> {
         let from = count
             .and_then(|count| count.checked_mul(2)?.checked_add(2))
             .unwrap_or(end);
-        self.absolute_option(from, end)
+        self.timed_option(from, end, |work, at_ms| {
+            let words = work.words;
+            // The same for all of them.
+            (2..from.min(end))
+                .step_by(2)
+                .fold(at_ms, |_, key| work.leased(words.at(key), at_ms))
+        })
     }
 
     /// Makes the time among the options at `from..end` absolute and takes the conditions off, which were met by all.
