@@ -527,6 +527,27 @@ fn the_seal_of_a_killed_cutover_is_found_and_undone() {
     assert_eq!(text(&target.client().command(&argv!["GET", "b"])), "2");
 }
 
+/// A comparison at the gate takes longer than a daemon waits to hear of a cutover.
+#[test]
+fn a_long_gate_is_not_taken_for_a_dead_one() {
+    let (source, target) = (source_of("redis-7.0"), Server::of("redis-7.0"));
+    for n in 0..1500 {
+        source.client().command(&argv!["SET", format!("k{n}"), n]);
+    }
+    let mut daemon = link(&source, &target).with("compare", "qps = 100").start();
+    wait_stream(&mut daemon);
+    cutover(
+        &daemon,
+        &["--yes", "--check", "--fence", "acl", "--compare", "full"],
+    )
+    .assert_ok();
+    assert!(
+        !daemon
+            .output()
+            .contains("has gone without making the switch")
+    );
+}
+
 #[test]
 fn stragglers_are_named_and_their_writes_are_kept() {
     let (source, target) = (source_of("redis-7.2"), Server::of("redis-7.0"));

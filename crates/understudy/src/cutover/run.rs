@@ -195,7 +195,11 @@ impl<'a> Run<'a> {
         // What takes time comes last, and only where it can help.
         if told.reasons().is_empty() {
             let extent = self.config.cutover.compare;
-            let verified = gate::verification(self.config, &told, extent).await;
+            // A daemon that hears nothing for long takes us for dead.
+            let verified = tokio::select! {
+                verified = gate::verification(self.config, &told, extent) => verified,
+                why = self.renew(Stage::Gate) => gate::Check { name: "verify", ok: false, text: why },
+            };
             note(&self.steps, &verified);
             note(&self.steps, &gate::lag(self.config, &self.daemon).await);
             if self.is_of_scan {
@@ -365,7 +369,7 @@ impl<'a> Run<'a> {
         tokio::select! {
             made = self.prove(fence, record, at) => made,
             lost = fence.keep() => Err(lost.to_string()),
-            why = self.renew() => Err(why),
+            why = self.renew(Stage::Fenced) => Err(why),
             () = tokio::time::sleep(limit) => Err(format!(
                 "writes were held back for {} s, which is cutover.fence_limit",
                 limit.as_secs()
@@ -373,13 +377,13 @@ impl<'a> Run<'a> {
         }
     }
 
-    /// Says again that the hold is wanted.
-    async fn renew(&self) -> String {
+    /// Says again at which stage we are, or that the hold is wanted.
+    async fn renew(&self, stage: Stage) -> String {
         loop {
             tokio::time::sleep(RENEW).await;
             let said = match self.held.get() {
                 Some(offset) => self.daemon.close(offset).await,
-                None => self.daemon.report(Stage::Fenced).await,
+                None => self.daemon.report(stage).await,
             };
             if let Err(why) = said {
                 return why;
