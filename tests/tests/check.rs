@@ -626,13 +626,11 @@ fn clocks_and_roles_are_looked_at() {
 #[test]
 fn a_cluster_as_the_target_is_looked_at_as_a_whole() {
     let (source, cluster) = (Server::of("redis-7.0"), Cluster::start("redis-7.0", 3, 0));
-    let is_elsewhere = |key: &String| cluster.place_of(cluster.slot(key)) != 0;
-    let names = (0..).map(|at| format!("link-{at}"));
-    let mut names = names.filter(|name| is_elsewhere(&format!("understudy:checkpoint:{name}")));
-    let (name, other) = (names.next().expect("one"), names.next().expect("another"));
-    let link = Link::between(&source.address(), &cluster.address(0))
-        .with("redis_writer", "cluster = true")
-        .with("link", &format!("name = \"{name}\""));
+    let own = cluster.place_of(cluster.slot("understudy:checkpoint:e2e"));
+    let named = (own + 1) % 3;
+    let is_elsewhere = |key: &String| cluster.place_of(cluster.slot(key)) != named;
+    let link = Link::between(&source.address(), &cluster.address(named))
+        .with("redis_writer", "cluster = true");
     let said = |state: &str, what: &str, mend: &str| {
         expect(&check(&link), "target_empty", state, what, mend);
     };
@@ -645,7 +643,8 @@ fn a_cluster_as_the_target_is_looked_at_as_a_whole() {
     let mut daemon = link.start();
     wait_stream(&mut daemon);
     said("pass", "this link's checkpoint is there", "");
-    let foreign = format!("understudy:checkpoint:{other}");
+    let mut foreign = (0..).map(|at| format!("understudy:checkpoint:link-{at}"));
+    let foreign = foreign.find(is_elsewhere).expect("another");
     cluster.read(&argv!["SET", foreign, 1]);
     expect(
         &check(&link),

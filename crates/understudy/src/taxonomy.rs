@@ -118,6 +118,18 @@ const ROWS: &[Row] = &[
         "nothing: the cluster's nodes are asked for again",
     ),
     row(
+        "it does not answer: looking at the cluster anew",
+        Target,
+        Reconnect,
+        "nothing: the cluster's nodes are asked for again",
+    ),
+    row(
+        "but a cluster's other databases are not written to by the scripts",
+        Target,
+        Stop,
+        "the rights to CLIENT LIST, KILL and SETNAME, `redis_writer.db_map`, or `filter.block_db`",
+    ),
+    row(
         "it does not answer, and another node has its slots now",
         Target,
         Reconnect,
