@@ -179,6 +179,44 @@ fn databases_are_dropped_and_come_together_unless_a_key_is_in_both() {
 }
 
 /// What a single server has under the same map, by a link of its own, is what the cluster has to have.
+/// What comes with the snapshot goes where the stream looks for it, by the script's fence too, which takes keys of one slot.
+#[test]
+fn keys_of_the_snapshot_are_mapped_once() {
+    let filled = |source: &Server| {
+        let mut client = source.client();
+        for n in 0..50 {
+            let lines = [format!("0: SET a{n} zero"), format!("3: RPUSH a{n} x")];
+            say(&mut client, &lines.each_ref().map(String::as_str));
+        }
+    };
+    let (source, cluster) = (source_of("redis-7.0"), Cluster::start("redis-7.0", 3, 0));
+    filled(&source);
+    let mut daemon = link(&source, &cluster)
+        .with("redis_writer", "db_map = \"prefix\"\nslot_fence = \"lua\"")
+        .start();
+    wait_stream(&mut daemon);
+    say(&mut source.client(), &["3: LSET a7 0 y", "0: APPEND a7 !"]);
+    catch_up(&mut daemon, &source);
+    let found = dump(&cluster);
+    assert_eq!(found.len(), 100, "{found:?}");
+    assert!(found.contains(&"0:db0:a7=zero!".to_owned()), "{found:?}");
+    assert_eq!(text(&cluster.read(&argv!["LINDEX", "db3:a7", 0])), "y");
+    drop(daemon);
+    let (source, cluster) = many();
+    filled(&source);
+    let mut daemon = link(&source, &cluster)
+        .with("redis_writer", "db_map = { 0 = 3, 3 = 0 }")
+        .start();
+    wait_stream(&mut daemon);
+    say(&mut source.client(), &["3: LSET a7 0 y", "0: APPEND a7 !"]);
+    catch_up(&mut daemon, &source);
+    let found = dump(&cluster);
+    assert_eq!(found.len(), 100, "{found:?}");
+    assert!(found.contains(&"3:a7=zero!".to_owned()), "{found:?}");
+    assert_eq!(text(&cluster.read(&argv!["LINDEX", "a7", 0])), "y");
+    assert_eq!(full_syncs(&source), 1);
+}
+
 #[test]
 fn kills_with_prefixes_lose_and_double_nothing() {
     let mut rng = rng();

@@ -74,7 +74,7 @@ impl Work<'_> {
 
     /// `HEXPIRE key s [condition] FIELDS n field...` and its three relatives. A condition stays: it may have been met by
     /// some of the fields only. Expiries that are moved are all moved by the same, so that it says the same of them; that of
-    /// a single field was met, and one that was not moved then does not matter.
+    /// a single field was met.
     pub(super) fn field_expire(mut self, time: Time) -> Result<Done, ErrorKind> {
         if !self.options.target.hash_field_ttl {
             return self.lacks("TTLs of hash fields (Redis 7.4, Valkey 9.0)");
@@ -84,11 +84,12 @@ impl Work<'_> {
             return Ok(Done::Forward);
         };
         let at = self.leased_field(own);
-        let without = match at == own {
-            true => None,
-            false => self.condition_of_one(),
-        };
-        if time == Time::PXAT && at == own {
+        // What it is compared with may have been moved, though this one is not.
+        let without = self
+            .options
+            .field_lease
+            .and_then(|_| self.condition_of_one());
+        if time == Time::PXAT && at == own && without.is_none() {
             return Ok(Done::Forward);
         }
         let at = Decimal::new(at);

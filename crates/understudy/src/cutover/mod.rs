@@ -214,7 +214,8 @@ async fn undo(
     daemon: &Daemon,
     steps: &Steps,
 ) -> Result<u8, SyncError> {
-    let read = mark::read(&config.target, &config.link_name).await;
+    // A cutover that lives after all makes no switch any more.
+    let read = mark::call_off(&config.target, &config.link_name).await;
     let record = match read {
         Ok(record) => record,
         Err(error) if args.force => {

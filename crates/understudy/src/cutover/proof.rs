@@ -130,8 +130,12 @@ pub(super) async fn stop_scan(
         );
     };
     let keys = &told.value("scan")["swept_keys"];
+    let besides = match found.owned {
+        true => "",
+        false => "; keys that only the target has were not looked at: it held keys of its own",
+    };
     let text = format!(
-        "a pass under the fence over all {keys} keys of the source has found no difference, and no event waits"
+        "a pass under the fence over all {keys} keys of the source has found no difference, and no event waits{besides}"
     );
     let proof = Proof {
         replid: at.run_id.to_string(),

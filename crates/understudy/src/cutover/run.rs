@@ -241,6 +241,9 @@ impl<'a> Run<'a> {
         if self.is_of_scan && fence.is_deaf() {
             return Err("the source is read by SCAN, which a pause before 6.2 stops too: fence by acl or min-replicas, where cutover.username may do that, or by cutover.fence_command".to_owned());
         }
+        if self.is_of_scan && self.config.scan.prefer_replica {
+            return Err("sync reads a replica, which may be behind what the fence has let through: set prefer_replica = false and start sync again".to_owned());
+        }
         if self.is_of_scan && cutover.applies_late {
             return Err("late_writes = \"apply\", and the source is read by SCAN: keys would be copied over those of the application; say hold".to_owned());
         }
@@ -462,6 +465,16 @@ impl<'a> Run<'a> {
             .await
         {
             return Err("not wanted".to_owned());
+        }
+        if self.is_of_scan {
+            // No offset tells that nothing has come since.
+            let told = self.daemon.status().await?;
+            if let Some(trouble) = told.cutover()["trouble"].as_str() {
+                return Err(trouble.to_owned());
+            }
+            if told.stage() != Some(Stage::Closed) {
+                return Err("sync does not hold still any more".to_owned());
+            }
         }
         record.stage = "go".to_owned();
         record.at_ms = unix_ms();

@@ -160,6 +160,40 @@ pub(crate) async fn withdraw(
     }
 }
 
+/// Says in the record of a switch that was not made that it is called off, so that nobody makes it any more; what it tells of
+/// undoing stays. Gives the record.
+///
+/// # Errors
+/// As [`read`].
+pub(crate) async fn call_off(
+    config: &TargetConfig,
+    link_name: &str,
+) -> Result<Option<Record>, SyncError> {
+    let mut client = connect(config, link_name).await?;
+    let key = key(link_name);
+    loop {
+        client.call(&[b"WATCH", key.as_bytes()]).await?;
+        let record = get(&mut client, link_name).await?;
+        let Some(mut record) = record.filter(|record| !record.is_go()) else {
+            client.call(&[b"UNWATCH"]).await?;
+            return get(&mut client, link_name).await;
+        };
+        record.stage = "undoing".to_owned();
+        let text = record.text();
+        let commands: [Vec<&[u8]>; 3] = [
+            vec![b"MULTI"],
+            vec![b"SET", key.as_bytes(), text.as_bytes()],
+            vec![b"EXEC"],
+        ];
+        match client.ask_all(&commands).await?.last() {
+            Some(Value::Array(_)) => return Ok(Some(record)),
+            Some(Value::Error(error)) => return Err(client.refused(&[b"EXEC"], error)),
+            // It was written meanwhile.
+            _ => {}
+        }
+    }
+}
+
 /// A connection to the server that has the link's own keys.
 ///
 /// # Errors

@@ -330,7 +330,7 @@ async fn remove_unfinished_at(config: &Config, mut client: Client) -> Result<u64
     for (db, _) in client.info("keyspace").await?.keyspace() {
         client.call(&[b"SELECT", db.to_string().as_bytes()]).await?;
         let mut unfinished = Vec::new();
-        each_key_of_db(config, &mut client, &[], |key| {
+        each_key_of_db(config, &mut client, |key| {
             let slot = rewrite::slot_of(key);
             // Another shard may be building its own.
             let is_ours = config.shard.as_ref().is_none_or(|shard| shard.holds(slot));
@@ -398,24 +398,6 @@ async fn other_links(config: &Config, client: &mut Client) -> Result<bool, SyncE
 async fn each_key(
     config: &Config,
     client: &mut Client,
-    f: impl FnMut(u32, &Bytes),
-) -> Result<(), SyncError> {
-    each_key_of(config, client, &[], f).await
-}
-
-/// The same for hashes.
-pub(super) async fn each_hash(
-    config: &Config,
-    client: &mut Client,
-    f: impl FnMut(u32, &Bytes),
-) -> Result<(), SyncError> {
-    each_key_of(config, client, &[b"TYPE", b"hash"], f).await
-}
-
-async fn each_key_of(
-    config: &Config,
-    client: &mut Client,
-    kind: &[&[u8]],
     mut f: impl FnMut(u32, &Bytes),
 ) -> Result<(), SyncError> {
     for (db, _) in client.info("keyspace").await?.keyspace() {
@@ -423,7 +405,7 @@ async fn each_key_of(
             continue;
         }
         client.call(&[b"SELECT", db.to_string().as_bytes()]).await?;
-        each_key_of_db(config, client, kind, |key| {
+        each_key_of_db(config, client, |key| {
             if !is_own(key) && config.may_be_copied(db, key) {
                 f(db, key);
             }
@@ -439,7 +421,7 @@ pub(super) async fn each_key_of_slots(
     slots: &mut BTreeMap<u16, Vec<Bytes>>,
 ) -> Result<(), SyncError> {
     let mut client = Client::connect(&config.target.endpoint, Side::Target).await?;
-    each_key_of_db(config, &mut client, &[], |key| {
+    each_key_of_db(config, &mut client, |key| {
         if !is_own(key)
             && let Some(keys) = slots.get_mut(&rewrite::slot_of(key).0)
         {
@@ -453,12 +435,11 @@ pub(super) async fn each_key_of_slots(
 async fn each_key_of_db(
     config: &Config,
     client: &mut Client,
-    kind: &[&[u8]],
     mut f: impl FnMut(&Bytes),
 ) -> Result<(), SyncError> {
     let mut cursor = Bytes::from_static(b"0");
     loop {
-        let (next, found) = scan(config, client, &cursor, kind).await?;
+        let (next, found) = scan(config, client, &cursor, &[]).await?;
         found.iter().for_each(&mut f);
         if next.as_ref() == b"0" {
             return Ok(());

@@ -11,11 +11,13 @@ use std::cell::{Cell, RefCell};
 use std::convert::Infallible;
 use std::time::Duration;
 
+use bytes::Bytes;
 use tokio::sync::Notify;
 use tokio::time::Instant;
 
 use super::late::{self, LateEvents};
 use super::shared::Shared;
+use crate::compare::Name;
 use crate::handover::{Over, Stage, look_for_the_switch};
 
 /// Between two looks at what waits.
@@ -24,6 +26,8 @@ const LOOK_AGAIN: Duration = Duration::from_millis(10);
 const ASKED_AGAIN: Duration = Duration::from_millis(200);
 /// Late writes are counted so long after their events: they may be the way back's.
 const SETTLE_EVERY: Duration = Duration::from_millis(100);
+
+const LOST: &str = "the target or the subscription was lost under the fence, or a database was flushed: what the pass has found no longer holds";
 
 /// What a switch-over wants of this session, and how far it is.
 #[derive(Debug, Default)]
@@ -43,6 +47,8 @@ pub(super) struct Hold {
     wants_rest: Cell<bool>,
     rests: Cell<bool>,
     is_closed: Cell<bool>,
+    /// A hash of which a field has just ended: if it was the last, the `del` that comes next is the server's own.
+    ended: RefCell<Option<Name>>,
     late: RefCell<LateEvents>,
     changed: Notify,
 }
@@ -99,10 +105,20 @@ impl Hold {
         if !self.is_fenced.get() {
             return false;
         }
+        let is_over = shared.status.handover.state().is_over();
+        let ended = self.ended.take();
+        if event == b"hexpired" {
+            *self.ended.borrow_mut() = Some((db, Bytes::copy_from_slice(key)));
+        } else if event == b"del"
+            && ended.is_some_and(|(of, ended)| of == db && ended.as_ref() == key)
+        {
+            return is_over;
+        }
         if self.is_closed.get() {
             let mut late = self.late.borrow_mut();
             late.event(&shared.status.handover, db, key, event, Instant::now());
-        } else if late::is_write(key, event) {
+        }
+        if !is_over && late::is_write(key, event) {
             let mut past = self.past.borrow_mut();
             past.get_or_insert_with(|| {
                 let event = event.escape_ascii();
@@ -110,7 +126,7 @@ impl Hold {
             });
             self.changed.notify_waiters();
         }
-        shared.status.handover.state().is_over()
+        is_over
     }
 
     /// The switch is made.
@@ -138,6 +154,7 @@ impl Hold {
             self.is_closed.set(false);
             self.wants_rest.set(false);
             self.past.take();
+            self.late.take();
         });
     }
 
@@ -196,15 +213,24 @@ async fn prove_forever(shared: &Shared<'_>) -> Infallible {
             continue;
         };
         let is_other = hold.until(|| hold.ticket() != Some(ticket));
-        let past = hold.until(|| hold.past.borrow().is_some() && !hold.is_closed.get());
+        let past = hold.until(|| hold.past.borrow().is_some() && !handover.state().is_over());
+        let proved = async {
+            let doubt = match prove(shared, ticket).await {
+                Ok(doubt) => doubt,
+                Err(why) => return why,
+            };
+            tracing::info!(
+                "a pass under the fence has found no difference: nothing more is put at the target"
+            );
+            handover.is_closed();
+            // The fence may fall with the source, while somebody is asked about GO.
+            while shared.doubt.count() == doubt {
+                tokio::time::sleep(ASKED_AGAIN).await;
+            }
+            LOST.to_owned()
+        };
         tokio::select! {
-            proved = prove(shared, ticket) => match proved {
-                Ok(()) => {
-                    tracing::info!("a pass under the fence has found no difference: nothing more is put at the target");
-                    handover.is_closed();
-                }
-                Err(why) => handover.trouble(ticket, &why),
-            },
+            why = proved => handover.trouble(ticket, &why),
             () = past => {
                 let what = hold.past.borrow().clone().unwrap_or_default();
                 let why = format!("an event has told of {what} behind the fence: somebody writes there past it");
@@ -216,7 +242,8 @@ async fn prove_forever(shared: &Shared<'_>) -> Infallible {
     }
 }
 
-async fn prove(shared: &Shared<'_>, ticket: u64) -> Result<(), String> {
+/// Gives how many doubts there were when it began: one more, and it holds no longer.
+async fn prove(shared: &Shared<'_>, ticket: u64) -> Result<u64, String> {
     let hold = &shared.hold;
     heard(shared).await?;
     hold.is_fenced.set(true);
@@ -239,11 +266,11 @@ async fn prove(shared: &Shared<'_>, ticket: u64) -> Result<(), String> {
         hold.until(|| hold.rests.get()).await;
         heard(shared).await?;
         if shared.doubt.count() != doubt {
-            return Err("the target or the subscription was lost under the fence, or a database was flushed: what the pass has found no longer holds".to_owned());
+            return Err(LOST.to_owned());
         }
         if shared.dirty.borrow().len() == 0 {
             hold.is_closed.set(true);
-            return Ok(());
+            return Ok(doubt);
         }
         hold.change(|| hold.wants_rest.set(false));
         hold.until(|| !hold.rests.get()).await;
@@ -252,9 +279,15 @@ async fn prove(shared: &Shared<'_>, ticket: u64) -> Result<(), String> {
 
 /// Every event that was published before this has arrived.
 async fn heard(shared: &Shared<'_>) -> Result<(), String> {
-    match shared.listeners.barrier().await {
-        true => Ok(()),
-        false => Err("keyspace events do not arrive: the subscription is lost".to_owned()),
+    loop {
+        if shared.listeners.barrier().await {
+            return Ok(());
+        }
+        if !shared.listeners.are_on() {
+            return Err("keyspace events do not arrive: the subscription is lost".to_owned());
+        }
+        // Much stands before the answer; the fence's limit ends it.
+        tokio::time::sleep(LOOK_AGAIN).await;
     }
 }
 

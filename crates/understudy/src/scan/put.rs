@@ -438,7 +438,7 @@ impl<'a> Put<'a> {
             return Ok(());
         };
         let target = &self.shared.config.target;
-        let window = cluster::window(&bytes, sent, nodes.is_lua(), target);
+        let window = cluster::window(&bytes, sent, nodes.is_lua());
         let answers = cluster::carry_out(target, nodes, window).await?;
         for (sent, keys, kind) in answers {
             limits.target_commands.took(keys.into());

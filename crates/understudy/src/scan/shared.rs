@@ -466,10 +466,10 @@ impl Listeners {
         };
         match tokio::time::timeout(PONG_TIMEOUT, answered).await {
             Ok(answered) => answered,
+            // It does answer, and has not: what was published before may still be on its way.
+            Err(_) if one.answers_pings.get() == Some(true) => false,
             Err(_) => {
-                if one.answers_pings.get().is_none() {
-                    one.answers_pings.set(Some(false));
-                }
+                one.answers_pings.set(Some(false));
                 one.is_on.get()
             }
         }

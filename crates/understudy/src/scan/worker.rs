@@ -143,6 +143,8 @@ impl Worker<'_> {
             () = self.shared.hold.rest() => {}
             () = stop.requested() => {}
         }
+        // What is put from here on was not proved: the checkpoint that was must not stand any more.
+        self.put.raise_epoch();
         Ok(())
     }
 

@@ -619,7 +619,7 @@ impl Cluster {
             ];
             client.ask_all(&commands).await.map(Some)
         };
-        let Some(replies) = ask::in_time(&address, written).await? else {
+        let Some(replies) = ask::in_time(&address, ask::ANSWER, written).await? else {
             return Err(self.lost("its checkpoint was changed by somebody else"));
         };
         let client = self.node(&address)?;

@@ -578,10 +578,11 @@ impl One<'_, '_> {
     async fn expires_at(&mut self, slot: Slot, key: &[u8], left_ms: i64) -> Result<i64, Failed> {
         let words: [&[u8]; 2] = [b"PEXPIRETIME", key];
         let told = self.cluster.call_in(self.step.db, slot, &words).await;
-        if let Ok(Value::Int(at_ms)) = told
-            && at_ms > 0
-        {
-            return Ok(at_ms);
+        match told {
+            Ok(Value::Int(at_ms)) if at_ms > 0 => return Ok(at_ms),
+            // An answer may still be on its way there.
+            Err(error) if error.class != Class::Stop => return Err(error.into()),
+            _ => {}
         }
         let now_ms = i64::try_from(crate::clock::unix_ms()).unwrap_or(i64::MAX);
         Ok(now_ms.saturating_add(left_ms))

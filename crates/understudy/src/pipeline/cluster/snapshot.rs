@@ -91,7 +91,7 @@ impl SnapshotApplier<'_> {
                     config.limits.target_bytes.took(bytes.len() as u64);
                     config.limits.target_commands.took(sent.len() as u64);
                     self.status().snapshot_applied.set(reached);
-                    let window = window(&bytes, sent, cluster.is_lua(), &config.target);
+                    let window = window(&bytes, sent, cluster.is_lua());
                     flight = Some((window, reached));
                 }
                 None => return Ok(()),
@@ -131,12 +131,7 @@ impl SnapshotApplier<'_> {
 }
 
 /// What was collected, by slot.
-pub(crate) fn window(
-    bytes: &[u8],
-    sent: Vec<(Sent, u32)>,
-    is_lua: bool,
-    config: &TargetConfig,
-) -> Window {
+pub(crate) fn window(bytes: &[u8], sent: Vec<(Sent, u32)>, is_lua: bool) -> Window {
     let mut window = Window {
         groups: Vec::new(),
         sent: Vec::new(),
@@ -154,8 +149,8 @@ pub(crate) fn window(
             Method::Select => {}
             Method::Function | Method::Script => window.everywhere.push((sent, frame.to_vec())),
             Method::Set | Method::Restore | Method::Commands => {
-                let (db, name) = config.name_of(sent.db.0, &sent.key);
-                let slot = slot_of(&name);
+                // The rewriter has given it the target's names.
+                let (db, slot) = (sent.db.0, slot_of(&sent.key));
                 let known = places.get(&(db, slot)).copied().filter(|place| {
                     let group = window.groups.get(*place);
                     !is_lua || group.is_some_and(|group| group.has_room_for(args.len()))

@@ -775,7 +775,16 @@ impl Sink<'_> {
         if is(b"swapdb") {
             return Err("SWAPDB cannot be done in a cluster".to_owned());
         }
-        if of.db != 0 {
+        let is_flush = is(b"flushdb");
+        if is_flush && of.db == 0 && self.collector.is_in_transaction() && !self.dbs.is_empty() {
+            // It takes the positions of slots along, of which other databases have the rest.
+            return Err(
+                "FLUSHDB within a transaction of several databases cannot be done in a cluster"
+                    .to_owned(),
+            );
+        }
+        // A database that a cluster does not have is empty.
+        if of.db != 0 && !is_flush {
             self.dbs.insert(of.db);
         }
         // The other database of what goes from one to another.

@@ -16,7 +16,7 @@ use rewrite::{Abilities, LeaseRule};
 use super::{GUESS_MS, LEASE_MS, Leases, Server, Target, is_grantable_before, now_ms};
 use crate::config::{Config, Reader};
 use crate::error::{Side, SyncError};
-use crate::pipeline::sweep::each_hash;
+use crate::pipeline::sweep::{is_own, may_hold, scan};
 
 /// Expiries of fields within a year are moved. The longer this is, the more that somebody means (some 246 years ahead) could
 /// be taken for moved ones, and 9,999,999,999,999 is one that is meant.
@@ -77,25 +77,26 @@ impl Target {
         };
         for address in addresses {
             self.go_to(&address);
-            let mut hashes: Vec<(u32, Bytes)> = Vec::new();
-            let note = |db, key: &Bytes| hashes.push((db, key.clone()));
-            each_hash(config, self.client()?, note).await?;
-            // SCAN has left the connection wherever it ended.
-            self.forget_db();
-            for of_db in hashes.chunk_by(|(a, _), (b, _)| a == b) {
-                for keys in of_db.chunks(BATCH_KEYS) {
-                    self.end_fields_of(&address, keys, owner).await?;
+            let keyspace = self.client()?.info("keyspace").await?.keyspace();
+            for (db, _) in keyspace.into_iter().filter(|(db, _)| may_hold(config, *db)) {
+                let mut cursor = Bytes::from_static(b"0");
+                loop {
+                    self.go_to(&address);
+                    self.select_there(db).await?;
+                    let hashes: [&[u8]; 2] = [b"TYPE", b"hash"];
+                    let (next, mut keys) = scan(config, self.client()?, &cursor, &hashes).await?;
+                    keys.retain(|key| !is_own(key) && config.may_be_copied(db, key));
+                    for keys in keys.chunks(BATCH_KEYS) {
+                        self.end_fields_of(&address, db, keys, owner).await?;
+                    }
+                    if next.as_ref() == b"0" {
+                        break;
+                    }
+                    cursor = next;
                 }
             }
         }
         Ok(())
-    }
-
-    fn forget_db(&mut self) {
-        match &mut self.server {
-            Server::One(_) => self.db = u32::MAX,
-            Server::Many(reach) => reach.forget_db(),
-        }
     }
 
     fn go_to(&mut self, address: &str) {
@@ -108,14 +109,14 @@ impl Target {
     async fn end_fields_of(
         &mut self,
         address: &str,
-        keys: &[(u32, Bytes)],
+        db: u32,
+        keys: &[Bytes],
         owner: u64,
     ) -> Result<(), SyncError> {
-        let db = keys.first().map_or(0, |(db, _)| *db);
         let begin = Bytes::from_static(b"0");
         let mut open: Vec<(Bytes, Bytes)> = keys
             .iter()
-            .map(|(_, key)| (key.clone(), begin.clone()))
+            .map(|key| (key.clone(), begin.clone()))
             .collect();
         while !open.is_empty() {
             self.go_to(address);

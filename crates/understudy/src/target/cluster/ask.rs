@@ -18,12 +18,27 @@ use crate::error::{Class, Side, SyncError};
 /// A node that says nothing to a question for so long is left: another one may have its slots by now.
 pub(super) const ANSWER: Duration = Duration::from_secs(20);
 
+/// The same for a value as a whole, which takes as long as it is.
+const WHOLE: Duration = Duration::from_secs(600);
+/// A command longer than this carries one.
+const LONG: usize = 1 << 20;
+
+/// How long the answer to a command is waited for.
+fn patience(frame: &[u8]) -> Duration {
+    let head = frame.get(..16).unwrap_or(frame);
+    match frame.len() > LONG || head.windows(10).any(|word| word == b"$4\r\nDUMP\r\n") {
+        true => WHOLE,
+        false => ANSWER,
+    }
+}
+
 /// What a node answers, if it does in time.
 pub(super) async fn in_time<T>(
     address: &str,
+    limit: Duration,
     answer: impl Future<Output = Result<T, SyncError>>,
 ) -> Result<T, SyncError> {
-    match tokio::time::timeout(ANSWER, answer).await {
+    match tokio::time::timeout(limit, answer).await {
         Ok(answered) => answered,
         Err(_) => {
             let what = "it does not answer: looking at the cluster anew";
@@ -57,19 +72,38 @@ pub(super) fn select(out: &mut Vec<u8>, db: u32) {
 
 /// Makes sure that a node has a database.
 pub(super) async fn has_db(client: &mut Client, db: u32) -> Result<(), SyncError> {
+    match lacks_db(client, db).await? {
+        None => Ok(()),
+        Some(why) => {
+            let what = format!(
+                "the source uses database {db}, but the cluster has fewer ({why}); nothing of it was written: a cluster has database 0 alone, but Valkey 9.0 and later have as many as cluster-databases says; or bring it into database 0 by redis_writer.db_map (\"prefix\"), or set filter.block_db = [{db}]"
+            );
+            Err(SyncError::stop(Side::Target, client.address(), what))
+        }
+    }
+}
+
+/// SELECT was refused, and what stood behind it may have gone to another database.
+fn elsewhere(address: &str, error: &resp::ErrorReply) -> SyncError {
+    let what = format!("SELECT was refused ({error}): what stood behind it is copied anew");
+    SyncError {
+        class: Class::Resync,
+        ..SyncError::stop(Side::Target, address, what)
+    }
+}
+
+/// What a node says that does not have a database.
+async fn lacks_db(client: &mut Client, db: u32) -> Result<Option<String>, SyncError> {
     let number = db.to_string();
-    let selected = client.call(&[b"SELECT", number.as_bytes()]).await;
-    selected.map_err(|error| match error.class {
-        Class::Stop => SyncError {
-            what: format!(
-                "the source uses database {db}, but the cluster has fewer ({}); nothing of it was written: a cluster has database 0 alone, but Valkey 9.0 and later have as many as cluster-databases says; or bring it into database 0 by redis_writer.db_map (\"prefix\"), or set filter.block_db = [{db}]",
-                error.what
-            ),
-            ..error
-        },
-        Class::Reconnect | Class::Resync => error,
-    })?;
-    client.call(&[b"SELECT", b"0"]).await.map(drop)
+    let select: [&[u8]; 2] = [b"SELECT", number.as_bytes()];
+    let replies = client.ask_all(&[select.to_vec()]).await?;
+    match replies.first().and_then(Value::as_error) {
+        None => client.call(&[b"SELECT", b"0"]).await.map(|_| None),
+        Some(error) if error.code == ErrorCode::NoPerm || class_of(error.code) != Class::Stop => {
+            Err(client.refused(&select, error))
+        }
+        Some(error) => Ok(Some(error.to_string())),
+    }
 }
 
 impl Cluster {
@@ -93,6 +127,23 @@ impl Cluster {
         }
         self.dbs.insert(db);
         Ok(())
+    }
+
+    /// Whether a database other than 0 can hold anything of ours.
+    pub(super) async fn may_hold(&mut self, db: u32) -> Result<bool, SyncError> {
+        if self.is_lua() {
+            return Ok(false);
+        }
+        if self.dbs.contains(&db) {
+            return Ok(true);
+        }
+        for client in self.nodes.values_mut() {
+            if lacks_db(client, db).await?.is_some() {
+                return Ok(false);
+            }
+        }
+        self.dbs.insert(db);
+        Ok(true)
     }
 
     /// Asks each slot's node in database 0: see [`Self::ask_in`].
@@ -136,7 +187,17 @@ impl Cluster {
                     select(&mut bytes, 0);
                     count += 1;
                 }
-                let values = in_time(&address, client.ask_encoded(&bytes, count)).await?;
+                let values = in_time(
+                    &address,
+                    patience(&bytes),
+                    client.ask_encoded(&bytes, count),
+                )
+                .await?;
+                let selects = values.iter().enumerate();
+                let mut selects = selects.filter(|(at, _)| !places.contains(at));
+                if let Some(error) = selects.find_map(|(_, reply)| reply.as_error()) {
+                    return Err(elsewhere(&address, error));
+                }
                 for ((at, question), place) in part.iter().zip(places) {
                     let value = values.get(place).cloned().unwrap_or(Value::Null);
                     match (value.as_error(), answers.get_mut(*at)) {
@@ -207,7 +268,14 @@ impl Cluster {
             let is_away = usize::from(db != 0);
             let before = is_away + usize::from(asking);
             let asked = client.ask_encoded(&out, before + 1 + is_away);
-            let mut replies = in_time(&address, asked).await?;
+            let mut replies = in_time(&address, patience(frame), asked).await?;
+            let ends = replies
+                .iter()
+                .take(before)
+                .chain(replies.get(before + 1..).unwrap_or_default());
+            if let Some(error) = ends.clone().find_map(Value::as_error) {
+                return Err(elsewhere(&address, error));
+            }
             let reply = replies.drain(before..).next();
             let Some(reply) = reply else { continue };
             let Some(error) = reply.as_error() else {

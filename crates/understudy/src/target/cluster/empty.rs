@@ -54,17 +54,29 @@ impl Cluster {
 
     /// Empties a database of a node that is not 0: no checkpoint is in it.
     pub(crate) async fn flush_db(&mut self, address: &str, db: u32) -> Result<(), SyncError> {
-        self.have_db(db).await?;
+        if !self.may_hold(db).await? {
+            return Ok(());
+        }
         let number = db.to_string();
         let client = self.node(address)?;
-        let replies = client
+        // A SELECT that is refused must not leave FLUSHDB for database 0.
+        let mut replies = client
             .ask_all(&[
+                vec![b"MULTI"],
                 vec![b"SELECT", number.as_bytes()],
                 vec![b"FLUSHDB"],
                 vec![b"SELECT", b"0"],
+                vec![b"EXEC"],
             ])
             .await?;
-        match replies.iter().find_map(Value::as_error) {
+        let refused = replies.iter().find_map(Value::as_error);
+        if let Some(error) = refused {
+            return Err(self.refusal_of("FLUSHDB", error));
+        }
+        let Some(Value::Array(done)) = replies.pop() else {
+            return Err(self.lost("EXEC answered no array to FLUSHDB"));
+        };
+        match done.iter().find_map(Value::as_error) {
             Some(error) => Err(self.refusal_of("FLUSHDB", error)),
             None => Ok(()),
         }

@@ -31,7 +31,7 @@ pub(crate) async fn locate(config: &TargetConfig, key: &str) -> Result<Located, 
 }
 
 /// Where some nodes are silent, the next one is asked after so long.
-const QUICK: Duration = Duration::from_millis(500);
+const QUICK: Duration = Duration::from_secs(2);
 
 /// The same, where some of the nodes `silent` do not answer somebody who asks them: they are asked last, and not waited for.
 pub(crate) async fn locate_by(

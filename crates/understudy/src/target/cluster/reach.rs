@@ -114,11 +114,6 @@ impl Reach {
         Ok(())
     }
 
-    /// Somebody else has selected a database there.
-    pub(crate) fn forget_db(&mut self) {
-        self.dbs.insert(self.at.clone(), None);
-    }
-
     /// Watches the checkpoint of a key's slot, which is not from anybody who has come after us.
     pub(crate) async fn watch_slot(&mut self, key: &[u8]) -> Result<(), SyncError> {
         self.go(key)?;

@@ -547,9 +547,8 @@ impl Cluster {
         config: &TargetConfig,
         waits_for: &[String],
     ) -> Result<(), SyncError> {
-        let Ok(Ok(located)) =
-            tokio::time::timeout(SILENCE, locate::locate_by(config, &self.key, waits_for)).await
-        else {
+        // Each node that is asked is given its time.
+        let Ok(located) = locate::locate_by(config, &self.key, waits_for).await else {
             return Ok(());
         };
         let now = located.topology.primaries();
@@ -708,7 +707,11 @@ fn verdict(form: &Form, mut replies: Vec<Summary>, address: &str) -> Result<Verd
                     end.is_some_and(|reply| !matches!(reply.kind, ReplyKind::Error(_)))
                 };
                 if !ends.iter().all(is_well) {
-                    return Err(nonsense(address, "SELECT was refused"));
+                    // What stood behind it may have gone to another database.
+                    return Err(SyncError {
+                        class: Class::Resync,
+                        ..nonsense(address, "SELECT was refused")
+                    });
                 }
                 replies.pop();
                 replies.remove(0);
