@@ -105,6 +105,7 @@ fn options(case: &str) -> StreamOptions {
                 });
             }
             "lease" => {}
+            "source" => options.source_version = Some(rest.parse().unwrap()),
             "losses" => options.losses = Losses::Allow,
             "conditions_stay" => options.conditions_stay = true,
             "no_checkpoint" => options.checkpoint_key = Bytes::new(),

@@ -44,12 +44,18 @@ impl Work<'_> {
         self.emit(&[b"SELECT", Decimal::new(i64::from(db.0)).text()]);
     }
 
-    /// `MOVE key db`. To a db that is filtered out it is a `DEL`.
+    /// `MOVE key db`. To a db that is filtered out it is a `DEL`. Before 3.0 a key lost its expiry on the way.
     pub(super) fn move_key(mut self) -> Done {
         let Some(to) = parse_db(self.words.at(2)) else {
             return Done::Forward;
         };
+        let loses_expiry = self.options.source_version.is_some_and(|of| of.major < 3);
         match self.between(self.db, to) {
+            None if loses_expiry => {
+                self.emit(&[b"PERSIST", self.words.at(1)]);
+                self.emit(&[b"MOVE", self.words.at(1), self.words.at(2)]);
+                Done::Rewritten(2)
+            }
             None => Done::Forward,
             Some(_) if self.passes(self.db) => {
                 let key = self.words.at(1);
