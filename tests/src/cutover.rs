@@ -6,7 +6,7 @@ use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
 use serde_json::Value;
-use testkit::process::wait_until;
+use testkit::process::{Signal, signal, wait_until};
 use testkit::{Client, Daemon, Server, argv, daemon};
 
 use crate::{LIMIT, Link};
@@ -61,6 +61,21 @@ impl Cutover {
     pub fn wait_step(&self, name: &str) {
         wait_until(&format!("the step {name}"), LIMIT, || {
             self.steps().iter().any(|step| step["step"] == name)
+        });
+    }
+
+    /// As [`Self::wait_step`]; it goes in small steps and stands still at the end. What comes next takes milliseconds.
+    pub fn stop_at(&self, name: &str) {
+        wait_until(&format!("the step {name}"), LIMIT, || {
+            for _ in 0..100 {
+                signal(self.child.id(), Signal::CONT);
+                std::thread::sleep(Duration::from_micros(200));
+                signal(self.child.id(), Signal::STOP);
+                if self.steps().iter().any(|step| step["step"] == name) {
+                    return true;
+                }
+            }
+            false
         });
     }
 

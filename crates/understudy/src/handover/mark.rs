@@ -141,23 +141,7 @@ pub(crate) async fn withdraw(
     config: &TargetConfig,
     link_name: &str,
 ) -> Result<Option<Record>, SyncError> {
-    let mut client = connect(config, link_name).await?;
-    let key = key(link_name);
-    loop {
-        client.call(&[b"WATCH", key.as_bytes()]).await?;
-        let record = get(&mut client, link_name).await?;
-        if record.as_ref().is_none_or(Record::is_go) {
-            return Ok(record);
-        }
-        let commands: [Vec<&[u8]>; 3] =
-            [vec![b"MULTI"], vec![b"DEL", key.as_bytes()], vec![b"EXEC"]];
-        match client.ask_all(&commands).await?.last() {
-            Some(Value::Array(_)) => return Ok(None),
-            Some(Value::Error(error)) => return Err(client.refused(&[b"EXEC"], error)),
-            // It was written meanwhile.
-            _ => {}
-        }
-    }
+    put_unless_made(config, link_name, |_| None).await
 }
 
 /// Says in the record of a switch that was not made that it is called off, so that nobody makes it any more; what it tells of
@@ -169,24 +153,37 @@ pub(crate) async fn call_off(
     config: &TargetConfig,
     link_name: &str,
 ) -> Result<Option<Record>, SyncError> {
+    let called_off = |record| {
+        Some(Record {
+            stage: "undoing".to_owned(),
+            ..record
+        })
+    };
+    put_unless_made(config, link_name, called_off).await
+}
+
+/// Puts another record in the place of one of a switch that was not made, or none. Gives what is there then.
+async fn put_unless_made(
+    config: &TargetConfig,
+    link_name: &str,
+    other: impl Fn(Record) -> Option<Record>,
+) -> Result<Option<Record>, SyncError> {
     let mut client = connect(config, link_name).await?;
     let key = key(link_name);
     loop {
         client.call(&[b"WATCH", key.as_bytes()]).await?;
-        let record = get(&mut client, link_name).await?;
-        let Some(mut record) = record.filter(|record| !record.is_go()) else {
-            client.call(&[b"UNWATCH"]).await?;
-            return get(&mut client, link_name).await;
+        let record = match get(&mut client, link_name).await? {
+            Some(record) if !record.is_go() => other(record),
+            made_or_none => return Ok(made_or_none),
         };
-        record.stage = "undoing".to_owned();
-        let text = record.text();
-        let commands: [Vec<&[u8]>; 3] = [
-            vec![b"MULTI"],
-            vec![b"SET", key.as_bytes(), text.as_bytes()],
-            vec![b"EXEC"],
-        ];
+        let text = record.as_ref().map(Record::text);
+        let put: Vec<&[u8]> = match &text {
+            Some(text) => vec![b"SET", key.as_bytes(), text.as_bytes()],
+            None => vec![b"DEL", key.as_bytes()],
+        };
+        let commands: [Vec<&[u8]>; 3] = [vec![b"MULTI"], put, vec![b"EXEC"]];
         match client.ask_all(&commands).await?.last() {
-            Some(Value::Array(_)) => return Ok(Some(record)),
+            Some(Value::Array(_)) => return Ok(record),
             Some(Value::Error(error)) => return Err(client.refused(&[b"EXEC"], error)),
             // It was written meanwhile.
             _ => {}
