@@ -7,6 +7,7 @@
 //! `UNDERSTUDY_STOP_SECONDS` make the long proofs of the short tests; `UNDERSTUDY_RUN_SECONDS` is how long a command may take in them.
 
 mod browser;
+mod cluster;
 pub mod cutover;
 mod every;
 mod fake;
@@ -22,6 +23,7 @@ use testkit::process::wait_until;
 use testkit::{Daemon, Engine, Rng, Server, ServerOptions};
 
 pub use browser::Browser;
+pub use cluster::{assert_same_in_cluster, link_to_cluster};
 pub use every::Every;
 pub use fake::Fake;
 pub use link::Link;

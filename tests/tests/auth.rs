@@ -222,6 +222,39 @@ fn a_connection_says_again_who_it_is_without_a_break() {
     nothing_secret(&daemon);
 }
 
+#[test]
+fn the_time_of_a_connection_goes_on_from_the_snapshot_into_the_stream() {
+    let (source, target) = (source_of("redis-7.0"), Server::of("redis-7.0"));
+    give_user(&target, FIRST);
+    let mut at_source = source.client();
+    for i in 0..1_000 {
+        at_source.command(&argv!["SET", format!("key:{i}"), "x".repeat(1_000)]);
+    }
+    // Some 4 s of snapshot, of the 8 s after which the connection has to say it again.
+    let slow = Proxy::start(&target.address());
+    slow.throttle(Direction::ToServer, Some(250_000));
+    let mut daemon = Link::new(&source, &target)
+        .target(&slow.address())
+        .with("redis_writer", &format!("username = \"{USER}\""))
+        .with("redis_writer", &format!("password = \"{FIRST}\""))
+        .with("redis_writer", "reauth_after = \"8s\"")
+        .start();
+    daemon.wait_for("the snapshot's end", LIMIT, |daemon| {
+        daemon.output().contains("snapshot applied")
+    });
+    let applied = std::time::Instant::now();
+    daemon.wait_for("AUTH", LIMIT, |daemon| times_said(&daemon.output()) >= 1);
+    let waited = applied.elapsed();
+    assert!(
+        waited < Duration::from_secs(6),
+        "{waited:?} after the snapshot: its time began anew\n{}",
+        daemon.output()
+    );
+    catch_up(&mut daemon, &source);
+    oracle::assert_equal(&source.address(), &target.address());
+    assert_eq!(own(&daemon, "reconnects_target").unwrap_or(0), 0);
+}
+
 /// The ids of the connections at a server that have a name of ours.
 fn our_connections(server: &Server) -> Vec<String> {
     let list = text(&server.client().command(&argv!["CLIENT", "LIST"]));

@@ -3,29 +3,17 @@
 
 use std::time::Duration;
 
-use e2e::{LIMIT, Link, catch_up, full_syncs, rng, run, source_of, wait_more, wait_stream};
+use e2e::{
+    LIMIT, Link, assert_same_in_cluster, catch_up, full_syncs, link_to_cluster, rng, run,
+    source_of, wait_more, wait_stream,
+};
 use testkit::certs::{Ca, server_words};
 use testkit::client::text;
 use testkit::oracle::{self, OracleOptions};
 use testkit::port::Port;
-use testkit::process::wait_until;
+use testkit::process::{peak_memory, wait_until};
 use testkit::serverless::{Rules, Serverless};
-use testkit::{Client, Cluster, Counters, Daemon, Ledger, Server, argv};
-
-fn link(source: &Server, address: &str) -> Link {
-    Link::between(&source.address(), address).with("redis_writer", "cluster = true")
-}
-
-fn assert_same(daemon: &mut Daemon, source: &Server, cluster: &Cluster, ledger: Option<&Ledger>) {
-    catch_up(daemon, source);
-    let slots = cluster.slots();
-    if let Some(ledger) = ledger {
-        let wrong = ledger.check_with(&mut |_, argv| cluster.read(&argv));
-        assert!(wrong.is_empty(), "counters:\n{}", wrong.join("\n"));
-    }
-    let options = OracleOptions::live(&source.engine().version);
-    oracle::assert_cluster_equal(&source.address(), &slots, &options);
-}
+use testkit::{Client, Cluster, Counters, Server, argv};
 
 #[test]
 fn a_cluster_of_valkey_with_tls_and_names_for_its_nodes() {
@@ -41,7 +29,7 @@ fn a_cluster_of_valkey_with_tls_and_names_for_its_nodes() {
     });
     let source = source_of("valkey-9.1");
     let counters = Counters::start_in_db_0(&source.address(), rng.number(), 1500);
-    let mut daemon = link(&source, &format!("localhost:{}", ports[0].number()))
+    let mut daemon = link_to_cluster(&source, &format!("localhost:{}", ports[0].number()))
         .with("redis_writer", "tls = true")
         .with(
             "redis_writer",
@@ -56,7 +44,7 @@ fn a_cluster_of_valkey_with_tls_and_names_for_its_nodes() {
     }
     wait_more("operations", 500, || counters.acknowledged());
     let ledger = counters.stop();
-    assert_same(&mut daemon, &source, &cluster, Some(&ledger));
+    assert_same_in_cluster(&mut daemon, &source, &cluster, Some(&ledger));
     assert_eq!(full_syncs(&source), 1);
 }
 
@@ -66,7 +54,7 @@ fn of_two_daemons_on_one_link_the_later_one_has_the_cluster() {
     let (source, cluster) = (source_of("valkey-8.1"), Cluster::start("valkey-8.1", 3, 0));
     for fence in ["kill", "lua"] {
         let fence = format!("slot_fence = \"{fence}\"");
-        let link = link(&source, &cluster.address(0)).with("redis_writer", &fence);
+        let link = link_to_cluster(&source, &cluster.address(0)).with("redis_writer", &fence);
         let counters = Counters::start_in_db_0(&source.address(), rng.number(), 2000);
         let mut first = link.start();
         wait_stream(&mut first);
@@ -83,7 +71,7 @@ fn of_two_daemons_on_one_link_the_later_one_has_the_cluster() {
         );
         wait_more("operations", 1000, || counters.acknowledged());
         let ledger = counters.stop();
-        assert_same(&mut second, &source, &cluster, Some(&ledger));
+        assert_same_in_cluster(&mut second, &source, &cluster, Some(&ledger));
         second.terminate();
         assert_eq!(second.wait(LIMIT), 0);
         source.client().command(&argv!["FLUSHALL"]);
@@ -108,7 +96,7 @@ fn an_endpoint_that_only_reads_is_refused_and_a_replica_of_a_cluster_shows_the_w
         ended.stderr
     );
     let reader = "my-cache.serverless.use1.cache.amazonaws.com:6380";
-    let ended = run(&link(&source, reader));
+    let ended = run(&link_to_cluster(&source, reader));
     assert_eq!(ended.code, 4);
     assert!(
         ended.error().contains("takes no writes; use port 6379"),
@@ -117,10 +105,10 @@ fn an_endpoint_that_only_reads_is_refused_and_a_replica_of_a_cluster_shows_the_w
     );
     // Any node of a cluster tells of all.
     let cluster = Cluster::start("redis-7.0", 3, 1);
-    let mut daemon = link(&source, &cluster.address(4)).start();
+    let mut daemon = link_to_cluster(&source, &cluster.address(4)).start();
     wait_stream(&mut daemon);
     source.client().command(&argv!["SET", "a", 1]);
-    assert_same(&mut daemon, &source, &cluster, None);
+    assert_same_in_cluster(&mut daemon, &source, &cluster, None);
 }
 
 #[test]
@@ -130,7 +118,7 @@ fn databases_that_a_cluster_does_not_have_are_refused_by_name() {
     let mut client = source.client();
     client.select(3);
     client.command(&argv!["SET", "a", 1]);
-    let ended = run(&link(&source, &cluster.address(0)));
+    let ended = run(&link_to_cluster(&source, &cluster.address(0)));
     assert_eq!(ended.code, 4);
     for word in [
         "the source uses database 3",
@@ -139,7 +127,7 @@ fn databases_that_a_cluster_does_not_have_are_refused_by_name() {
     ] {
         assert!(ended.error().contains(word), "{}", ended.error());
     }
-    let others = link(&source, &cluster.address(0)).with("filter", "allow_db = [0]");
+    let others = link_to_cluster(&source, &cluster.address(0)).with("filter", "allow_db = [0]");
     let mut daemon = others.start();
     wait_stream(&mut daemon);
     client.select(0);
@@ -206,7 +194,7 @@ fn a_whole_migration_to_a_service_in_cluster_mode_with_kills_in_it() {
     fill(&mut client, "snapshot:set", "SADD");
     client.command(&argv!["SET", "soon", 1, "PX", 4_000]);
     let counters = Counters::start_in_db_0(&source.address(), rng.number(), 800);
-    let mut daemon = link(&source, &doors[0].address())
+    let mut daemon = link_to_cluster(&source, &doors[0].address())
         .with("redis_writer", "profile = \"elasticache-serverless\"")
         .with("redis_writer", "username = \"mover\"")
         .with("redis_writer", &format!("password = \"{PASSWORD}\""))
@@ -270,7 +258,7 @@ fn values_larger_than_memory_allows_go_through_to_a_cluster() {
     let large = |fill: &str, mib: usize| fill.repeat(mib << 20);
     client.command(&argv!["SET", "snapshot", large("s", 40)]);
     for fence in ["kill", "lua"] {
-        let mut daemon = link(&source, &cluster.address(0))
+        let mut daemon = link_to_cluster(&source, &cluster.address(0))
             .with("redis_writer", &format!("slot_fence = \"{fence}\""))
             .with("limits", "memory = \"64mb\"")
             .start();
@@ -302,9 +290,9 @@ fn values_larger_than_memory_allows_go_through_to_a_cluster() {
             argv!["EXEC"],
         ]);
         catch_up(&mut daemon, &source);
-        let memory = daemon.metric("understudy_process_resident_memory_bytes");
-        let memory = memory.or_else(|| daemon.metric("process_resident_memory_bytes"));
-        println!("{fence}: {memory:?} bytes");
+        let peak = peak_memory(daemon.pid());
+        println!("{fence}: {} MiB at most", peak >> 20);
+        assert!(peak <= 64 << 20, "{fence}: {peak} bytes");
         daemon.terminate();
         assert_eq!(daemon.wait(LIMIT), 0, "{}", daemon.output());
         let options = OracleOptions::live(&source.engine().version);
@@ -318,7 +306,7 @@ fn values_larger_than_memory_allows_go_through_to_a_cluster() {
 #[test]
 fn nodes_that_send_a_slot_to_one_another_are_spoken_of() {
     let (source, cluster) = (source_of("redis-7.0"), Cluster::start("redis-7.0", 3, 0));
-    let mut daemon = link(&source, &cluster.address(0)).start();
+    let mut daemon = link_to_cluster(&source, &cluster.address(0)).start();
     wait_stream(&mut daemon);
     source.client().command(&argv!["SET", "before", 1]);
     catch_up(&mut daemon, &source);
@@ -334,7 +322,7 @@ fn nodes_that_send_a_slot_to_one_another_are_spoken_of() {
     source.client().command(&argv!["SET", "here", 1]);
     daemon.wait_for_output("the nodes send a slot to one another", LIMIT);
     cluster.end_move(slot, from, to);
-    assert_same(&mut daemon, &source, &cluster, None);
+    assert_same_in_cluster(&mut daemon, &source, &cluster, None);
     assert_eq!(full_syncs(&source), 1);
 }
 
@@ -350,7 +338,7 @@ fn a_snapshot_goes_on_where_it_was_when_a_node_was_lost() {
     client.command(&argv!["SET", "last", "one"]);
     let checkpoint = "understudy:checkpoint:e2e";
     let home = cluster.place_of(cluster.slot(checkpoint));
-    let mut daemon = link(&source, &cluster.address(home)).start();
+    let mut daemon = link_to_cluster(&source, &cluster.address(home)).start();
     let mut at_home = cluster.servers[home].client();
     let mut progress = move || -> Option<u64> {
         let value = text(&at_home.command(&argv!["GET", checkpoint]));
@@ -403,7 +391,7 @@ fn a_failover_while_nobody_is_there_that_loses_more_than_is_made_good_is_noticed
     let counters = Counters::start_in_db_0(&source.address(), rng.number(), 500);
     // Not of the node that has the link's own position: that would fall back too, and tell where to begin.
     let home = cluster.place_of(cluster.slot("understudy:checkpoint:e2e"));
-    let mut daemon = link(&source, &cluster.address(home)).start();
+    let mut daemon = link_to_cluster(&source, &cluster.address(home)).start();
     wait_stream(&mut daemon);
     wait_more("operations", 500, || counters.acknowledged());
     // A replica that is gone for so long, and comes back with what it had.
@@ -430,6 +418,6 @@ fn a_failover_while_nobody_is_there_that_loses_more_than_is_made_good_is_noticed
         daemon.output()
     );
     let ledger = counters.stop();
-    assert_same(&mut daemon, &source, &cluster, Some(&ledger));
+    assert_same_in_cluster(&mut daemon, &source, &cluster, Some(&ledger));
     assert_eq!(full_syncs(&source), 2);
 }

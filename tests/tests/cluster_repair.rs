@@ -4,7 +4,8 @@
 use std::time::{Duration, Instant};
 
 use e2e::{
-    LIMIT, Link, catch_up, from_env, full_syncs, own, rng, source_of, wait_more, wait_stream,
+    LIMIT, Link, assert_same_in_cluster, catch_up, from_env, full_syncs, link_to_cluster, own, rng,
+    source_of, wait_more, wait_stream,
 };
 use testkit::client::{Argv, items, text};
 use testkit::oracle::{self, OracleOptions};
@@ -16,10 +17,6 @@ fn words(line: &str) -> Argv {
     line.split(' ')
         .map(|word| word.as_bytes().to_vec())
         .collect()
-}
-
-fn link(source: &Server, cluster: &Cluster) -> Link {
-    Link::between(&source.address(), &cluster.address(0)).with("redis_writer", "cluster = true")
 }
 
 /// A connection to the node that has a key.
@@ -39,14 +36,7 @@ fn wait_repaired(daemon: &mut Daemon, count: u64) {
 }
 
 fn assert_same(daemon: &mut Daemon, source: &Server, cluster: &Cluster, ledger: Option<&Ledger>) {
-    catch_up(daemon, source);
-    cluster.wait_whole();
-    if let Some(ledger) = ledger {
-        let wrong = ledger.check_with(&mut |_, argv| cluster.read(&argv));
-        assert!(wrong.is_empty(), "counters:\n{}", wrong.join("\n"));
-    }
-    let options = OracleOptions::live(&source.engine().version);
-    oracle::assert_cluster_equal(&source.address(), &cluster.slots(), &options);
+    assert_same_in_cluster(daemon, source, cluster, ledger);
     assert_eq!(full_syncs(source), 1, "{}", daemon.output());
 }
 
@@ -87,7 +77,7 @@ fn keys_overwritten_at_a_cluster_are_repaired_under_load_and_over_kills() {
     let mut rng = rng();
     let (source, cluster) = (source_of("redis-7.0"), Cluster::start("redis-7.0", 3, 0));
     let counters = Counters::start_in_db_0(&source.address(), rng.number(), 2000);
-    let mut daemon = link(&source, &cluster).start();
+    let mut daemon = link_to_cluster(&source, &cluster.address(0)).start();
     wait_stream(&mut daemon);
     wait_more("operations", 2000, || counters.acknowledged());
     let rounds = from_env("UNDERSTUDY_REPAIRS", 5);
@@ -126,7 +116,7 @@ fn a_slots_checkpoint_tells_of_keys_under_repair_while_the_source_cannot_be_read
         &mut client,
         &["RPUSH k a", "SET other 1", "SET elsewhere 1"],
     );
-    let mut daemon = link(&source, &cluster)
+    let mut daemon = link_to_cluster(&source, &cluster.address(0))
         .with("redis_writer", "slot_fence = \"lua\"")
         .start();
     wait_stream(&mut daemon);
@@ -292,7 +282,7 @@ const LIFE_MS: u64 = 21_000;
 fn keys_that_a_cluster_ended_while_nobody_was_there_are_as_at_the_source() {
     let (source, cluster) = (source_of("redis-7.0"), Cluster::start("redis-7.0", 3, 0));
     let mut client = source.client();
-    let mut daemon = link(&source, &cluster).start();
+    let mut daemon = link_to_cluster(&source, &cluster.address(0)).start();
     wait_stream(&mut daemon);
     let began = Instant::now();
     let mut born = vec![argv!["RPUSH", "queue", "a"], argv!["SADD", "plain", "p"]];

@@ -4,28 +4,13 @@
 use std::time::Duration;
 
 use e2e::{
-    LIMIT, Link, catch_up, from_env, full_syncs, own, rng, run, source_of, wait_stream, written,
+    LIMIT, Link, assert_same_in_cluster, catch_up, from_env, full_syncs, link_to_cluster, own, rng,
+    run, source_of, wait_stream, written,
 };
 use testkit::client::text;
 use testkit::oracle::{self, OracleOptions};
 use testkit::workload;
-use testkit::{Cluster, Counters, Daemon, Ledger, Rng, Server, Writer, argv};
-
-fn link(source: &Server, cluster: &Cluster) -> Link {
-    Link::between(&source.address(), &cluster.address(0)).with("redis_writer", "cluster = true")
-}
-
-/// Both oracles, when everything has come.
-fn assert_same(daemon: &mut Daemon, source: &Server, cluster: &Cluster, ledger: Option<&Ledger>) {
-    catch_up(daemon, source);
-    cluster.wait_whole();
-    if let Some(ledger) = ledger {
-        let wrong = ledger.check_with(&mut |_, argv| cluster.read(&argv));
-        assert!(wrong.is_empty(), "counters:\n{}", wrong.join("\n"));
-    }
-    let options = OracleOptions::live(&source.engine().version);
-    oracle::assert_cluster_equal(&source.address(), &cluster.slots(), &options);
-}
+use testkit::{Cluster, Counters, Daemon, Rng, Server, Writer, argv};
 
 #[test]
 fn every_kind_of_command_reaches_its_slot() {
@@ -33,12 +18,12 @@ fn every_kind_of_command_reaches_its_slot() {
     let (source, cluster) = (source_of("redis-7.0"), Cluster::start("redis-7.0", 3, 0));
     workload::fill_dbs(&mut source.client(), rng.number(), 2_000, &[0]);
     let writer = Writer::start_in_db_0(&source.address(), rng.number(), 3000);
-    let mut daemon = link(&source, &cluster).start();
+    let mut daemon = link_to_cluster(&source, &cluster.address(0)).start();
     wait_stream(&mut daemon);
     let goal = writer.answered() + from_env("UNDERSTUDY_COMMANDS", 15_000);
     daemon.wait_for("commands", LIMIT, |_| writer.answered() >= goal);
     let report = writer.stop();
-    assert_same(&mut daemon, &source, &cluster, None);
+    assert_same_in_cluster(&mut daemon, &source, &cluster, None);
     println!("{:?}", report.words);
     assert_eq!(full_syncs(&source), 1);
     for key in (0..3).flat_map(|at| cluster.own_keys(at)) {
@@ -64,11 +49,11 @@ fn kills_of_the_daemon_lose_and_double_nothing() {
     let mut rng = rng();
     let (source, cluster) = (source_of("redis-7.0"), Cluster::start("redis-7.0", 3, 0));
     let counters = Counters::start_in_db_0(&source.address(), rng.number(), 2500);
-    let mut daemon = link(&source, &cluster).start();
+    let mut daemon = link_to_cluster(&source, &cluster.address(0)).start();
     wait_stream(&mut daemon);
     kill(&mut daemon, &mut rng, from_env("UNDERSTUDY_KILLS", 8));
     let ledger = counters.stop();
-    assert_same(&mut daemon, &source, &cluster, Some(&ledger));
+    assert_same_in_cluster(&mut daemon, &source, &cluster, Some(&ledger));
     assert_eq!(full_syncs(&source), 1);
 }
 
@@ -77,11 +62,11 @@ fn kills_under_every_kind_of_command_leave_an_equal_copy() {
     let mut rng = rng();
     let (source, cluster) = (source_of("redis-7.0"), Cluster::start("redis-7.0", 3, 0));
     let writer = Writer::start_in_db_0(&source.address(), rng.number(), 2000);
-    let mut daemon = link(&source, &cluster).start();
+    let mut daemon = link_to_cluster(&source, &cluster.address(0)).start();
     wait_stream(&mut daemon);
     kill(&mut daemon, &mut rng, from_env("UNDERSTUDY_KILLS", 8));
     writer.stop();
-    assert_same(&mut daemon, &source, &cluster, None);
+    assert_same_in_cluster(&mut daemon, &source, &cluster, None);
     assert_eq!(full_syncs(&source), 1);
 }
 
@@ -91,7 +76,7 @@ fn a_primary_that_dies_takes_nothing_along() {
     let mut rng = rng();
     let (source, mut cluster) = (source_of("redis-7.0"), Cluster::start("redis-7.0", 3, 1));
     let counters = Counters::start_in_db_0(&source.address(), rng.number(), 4000);
-    let mut daemon = link(&source, &cluster).start();
+    let mut daemon = link_to_cluster(&source, &cluster.address(0)).start();
     wait_stream(&mut daemon);
     let goal = counters.acknowledged() + 10_000;
     daemon.wait_for("writes", LIMIT, |_| counters.acknowledged() >= goal);
@@ -108,7 +93,7 @@ fn a_primary_that_dies_takes_nothing_along() {
     cluster.servers[0].restart();
     cluster.wait_whole();
     let ledger = counters.stop();
-    assert_same(&mut daemon, &source, &cluster, Some(&ledger));
+    assert_same_in_cluster(&mut daemon, &source, &cluster, Some(&ledger));
     assert_eq!(full_syncs(&source), 1);
     assert!(own(&daemon, "applied_offset").is_some());
 }
@@ -119,7 +104,7 @@ fn a_primary_that_hangs_is_left_for_its_replica() {
     let mut rng = rng();
     let (source, cluster) = (source_of("redis-7.0"), Cluster::start("redis-7.0", 3, 1));
     let counters = Counters::start_in_db_0(&source.address(), rng.number(), 1000);
-    let mut daemon = link(&source, &cluster).start();
+    let mut daemon = link_to_cluster(&source, &cluster.address(0)).start();
     wait_stream(&mut daemon);
     daemon.wait_for("the first writes", LIMIT, |daemon| {
         own(daemon, "applied_offset").is_some_and(|applied| applied > 10_000)
@@ -135,7 +120,7 @@ fn a_primary_that_hangs_is_left_for_its_replica() {
     cluster.servers[0].cont();
     cluster.wait_whole();
     let ledger = counters.stop();
-    assert_same(&mut daemon, &source, &cluster, Some(&ledger));
+    assert_same_in_cluster(&mut daemon, &source, &cluster, Some(&ledger));
     assert_eq!(full_syncs(&source), 1);
 }
 
@@ -145,7 +130,7 @@ fn a_takeover_takes_nothing_along() {
     let mut rng = rng();
     let (source, cluster) = (source_of("redis-7.0"), Cluster::start("redis-7.0", 3, 1));
     let writer = Writer::start_in_db_0(&source.address(), rng.number(), 2000);
-    let mut daemon = link(&source, &cluster).start();
+    let mut daemon = link_to_cluster(&source, &cluster.address(0)).start();
     wait_stream(&mut daemon);
     for (replica, how) in [(3, ""), (4, "TAKEOVER"), (5, "FORCE")] {
         std::thread::sleep(Duration::from_millis(500 + rng.below(500)));
@@ -155,7 +140,7 @@ fn a_takeover_takes_nothing_along() {
         wait_stream(&mut daemon);
     }
     writer.stop();
-    assert_same(&mut daemon, &source, &cluster, None);
+    assert_same_in_cluster(&mut daemon, &source, &cluster, None);
     assert_eq!(full_syncs(&source), 1);
 }
 
@@ -164,7 +149,7 @@ fn slots_that_move_meanwhile_lose_and_double_nothing() {
     let mut rng = rng();
     let (source, mut cluster) = (source_of("redis-7.0"), Cluster::start("redis-7.0", 3, 0));
     let writer = Writer::start_in_db_0(&source.address(), rng.number(), 1500);
-    let mut daemon = link(&source, &cluster).start();
+    let mut daemon = link_to_cluster(&source, &cluster.address(0)).start();
     wait_stream(&mut daemon);
     let new = cluster.add("redis-7.0");
     let kinds = ["str", "list", "set", "zset", "hash", "log", "stream"];
@@ -207,13 +192,13 @@ fn the_script_keeps_others_out_where_connections_cannot_be_killed() {
     let mut rng = rng();
     let (source, cluster) = (source_of("redis-7.0"), Cluster::start("redis-7.0", 3, 0));
     let counters = Counters::start_in_db_0(&source.address(), rng.number(), 2000);
-    let mut daemon = link(&source, &cluster)
+    let mut daemon = link_to_cluster(&source, &cluster.address(0))
         .with("redis_writer", "slot_fence = \"lua\"")
         .start();
     wait_stream(&mut daemon);
     kill(&mut daemon, &mut rng, from_env("UNDERSTUDY_KILLS", 5));
     let ledger = counters.stop();
-    assert_same(&mut daemon, &source, &cluster, Some(&ledger));
+    assert_same_in_cluster(&mut daemon, &source, &cluster, Some(&ledger));
     assert_eq!(full_syncs(&source), 1);
 }
 
@@ -223,19 +208,19 @@ fn the_script_does_every_kind_of_command() {
     let (source, cluster) = (source_of("redis-7.0"), Cluster::start("redis-7.0", 3, 0));
     workload::fill_dbs(&mut source.client(), rng.number(), 500, &[0]);
     let writer = Writer::start_in_db_0(&source.address(), rng.number(), 2000);
-    let mut daemon = link(&source, &cluster)
+    let mut daemon = link_to_cluster(&source, &cluster.address(0))
         .with("redis_writer", "slot_fence = \"lua\"")
         .start();
     wait_stream(&mut daemon);
     kill(&mut daemon, &mut rng, 2);
     writer.stop();
-    assert_same(&mut daemon, &source, &cluster, None);
+    assert_same_in_cluster(&mut daemon, &source, &cluster, None);
 }
 
 #[test]
 fn what_cannot_be_done_is_named() {
     let (source, cluster) = (source_of("redis-7.0"), Cluster::start("redis-7.0", 3, 0));
-    let mut daemon = link(&source, &cluster)
+    let mut daemon = link_to_cluster(&source, &cluster.address(0))
         .with("redis_writer", "cross_slot = \"fail\"")
         .start();
     wait_stream(&mut daemon);
@@ -274,7 +259,7 @@ fn a_database_that_a_cluster_does_not_have_is_named() {
     let mut client = source.client();
     client.select(3);
     client.command(&argv!["SET", "a", 1]);
-    let ended = run(&link(&source, &cluster));
+    let ended = run(&link_to_cluster(&source, &cluster.address(0)));
     assert_eq!(ended.code, 4);
     assert!(
         ended.error().contains("the source uses database 3"),

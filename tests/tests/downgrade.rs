@@ -1,9 +1,10 @@
 //! A newer source into an older target while both are in use: what the target lacks is said otherwise, or left out and counted by
 //! name; nothing else differs.
 
-use e2e::{LIMIT, Link, catch_up, source_of, wait_stream};
+use e2e::{Every, LIMIT, Link, catch_up, rng, source_of, wait_stream};
 use serde_json::Value;
 use testkit::client::{Argv, text};
+use testkit::oracle::{self, OracleOptions};
 use testkit::{Client, Daemon, Server};
 
 fn words(line: &str) -> Argv {
@@ -132,6 +133,108 @@ fn valkey_9_1_into_redis_7_0() {
     assert_eq!(get(&mut there, "HGET hash c"), "3");
     daemon.terminate();
     assert_eq!(daemon.wait(LIMIT), 0);
+}
+
+/// Every write command that the source has: what differs at the target are keys of commands that are named as lacking there, and
+/// nothing else.
+fn every_command(from: &str, to: &str) {
+    let mut rng = rng();
+    let (source, target) = (source_of(from), Server::of(to));
+    let mut daemon = start(&source, &target);
+    wait_stream(&mut daemon);
+    let mut client = source.client();
+    let mut every = Every::new(&mut client, from);
+    let count = every.run(&mut client, &mut rng, || {});
+    catch_up(&mut daemon, &source);
+    let (rewritten, lacking) = report(&daemon);
+    let options = OracleOptions {
+        field_expiries: false,
+        functions: false,
+        differences_max: 1_000,
+        ..OracleOptions::live(&source.engine().version)
+    };
+    let differences = oracle::compare_with(&source.address(), &target.address(), &options);
+    // `every:<command>:<round>:<letter>`
+    let of = |key: &[u8]| {
+        let key = String::from_utf8_lossy(key).into_owned();
+        let name = key.split(':').nth(1).unwrap_or_default().to_owned();
+        name.split('|').next().unwrap_or_default().to_owned()
+    };
+    let names: std::collections::BTreeSet<String> =
+        differences.iter().map(|found| of(&found.key)).collect();
+    println!(
+        "{from} to {to}: {count} commands, {} of them known there; rewritten: {}; lacking: {}; with keys that differ: {names:?}",
+        every.names().len(),
+        rewritten.len(),
+        lacking.len()
+    );
+    let unexplained: Vec<String> = differences
+        .iter()
+        .filter(|found| !lacking.contains(&of(&found.key)))
+        .map(ToString::to_string)
+        .collect();
+    assert!(unexplained.is_empty(), "{}", unexplained.join("\n"));
+    daemon.terminate();
+    assert_eq!(daemon.wait(LIMIT), 0);
+}
+
+#[test]
+fn every_command_of_redis_8_0_into_redis_6_2() {
+    every_command("redis-8.0", "redis-6.2");
+}
+
+#[test]
+fn every_command_of_valkey_9_1_into_redis_7_0() {
+    every_command("valkey-9.1", "redis-7.0");
+}
+
+/// Before 7.0 a pending entry outlives its message, and an XCLAIM of it; from 7.0 on the XCLAIM forgets it.
+#[test]
+fn pending_entries_that_a_newer_target_forgets_are_counted() {
+    let source = source_of("redis-6.2");
+    let cluster = testkit::Cluster::start("redis-7.0", 3, 0);
+    let single = Server::of("redis-7.0");
+    let to_cluster = |fence: &str| {
+        Link::between(&source.address(), &cluster.address(0))
+            .with("redis_writer", "cluster = true")
+            .with("redis_writer", &format!("slot_fence = \"{fence}\""))
+    };
+    let links = [
+        Link::new(&source, &single),
+        to_cluster("kill"),
+        to_cluster("lua"),
+    ];
+    for (at, link) in links.into_iter().enumerate() {
+        let mut client = source.client();
+        client.command(&words("FLUSHALL"));
+        for server in &cluster.servers {
+            server.client().command(&words("FLUSHALL"));
+        }
+        let mut daemon = link.start();
+        wait_stream(&mut daemon);
+        run(
+            &mut client,
+            &[
+                "XADD events 1-1 f v",
+                "XADD events 2-1 f v",
+                "XADD events 3-1 f v",
+                "XGROUP CREATE events g 0",
+                "XREADGROUP GROUP g one STREAMS events >",
+                "XDEL events 2-1",
+                "XCLAIM events g two 0 1-1 2-1 3-1",
+                "INCR behind",
+            ],
+        );
+        catch_up(&mut daemon, &source);
+        let metrics = daemon.get("/metrics").expect("metrics").1;
+        let line = metrics
+            .lines()
+            .find(|line| line.contains("pending_forgotten"))
+            .unwrap_or_else(|| panic!("{at}: nothing was counted\n{metrics}"));
+        assert!(line.ends_with(" 1"), "{line}");
+        daemon.terminate();
+        assert_eq!(daemon.wait(LIMIT), 0);
+    }
 }
 
 #[test]

@@ -124,3 +124,57 @@ fn a_target_is_emptied_only_when_somebody_says_so() {
         assert_eq!(daemon.wait(LIMIT), 0);
     }
 }
+
+/// At a terminal (which `script` makes) the target's address has to be typed, and nothing else will do.
+#[test]
+fn at_a_terminal_the_address_has_to_be_typed() {
+    let (source, target) = both();
+    let link = Link::new(&source, &target).with("advanced", "empty_db_before_sync = true");
+    let typed = |words: &str| {
+        let folder = tempfile::tempdir().expect("a folder");
+        let text = link.text().replace(testkit::daemon::STATUS_PORT, "0");
+        std::fs::write(folder.path().join("shake.toml"), text).expect("write shake.toml");
+        let command = format!(
+            "timeout 20 {} sync shake.toml",
+            testkit::daemon::binary().display()
+        );
+        let mut script = std::process::Command::new("script");
+        script
+            .args(["-q", "-e", "-c", &command, "/dev/null"])
+            .current_dir(folder.path())
+            .stdin(std::process::Stdio::piped())
+            .stdout(std::process::Stdio::piped());
+        let mut script = script.spawn().expect("start script(1)");
+        let mut input = script.stdin.take().expect("its input");
+        std::io::Write::write_all(&mut input, format!("{words}\n").as_bytes()).expect("type");
+        let deadline = std::time::Instant::now() + LIMIT;
+        let mut is_emptied = false;
+        while std::time::Instant::now() < deadline {
+            let own = target.client().command(&argv!["EXISTS", "own:string"]);
+            is_emptied = testkit::client::text(&own) == "0";
+            if is_emptied || script.try_wait().expect("its state").is_some() {
+                break;
+            }
+            std::thread::sleep(std::time::Duration::from_millis(50));
+        }
+        if is_emptied {
+            // It runs on: a control character ends it as a terminal does.
+            let _ = std::io::Write::write_all(&mut input, b"\x03");
+        }
+        let ended = script.wait_with_output().expect("its end");
+        drop(input);
+        (
+            is_emptied,
+            String::from_utf8_lossy(&ended.stdout).into_owned(),
+        )
+    };
+    for words in ["y", "yes", "", "127.0.0.1:1"] {
+        let (is_emptied, said) = typed(words);
+        assert!(!is_emptied, "{words:?}: {said}");
+        for word in ["EVERY key", &target.address(), "nothing was touched"] {
+            assert!(said.contains(word), "{words:?}: {said}");
+        }
+    }
+    let (is_emptied, said) = typed(&target.address());
+    assert!(is_emptied, "{said}");
+}

@@ -146,6 +146,8 @@ pub struct Abilities {
     pub bulk_bytes_max: u64,
     /// The most arguments in one command (3,999 on ElastiCache Serverless).
     pub args_max: u64,
+    /// How many databases it has, where it has told.
+    pub databases: Option<u32>,
 }
 
 impl Abilities {
@@ -187,6 +189,7 @@ impl Abilities {
             never: &[],
             bulk_bytes_max: 512 << 20,
             args_max: 1 << 20,
+            databases: None,
         }
     }
 

@@ -60,7 +60,7 @@ impl std::fmt::Display for MapError {
             ),
             Self::Collision { key } => write!(
                 f,
-                "key \"{key}\" is in two databases that redis_writer.db_map brings into one"
+                "key \"{key}\" is in two databases that redis_writer.db_map brings into one: remove or rename one of them at the source first, or use db_map = \"prefix\", or a new snapshot stops for it too"
             ),
             Self::LargeKey => write!(f, "a key is too large to get a prefix"),
         }
@@ -110,6 +110,18 @@ impl DbMap {
                 sources
             }
             Self::Prefix => Vec::new(),
+        }
+    }
+
+    /// The source's databases, as far as they are known here, that go into the first `count` of the target.
+    pub fn sources_below(&self, count: u32) -> Vec<Db> {
+        let mut sources: Vec<Db> = (0..count).flat_map(|to| self.sources(Db(to))).collect();
+        sources.sort_unstable();
+        sources.dedup();
+        match self {
+            Self::Numbers(_) => sources,
+            // Any of them.
+            Self::Prefix => vec![Db(0)],
         }
     }
 

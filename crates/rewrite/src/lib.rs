@@ -62,7 +62,7 @@ pub use snapshot::{
     Existing, Expect, Method, PlainSet, Sent, SnapshotCounts, SnapshotError, SnapshotErrorKind,
     SnapshotOptions, SnapshotRewriter,
 };
-pub use stream::{Granted, LeaseRule, Losses, Publish, StreamOptions, StreamRewriter};
+pub use stream::{Databases, Granted, LeaseRule, Losses, Publish, StreamOptions, StreamRewriter};
 pub use table::{Command, CommandId, Group, Table};
 
 /// Every key that is ours has this in its name.

@@ -11,7 +11,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use expect_test::expect_file;
 use rewrite::{
-    Abilities, Db, Filter, FilterRules, Fork, LeaseRule, Losses, Outcome, Publish, StreamOptions,
+    Abilities, Databases, Db, Filter, FilterRules, Fork, LeaseRule, Losses, Outcome, Publish, StreamOptions,
     StreamRewriter,
 };
 
@@ -77,7 +77,7 @@ fn options(case: &str) -> StreamOptions {
     let target = |fork, version: &str| Abilities::from_version(fork, version.parse().unwrap());
     let mut options = StreamOptions::new(target(Fork::Redis, "7.0.15"));
     options.checkpoint_key = Bytes::from_static(b"understudy:checkpoint");
-    options.databases = 4;
+    options.databases = Databases::AtLeast(4);
     let mut rules = FilterRules::default();
     for part in case
         .split(';')
@@ -90,6 +90,10 @@ fn options(case: &str) -> StreamOptions {
         match name {
             "redis" => options.target = target(Fork::Redis, rest),
             "valkey" => options.target = target(Fork::Valkey, rest),
+            "databases" => {
+                let dbs: Vec<u32> = dbs();
+                options.databases = Databases::These(dbs.into_iter().map(Db).collect());
+            }
             "publish" => options.publish = Publish::Forward,
             "without" => {
                 let known = rewrite::table::all()

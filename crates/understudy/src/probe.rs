@@ -93,6 +93,11 @@ pub(crate) async fn probe(
         Some(Value::Error(error)) if !error.text.starts_with(b"NOPERM") => Some(false),
         _ => None,
     };
+    abilities.databases = match found.has_databases {
+        None => None,
+        Some(false) => Some(1),
+        Some(true) => Some(count_databases(client).await?),
+    };
     let refusal = |at: usize| match replies.get(at) {
         Some(Value::Error(error)) => String::from_utf8_lossy(&error.text).to_ascii_lowercase(),
         _ => String::new(),
@@ -110,6 +115,31 @@ pub(crate) async fn probe(
         abilities.rdb_version_max = abilities.rdb_version_max.min(OLDER);
     }
     Ok(found)
+}
+
+/// More databases than this are not counted.
+const DATABASES_MAX: u32 = 1 << 16;
+
+/// How many databases it has: two at least, and most have 16.
+async fn count_databases(client: &mut Client) -> Result<u32, SyncError> {
+    // There are at least `has`, and fewer than `lacks`.
+    let (mut has, mut lacks, mut next) = (2, DATABASES_MAX + 1, [16, 17]);
+    while lacks - has > 1 {
+        let numbers = next.map(|count| (count - 1).to_string());
+        let mut commands: Vec<Vec<&[u8]>> = Vec::new();
+        commands.extend(numbers.iter().map(|db| vec![&b"SELECT"[..], db.as_bytes()]));
+        commands.push(vec![b"SELECT", b"0"]);
+        let replies = client.ask_all(&commands).await?;
+        for (count, reply) in next.into_iter().zip(replies) {
+            match reply {
+                Value::Simple(_) => has = has.max(count),
+                _ => lacks = lacks.min(count),
+            }
+        }
+        let middle = u32::midpoint(has, lacks);
+        next = [middle, (middle + 1).min(lacks - 1)];
+    }
+    Ok(has)
 }
 
 /// RDB version of Redis 5 and 6.

@@ -34,7 +34,7 @@ pub(crate) struct Renewal {
 }
 
 impl Renewal {
-    /// For a connection that has just said it.
+    /// For a connection that is about to say it for the first time, or has just done so.
     pub(crate) fn new(endpoint: &Endpoint) -> Self {
         let after = endpoint.auth.renew_after;
         Self {
@@ -54,35 +54,6 @@ impl Renewal {
             Some(due) => tokio::time::sleep_until(due).await,
             None => std::future::pending().await,
         }
-    }
-
-    /// Says it. What goes wrong with the password is tried again a minute later: the connection is still good.
-    ///
-    /// # Errors
-    /// Class reconnect when the connection broke, or the checkpoint `key` is no longer what `guard` says, the reply to a
-    /// GET of it.
-    pub(crate) async fn renew(
-        &mut self,
-        pipe: &mut Pipe,
-        endpoint: &Endpoint,
-        key: &str,
-        guard: &[u8],
-    ) -> Result<(), SyncError> {
-        let said = match endpoint.auth.credentials().await {
-            Ok(Some(found)) => {
-                let auth = found.auth();
-                let exchange = exchange(pipe, endpoint, &auth, key, guard);
-                let lost = |what| SyncError::reconnect(Side::Target, &endpoint.address, what);
-                match tokio::time::timeout(ANSWER_TIMEOUT, exchange).await {
-                    Ok(said) => said?,
-                    Err(_) => return Err(lost("AUTH was not answered in time")),
-                }
-            }
-            Ok(None) => Ok(()),
-            Err(why) => Err(why),
-        };
-        self.note(said);
-        Ok(())
     }
 
     /// Says it over all of these connections, to nodes of a cluster, on which nothing is on its way and nothing is watched.
@@ -137,6 +108,36 @@ impl Renewal {
             }
         };
         self.due = wait.map(|wait| Instant::now() + wait);
+    }
+}
+
+impl Pipe {
+    /// Says it. What goes wrong with the password is tried again a minute later: the connection is still good.
+    ///
+    /// # Errors
+    /// Class reconnect when the connection broke, or the checkpoint `key` is no longer what `guard` says, the reply to a
+    /// GET of it.
+    pub(crate) async fn renew(
+        &mut self,
+        endpoint: &Endpoint,
+        key: &str,
+        guard: &[u8],
+    ) -> Result<(), SyncError> {
+        let said = match endpoint.auth.credentials().await {
+            Ok(Some(found)) => {
+                let auth = found.auth();
+                let exchange = exchange(self, endpoint, &auth, key, guard);
+                let lost = |what| SyncError::reconnect(Side::Target, &endpoint.address, what);
+                match tokio::time::timeout(ANSWER_TIMEOUT, exchange).await {
+                    Ok(said) => said?,
+                    Err(_) => return Err(lost("AUTH was not answered in time")),
+                }
+            }
+            Ok(None) => Ok(()),
+            Err(why) => Err(why),
+        };
+        self.renewal.note(said);
+        Ok(())
     }
 }
 

@@ -22,6 +22,7 @@ use crate::error::{Class, Side, SyncError};
 use crate::handover::mark::{self, Record};
 use crate::net::Stream;
 use crate::probe;
+use crate::renew::Renewal;
 
 /// A target that is ours: the checkpoint carries our epoch, the connection watches it, and is in MULTI.
 pub(crate) struct Target {
@@ -38,6 +39,8 @@ pub(crate) struct Target {
 pub(crate) struct Pipe {
     pub(crate) stream: Stream,
     pub(crate) replies: BytesMut,
+    /// When it has to say again who we are, whoever writes to it.
+    pub(crate) renewal: Renewal,
 }
 
 /// Databases that the target is known to have.
@@ -88,6 +91,7 @@ pub(crate) struct Visit<'a> {
     replids: Vec<String>,
     link_name: String,
     topology: Option<Topology>,
+    renewal: Renewal,
 }
 
 /// Connects and reads the checkpoint of `link_name`.
@@ -107,6 +111,7 @@ pub(crate) async fn visit<'a>(
             (located.endpoint, Some(located.topology))
         }
     };
+    let renewal = Renewal::new(&endpoint);
     let mut client = Client::connect(&endpoint, Side::Target).await?;
     let (mut abilities, replid) = probe(&mut client, config, &key).await?;
     let mut replids = Vec::from_iter(replid);
@@ -127,6 +132,7 @@ pub(crate) async fn visit<'a>(
         replids,
         link_name: link_name.to_owned(),
         topology,
+        renewal,
     })
 }
 
@@ -378,6 +384,7 @@ impl Visit<'_> {
             pipe: Pipe {
                 stream: self.client.into_stream(),
                 replies: BytesMut::with_capacity(64 << 10),
+                renewal: self.renewal,
             },
             abilities,
             checkpoint,

@@ -115,10 +115,8 @@ impl Work<'_> {
             return Done::Rewritten(1);
         }
         let mut commands = 0;
-        for db in (0..self.options.databases)
-            .map(Db)
-            .filter(|db| self.options.filter.db(*db))
-        {
+        let dbs = self.options.databases.all().into_iter();
+        for db in dbs.filter(|db| self.options.filter.db(*db)) {
             self.select(db);
             match &mode {
                 Some(mode) => self.emit(&[b"FLUSHDB", mode]),

@@ -64,8 +64,8 @@ pub struct StreamOptions {
     pub checkpoint_key: Bytes,
     /// The db in force at the beginning.
     pub start_db: Db,
-    /// How many dbs the source has (16 unless it was configured otherwise).
-    pub databases: u32,
+    /// Dbs that `FLUSHALL` empties where there are rules about dbs.
+    pub databases: Databases,
     /// What may be lost.
     pub losses: Losses,
     /// Expiries of hash fields are moved by this rule, or stay as they are.
@@ -74,6 +74,25 @@ pub struct StreamOptions {
     pub conditions_stay: bool,
     /// The commands there are.
     pub table: Table,
+}
+
+/// Dbs of the source of which the target may hold something.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Databases {
+    /// So many, and all that are selected.
+    AtLeast(u32),
+    /// These: it is known which the target has.
+    These(Vec<Db>),
+}
+
+impl Databases {
+    /// All of them, in order.
+    fn all(&self) -> Vec<Db> {
+        match self {
+            Self::AtLeast(count) => (0..*count).map(Db).collect(),
+            Self::These(dbs) => dbs.clone(),
+        }
+    }
 }
 
 /// What becomes of messages to channels.
@@ -96,7 +115,7 @@ impl StreamOptions {
             publish: Publish::Drop,
             checkpoint_key: Bytes::new(),
             start_db: Db(0),
-            databases: 16,
+            databases: Databases::AtLeast(16),
             losses: Losses::Refuse,
             field_lease: None,
             conditions_stay: false,
@@ -383,7 +402,9 @@ impl StreamRewriter {
         self.db = db;
         self.db_passes = self.options.filter.db(db);
         // A source may have more of them than most.
-        self.options.databases = self.options.databases.max(db.0.saturating_add(1));
+        if let Databases::AtLeast(count) = &mut self.options.databases {
+            *count = (*count).max(db.0.saturating_add(1));
+        }
     }
 
     /// The db in force.

@@ -8,6 +8,7 @@ mod facts;
 mod file;
 mod files;
 mod finding;
+mod limits;
 mod line;
 mod nodes;
 mod provider;
@@ -237,6 +238,8 @@ impl Check<'_> {
         self.add(contents);
         let leftovers = target::leftovers(self.config, target).await?;
         self.findings.extend(leftovers);
+        let limits = limits::limits(self.config, target.info.get("os")).await?;
+        self.findings.extend(limits);
         self.findings.extend(target::obstacles(target));
         Ok(())
     }

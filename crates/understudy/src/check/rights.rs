@@ -11,7 +11,7 @@ use super::facts::Server;
 use super::finding::{Finding, fail, pass, unknown, warn};
 use super::provider::Provider;
 use crate::client::Client;
-use crate::config::{Config, Endpoint, ScanWhen};
+use crate::config::{Config, Endpoint, ScanWhen, SlotFence};
 use crate::error::{Side, SyncError};
 
 /// The least rights of a user at the source.
@@ -20,11 +20,29 @@ pub(super) const SOURCE_RIGHTS: &str = "+ping +psync +replconf +info";
 pub(super) const SOURCE_MORE: &str = "~* +multi +exec +select +dump +pttl +pexpiretime +time +memory|usage +scan +exists +type +function|list";
 /// The least rights of a user at the target.
 pub(super) const TARGET_RIGHTS: &str = "~* +@write +ping +info +select +multi +exec +watch +unwatch +get +scan +command +pttl +pexpiretime +time +script|load";
+/// Those that a cluster needs beside them.
+const CLUSTER_RIGHTS: &str = "+cluster|slots +cluster|info +cluster|nodes +asking +wait +dump +lindex +memory|usage";
+/// By which connections of a writer that was replaced are ended there.
+const KILL_RIGHTS: &str = "+client|list +client|kill +client|setname";
+/// By which what they write comes to nothing instead.
+const SCRIPT_RIGHTS: &str = "+eval +evalsha";
 /// Those that compare needs beside them.
 const TARGET_MORE: &str = "+dump +exists +type +memory|usage +function|list";
 
 /// A key that is not there; nothing is ever written to it.
 const KEY: &[u8] = b"understudy:check";
+
+/// The least rights of the user at this target.
+fn target_rights(config: &Config) -> String {
+    let fence = match &config.target.cluster {
+        None => return TARGET_RIGHTS.to_owned(),
+        Some(cluster) => match cluster.fence {
+            SlotFence::Lua => SCRIPT_RIGHTS,
+            SlotFence::Auto | SlotFence::Kill => KILL_RIGHTS,
+        },
+    };
+    format!("{TARGET_RIGHTS} {CLUSTER_RIGHTS} {fence}")
+}
 
 /// The lines that make such users.
 pub(super) fn lines(
@@ -65,7 +83,7 @@ pub(super) fn lines(
             format!(
                 "ACL SETUSER {} on >PASSWORD {}    (and for compare: {})",
                 name(&config.target.endpoint),
-                own(target, TARGET_RIGHTS),
+                own(target, &target_rights(config)),
                 own(target, TARGET_MORE)
             ),
         ),
@@ -359,10 +377,18 @@ pub(super) async fn target(config: &Config, target: &Server) -> Result<Finding, 
     if has_field_ttl(target) {
         queued.push(&[b"HPTTL", KEY, b"FIELDS", b"1", b"f"]);
     }
-    let plain: [&[&[u8]]; 2] = [&[b"WATCH", KEY], &[b"UNWATCH"]];
+    let mut plain: Vec<&[&[u8]]> = vec![&[b"WATCH", KEY], &[b"UNWATCH"]];
+    if config.target.cluster.is_some() {
+        queued.extend::<[&[&[u8]]; 2]>([&[b"DUMP", KEY], &[b"LINDEX", KEY, b"0"]]);
+        plain.extend::<[&[&[u8]]; 3]>([
+            &[b"CLUSTER", b"SLOTS"],
+            &[b"CLUSTER", b"INFO"],
+            &[b"ASKING"],
+        ]);
+    }
     let endpoint = &config.target.endpoint;
     let found = denied_of(endpoint, Side::Target, &queued, &plain).await?;
-    let mend = format!("ACL SETUSER <user> {TARGET_RIGHTS}");
+    let mend = format!("ACL SETUSER <user> {}", target_rights(config));
     Ok(match found {
         Ok(denied) if denied.is_empty() => pass(CHECK, "the user may do all that sync needs"),
         Ok(mut denied) => {

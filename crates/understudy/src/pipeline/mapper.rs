@@ -1,10 +1,19 @@
 //! Puts commands that were rewritten for the source's databases into a unit, for the target's; or on their way to a cluster.
 
-use rewrite::{Db, DbMap, MapError, Mapped, Table};
+use rewrite::{Abilities, Databases, Db, DbMap, MapError, Mapped, Table};
 
 use super::stream::Hole;
 use super::unit::Unit;
 use crate::config::Config;
+
+/// Databases of the source of which the target may hold something.
+pub(super) fn databases(config: &Config, abilities: &Abilities) -> Databases {
+    match (abilities.databases, &config.target.db_map) {
+        (Some(count), None) => Databases::These((0..count).map(Db).collect()),
+        (Some(count), Some(map)) => Databases::These(map.sources_below(count)),
+        (None, _) => Databases::AtLeast(16),
+    }
+}
 
 /// What stands between the rewriter and the unit where `redis_writer.db_map` is set.
 #[derive(Debug)]

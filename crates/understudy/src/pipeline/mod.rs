@@ -2,6 +2,7 @@
 
 pub(crate) mod answers;
 mod called;
+mod claims;
 mod clocks;
 pub(crate) mod cluster;
 mod lane;
@@ -18,6 +19,7 @@ mod stream;
 mod sweep;
 mod throttle;
 mod tide;
+mod torn;
 pub(crate) mod to_file;
 mod unit;
 

@@ -31,7 +31,6 @@ use crate::checkpoint::{self, Checkpoint, KEY_PREFIX, Phase, Progress};
 use crate::clock::unix_ms;
 use crate::config::{Config, ExistingKeys};
 use crate::error::{Class, Side, SyncError, io_word};
-use crate::renew::Renewal;
 use crate::source::spool_error;
 use crate::spool::Feed;
 use crate::status::Status;
@@ -206,17 +205,10 @@ impl<'a> SnapshotApplier<'a> {
         }
         self.status.snapshot_applied.set(self.progress.rdb_bytes);
         let endpoint = &self.config.target.endpoint;
-        let mut renewal = Renewal::new(endpoint);
-        while !self.until_pause(target, &renewal).await? {
+        while !self.until_pause(target).await? {
             let key = checkpoint::key(&self.config.link_name);
-            renewal
-                .renew(
-                    &mut target.pipe,
-                    endpoint,
-                    &key,
-                    &guard(self.checkpoint.to_string().as_bytes()),
-                )
-                .await?;
+            let guard = guard(self.checkpoint.to_string().as_bytes());
+            target.pipe.renew(endpoint, &key, &guard).await?;
         }
         self.count_left_out();
         self.flush_counts();
@@ -225,12 +217,8 @@ impl<'a> SnapshotApplier<'a> {
     }
 
     /// As [`Self::run_until`]; notes at the target what a script's command has come to there.
-    async fn until_pause(
-        &mut self,
-        target: &mut Target,
-        renewal: &Renewal,
-    ) -> Result<bool, SyncError> {
-        let ended = self.run_until(target, renewal).await;
+    async fn until_pause(&mut self, target: &mut Target) -> Result<bool, SyncError> {
+        let ended = self.run_until(target).await;
         match ended {
             Err(error) if self.has_failed() => Err(self.failed_for_good(error).await),
             ended => ended,
@@ -238,11 +226,8 @@ impl<'a> SnapshotApplier<'a> {
     }
 
     /// True at the end; false, with nothing on its way, when the connection has to say again who we are.
-    async fn run_until(
-        &mut self,
-        target: &mut Target,
-        renewal: &Renewal,
-    ) -> Result<bool, SyncError> {
+    async fn run_until(&mut self, target: &mut Target) -> Result<bool, SyncError> {
+        let renewal = &target.pipe.renewal;
         let (mut reader, mut writer) = tokio::io::split(&mut target.pipe.stream);
         let replies = &mut target.pipe.replies;
         let limits = self.config.limits.clone();

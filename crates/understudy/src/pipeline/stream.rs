@@ -33,19 +33,19 @@ pub(super) use self::words::mend_of;
 pub(crate) use self::words::show;
 use super::Common;
 use super::called::Called;
+use super::claims;
 use super::lease::{Leases, fields};
 use super::mapper::Mapper;
 use super::merged::Asks;
 use super::repair::Repairs;
 use super::sets::Sets;
 use super::slots::{self, Slots};
-use super::throttle::{Change, Throttle};
+use super::throttle::Throttle;
 use super::unit::{End, Sealed, Unit, guard};
 use crate::checkpoint::{self, Checkpoint, Names, Phase, Position, Unseen};
 use crate::clock::unix_ms;
 use crate::config::Config;
 use crate::error::{Class, Side, SyncError, io_word};
-use crate::renew::Renewal;
 use crate::source::spool_error;
 use crate::spool::{Feed, Log};
 use crate::status::Status;
@@ -101,7 +101,6 @@ pub(crate) struct StreamApplier<'a> {
     /// The snapshot in the spool, until a position in the stream is confirmed.
     snapshot: Option<&'a Feed>,
     size: Size,
-    renewal: Renewal,
     /// What a GET of the checkpoint answers.
     guard: Vec<u8>,
     /// Where databases have other numbers at the target.
@@ -172,6 +171,8 @@ impl<'a> StreamApplier<'a> {
         );
         let size = Size::new(config.target.batch_commands, target.round_trip);
         let guard = guard(target.checkpoint.to_string().as_bytes());
+        let late = Late::new(config, &table, tide, feed.end());
+        let late = late.between(&table, source_version, &target.abilities);
         let applier = Self {
             config,
             status,
@@ -189,7 +190,7 @@ impl<'a> StreamApplier<'a> {
             repairs,
             heal: Heal::new(repairs.names()),
             adopt: Adopt::new(Slots::new(config.shard.clone())),
-            late: Late::new(config, &table, tide, feed.end()),
+            late,
             seen: (position.offset.0, Db(position.db)),
             unlisted: Names::default(),
             recalled_from: None,
@@ -199,7 +200,6 @@ impl<'a> StreamApplier<'a> {
             carriers,
             snapshot: None,
             size,
-            renewal: Renewal::new(&config.target.endpoint),
             guard,
             mapper: Mapper::new(config, &key),
             called,
@@ -250,7 +250,7 @@ impl<'a> StreamApplier<'a> {
                 if let Some(error) = self.give_up().await {
                     return Err(error);
                 }
-                if self.renewal.is_due() {
+                if self.target.pipe.renewal.is_due() {
                     self.renew().await?;
                 }
                 if self.next.end().is_some() {
@@ -284,7 +284,7 @@ impl<'a> StreamApplier<'a> {
                 },
                 () = self.adopt.slots.progress() => {}
                 () = self.feed.changed(), if starved => {}
-                () = self.renewal.due(), if self.inflight.is_none() => {}
+                () = self.target.pipe.renewal.due(), if self.inflight.is_none() => {}
             }
         }
     }
@@ -292,9 +292,7 @@ impl<'a> StreamApplier<'a> {
     /// Says again who we are; nothing is on its way.
     async fn renew(&mut self) -> Result<(), SyncError> {
         let (pipe, endpoint) = (&mut self.target.pipe, &self.config.target.endpoint);
-        self.renewal
-            .renew(pipe, endpoint, &self.key, &self.guard)
-            .await?;
+        pipe.renew(endpoint, &self.key, &self.guard).await?;
         // Those beside it are as old, and are opened anew when they are needed.
         self.late.hang_up();
         self.merged.hang_up();
@@ -558,6 +556,7 @@ impl<'a> StreamApplier<'a> {
                         self.next.expect_one();
                     }
                 }
+                Outcome::Dropped(DropReason::FilterMixed) => self.torn(len),
                 Outcome::Dropped(reason) => {
                     if reason == DropReason::TargetLacks {
                         let name = args.first().map_or(&[][..], |name| name.of(frame));
@@ -740,9 +739,12 @@ impl<'a> StreamApplier<'a> {
 
     /// All replies of the unit in flight are in.
     async fn unit_done(&mut self) -> Result<(), SyncError> {
-        let Some(inflight) = self.inflight.take() else {
+        let Some(mut inflight) = self.inflight.take() else {
             return Ok(());
         };
+        claims::count(self.status, &mut inflight.ended, |each| {
+            inflight.sealed.each(each);
+        });
         let Some(exec) = &inflight.exec else {
             return Err(self.refused("no answer to EXEC".to_owned()));
         };
@@ -790,7 +792,7 @@ impl<'a> StreamApplier<'a> {
         self.late.took(took, inflight.sealed.bytes());
         self.size.took(took);
         if let Some(change) = self.throttle.took(took, inflight.sealed.bytes()) {
-            self.tell_throttled(change);
+            change.tell(self.status);
         }
         let age_ms = unix_ms().saturating_sub(inflight.end.received_ms);
         #[expect(clippy::cast_precision_loss, reason = "a latency for a histogram")]
@@ -804,19 +806,6 @@ impl<'a> StreamApplier<'a> {
         self.guard = inflight.sealed.guard;
         self.spare = inflight.sealed.out;
         Ok(())
-    }
-
-    fn tell_throttled(&self, change: Change) {
-        let is_throttled = matches!(change, Change::Throttled { .. });
-        self.status.target_throttled.set(u64::from(is_throttled));
-        match change {
-            Change::Throttled { rate, best } => tracing::warn!(
-                mb_per_second = rate / 1e6,
-                best_mb_per_second = best / 1e6,
-                "the target takes less than half of what it took: a burstable node at its baseline (CPUCreditBalance, network allowance), or somebody else uses it; going on more slowly"
-            ),
-            Change::Free => tracing::info!("the target is no longer throttled"),
-        }
     }
 
     /// Nothing of the unit was applied. What waiting may mend is tried again over a new connection, which looks at the
@@ -871,6 +860,7 @@ pub(super) fn rewriter(
             _ => Bytes::new(),
         },
         start_db: db,
+        databases: super::mapper::databases(config, abilities),
         losses: config.target.losses,
         field_lease: fields::rule(config),
         ..rewrite::StreamOptions::new(abilities.clone())

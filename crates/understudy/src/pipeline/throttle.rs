@@ -8,6 +8,8 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
+use crate::status::Status;
+
 const WINDOW: Duration = Duration::from_secs(5);
 /// Windows in a row.
 const SLOW_WINDOWS: u32 = 3;
@@ -24,6 +26,22 @@ pub(super) enum Change {
     Throttled { rate: f64, best: f64 },
     /// It is as quick as before, or is not busy any more.
     Free,
+}
+
+impl Change {
+    /// Says it in the log, and in the status.
+    pub(super) fn tell(self, status: &Status) {
+        let is_throttled = matches!(self, Self::Throttled { .. });
+        status.target_throttled.set(u64::from(is_throttled));
+        match self {
+            Self::Throttled { rate, best } => tracing::warn!(
+                mb_per_second = rate / 1e6,
+                best_mb_per_second = best / 1e6,
+                "the target takes less than half of what it took: a burstable node at its baseline (CPUCreditBalance, network allowance), or somebody else uses it; going on more slowly"
+            ),
+            Self::Free => tracing::info!("the target is no longer throttled"),
+        }
+    }
 }
 
 /// What one connection to the target has taken.

@@ -390,7 +390,8 @@ pub(crate) fn zeros(array: &[u8], ones: &[u32]) -> Vec<usize> {
             last = Some(item);
             next += 1;
         }
-        if last == Some(ReplyKind::Int(0)) {
+        // XCLAIM answers what it has claimed.
+        if matches!(last, Some(ReplyKind::Int(0) | ReplyKind::Array(0))) {
             zeros.push(one as usize);
         }
     }

@@ -21,7 +21,6 @@ use crate::pipeline::{
     Lane, NOT_OURS, Reply, answers, cluster, guard, is_unknown_module, kind_name, method_name,
     rdb_limits, show,
 };
-use crate::renew::Renewal;
 use crate::target::{Databases, Target};
 
 /// What is past by the source's time was told apart when it was read; our own clock is not asked.
@@ -41,7 +40,6 @@ pub(super) struct Put<'a> {
     /// The keys that are complete in what is open or on its way.
     works: Vec<Work>,
     written: Option<Checkpoint>,
-    renewal: Renewal,
     checked: BTreeSet<Db>,
     existing: ExistingKeys,
     counts: BTreeMap<(&'static str, &'static str), u64>,
@@ -84,7 +82,6 @@ impl<'a> Put<'a> {
             sent: Vec::new(),
             works: Vec::new(),
             written: None,
-            renewal: Renewal::new(&config.target.endpoint),
             checked: BTreeSet::new(),
             existing,
             counts: BTreeMap::new(),
@@ -306,7 +303,7 @@ impl<'a> Put<'a> {
             if cluster.renewal_is_due() {
                 cluster.renew().await?;
             }
-        } else if self.renewal.is_due() {
+        } else if self.target.pipe.renewal.is_due() {
             self.renew().await?;
         }
         if !self.lane.is_empty() {
@@ -359,9 +356,7 @@ impl<'a> Put<'a> {
         let guard = guard(self.written_text().as_bytes());
         let key = checkpoint::key(&config.link_name);
         let endpoint = &config.target.endpoint;
-        self.renewal
-            .renew(&mut self.target.pipe, endpoint, &key, &guard)
-            .await
+        self.target.pipe.renew(endpoint, &key, &guard).await
     }
 
     fn written_text(&self) -> String {

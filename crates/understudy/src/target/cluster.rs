@@ -636,11 +636,12 @@ impl Cluster {
     /// Carries a command without keys out at every primary; gives the errors.
     pub(crate) async fn everywhere(
         &mut self,
+        config: &TargetConfig,
         command: &[u8],
     ) -> Result<Vec<ErrorReply>, SyncError> {
         let mut errors = Vec::new();
         for address in self.topology.primaries() {
-            let replies = self.node(&address)?.ask_encoded(command, 1).await?;
+            let replies = self.ask_patiently(config, &address, command, 1).await?;
             errors.extend(replies.iter().filter_map(Value::as_error).cloned());
         }
         Ok(errors)
@@ -710,7 +711,8 @@ impl Cluster {
         {
             return Ok(());
         }
-        let reply = self.node(&address)?.ask(&[b"WAIT", b"1", b"100"]).await?;
+        let wait: [&[u8]; 3] = [b"WAIT", b"1", b"100"];
+        let reply = ask::in_time(&address, ask::ANSWER, self.node(&address)?.ask(&wait)).await?;
         if !matches!(reply, Value::Int(count) if count > 0) {
             self.waits_again.insert(address, now + REPLICA_PAUSE);
         }

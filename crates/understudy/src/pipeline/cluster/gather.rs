@@ -17,7 +17,7 @@ use crate::client::class_of;
 use crate::config::Config;
 use crate::error::Class;
 use crate::pipeline::repair::{Touched, damaged_in};
-use crate::pipeline::{each_command, show};
+use crate::pipeline::{claims, each_command, show};
 use crate::spool::Feed;
 use crate::status::Status;
 use crate::target::cluster::{Cluster, Group, Inner, Mark, temporary};
@@ -67,7 +67,12 @@ impl Hands<'_> {
             return Ok(());
         }
         let run = cluster.run(&self.config.target, groups, Some(self.feed));
-        let (groups, inner) = run.await?;
+        let (groups, mut inner) = run.await?;
+        for (group, inner) in groups.iter().zip(&mut inner) {
+            claims::count(self.status, &mut inner.ended, |each| {
+                each_command(&group.bytes, each);
+            });
+        }
         let mut damage = Damage {
             is_whole: true,
             ..Damage::default()
@@ -116,7 +121,7 @@ impl Hands<'_> {
         }
         for round in 0.. {
             for (address, _) in &open {
-                cluster.flush_db(address, step.db).await?;
+                cluster.flush_db(&self.config.target, address, step.db).await?;
             }
             // Where all nodes are emptied, nothing is left: a key may have been on its way between two of them.
             if open.len() < nodes.len() {
@@ -166,7 +171,7 @@ impl Hands<'_> {
             }
             for ((address, slots), done) in nodes.iter().zip(done) {
                 if done == 0 {
-                    cluster.flush_node(address, &step.frame).await?;
+                    cluster.flush_node(&self.config.target, address, &step.frame).await?;
                     cluster.set_marks(slots, step.mark).await?;
                 }
             }
@@ -177,7 +182,7 @@ impl Hands<'_> {
         cluster.write_checkpoint(before).await?;
         for round in 0.. {
             for address in nodes.keys() {
-                cluster.flush_node(address, &step.frame).await?;
+                cluster.flush_node(&self.config.target, address, &step.frame).await?;
             }
             let of = step.is_of_one_db().then_some(0);
             let left = cluster.foreign_keys(&self.config.target, of).await?;
@@ -207,7 +212,7 @@ impl Hands<'_> {
         };
         let deletes =
             word(0).eq_ignore_ascii_case(b"function") && word(1).eq_ignore_ascii_case(b"delete");
-        for error in cluster.everywhere(&step.frame).await? {
+        for error in cluster.everywhere(&self.config.target, &step.frame).await? {
             // It may be done a second time.
             if deletes && error.text.ends_with(b"not found") {
                 continue;

@@ -6,7 +6,7 @@
 //! there, and a checkpoint names them until that is confirmed. Whoever begins again at the link's position passes over what slots
 //! have, and over all that touches a key that is named.
 
-use rewrite::{Db, Outcome};
+use rewrite::{Db, DropReason, Outcome};
 
 use super::Damage;
 use super::collect::Work;
@@ -15,9 +15,10 @@ use crate::checkpoint::Names;
 use crate::clock::unix_ms;
 use crate::error::{Side, SyncError};
 use crate::pipeline::repair::{self, Copies, Touched, Whole};
-use crate::pipeline::stream::heal::{Course, Heal};
+use crate::pipeline::stream::heal::{Course, Heal, TOO_MANY};
 use crate::pipeline::stream::late::Doubts;
 use crate::pipeline::stream::note_lease;
+use crate::pipeline::torn::Torn;
 use crate::pipeline::unit::End;
 use crate::pipeline::{each_command, show, stream_limits};
 use crate::target::cluster::{Group, Mark};
@@ -70,13 +71,30 @@ impl ClusterStream<'_> {
         if self.heal.held.extend(&more) {
             self.heal.again();
             if !self.repairs.add_doubtful(&more) {
-                let what = "it cannot be repaired: too many keys hang on it";
-                self.heal.fail(what.to_owned());
+                self.heal.fail(TOO_MANY.to_owned());
             }
             self.is_told = false;
             self.show_repairs();
         }
         Course::PassOver
+    }
+
+    /// The command at the window's start, whose frame has this length, is one that the filter would have to cut in two.
+    pub(super) fn torn(&mut self, len: usize) {
+        let frame = self.input.window().get(..len).unwrap_or_default();
+        let (args, db) = (self.input.args(), self.rewriter.db().0);
+        let name = args.first().map(|arg| arg.of(frame)).unwrap_or_default();
+        let torn = Torn::by(self.config, self.rewriter.table(), db, frame, args);
+        let Some(names) = self.heal.tear(torn, name) else {
+            let label = DropReason::FilterMixed.label();
+            return self.status.dropped.add(label, 1);
+        };
+        self.status.dropped.add("under_repair", 1);
+        if !self.repairs.add_doubtful(&names) {
+            self.heal.fail(TOO_MANY.to_owned());
+        }
+        self.is_told = false;
+        self.show_repairs();
     }
 
     /// The next command is not for the target: what it does is in a value that is read at the source.

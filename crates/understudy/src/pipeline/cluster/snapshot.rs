@@ -184,7 +184,7 @@ pub(crate) async fn carry_out(
     }
     let mut answers = Vec::new();
     for (sent, frame) in window.everywhere {
-        let mut errors = cluster.everywhere(&frame).await?;
+        let mut errors = cluster.everywhere(config, &frame).await?;
         let kind = match errors.pop() {
             Some(error) => ReplyKind::Error(error),
             None => ReplyKind::Bulk,

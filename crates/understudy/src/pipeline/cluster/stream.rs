@@ -27,6 +27,7 @@ use crate::pipeline::stream::heal::{Course, Heal};
 use crate::pipeline::stream::input::{Input, InputError};
 use crate::pipeline::stream::late::Late;
 use crate::pipeline::stream::{TELLS_TIME, failed_at, input_at, mend_of, note_lease, rewriter};
+use crate::pipeline::throttle::Throttle;
 use crate::pipeline::unit::End;
 use crate::pipeline::{Common, Hole, each_command, show};
 use crate::source::spool_error;
@@ -92,6 +93,7 @@ pub(crate) struct ClusterStream<'a> {
     pub(super) zones: Vec<(u16, Zone)>,
     /// The source has PEXPIRETIME.
     pub(super) tells_time: bool,
+    throttle: Throttle,
 }
 
 impl<'a> ClusterStream<'a> {
@@ -165,10 +167,15 @@ impl<'a> ClusterStream<'a> {
             carriers: carriers.collect(),
             repairs,
             heal: Heal::new(repairs.names()),
-            late: Late::new(config, &table, tide, feed.end()),
+            late: Late::new(config, &table, tide, feed.end()).between(
+                &table,
+                source_version,
+                &target.abilities,
+            ),
             is_told: is_told && repairs.len() == 0,
             zones,
             tells_time: source_version.is_some_and(|version| version >= TELLS_TIME),
+            throttle: Throttle::new(),
         })
     }
 
@@ -354,6 +361,7 @@ impl<'a> ClusterStream<'a> {
                     self.status.rewritten.hit(usize::from(command.0));
                     self.goes(command, db, len, Some(commands));
                 }
+                Outcome::Dropped(DropReason::FilterMixed) => self.torn(len),
                 Outcome::Dropped(reason) => {
                     if reason == DropReason::TargetLacks {
                         let name = args.first().map_or(&[][..], |name| name.of(frame));
@@ -524,6 +532,9 @@ impl<'a> ClusterStream<'a> {
             commands,
             bytes: bytes as u64,
         };
+        if let Some(pause) = self.throttle.pause() {
+            tokio::time::sleep(pause).await;
+        }
         let limits = &self.config.limits;
         if let Some(cluster) = &mut self.cluster {
             cluster.until_open(limits).await?;
@@ -561,6 +572,9 @@ impl<'a> ClusterStream<'a> {
         self.status.inflight_bytes.set(0);
         let took = flight.began.elapsed();
         self.late.took(took, flight.bytes);
+        if let Some(change) = self.throttle.took(took, flight.bytes) {
+            change.tell(self.status);
+        }
         match result {
             Ok(()) => {
                 self.confirm(flight.end)?;

@@ -1,7 +1,10 @@
 //! Removing what is gone at the source from every node, after a snapshot over an older copy.
 
+use std::collections::BTreeSet;
+
 use bytes::Bytes;
 use resp::Value;
+use rewrite::Db;
 
 use crate::checkpoint::{self, KEY_PREFIX};
 use crate::config::Config;
@@ -40,14 +43,26 @@ pub(crate) async fn sweep(
         return Ok(0);
     }
     let mut removed = 0;
+    let mut left = BTreeSet::new();
     for address in cluster.slots().into_keys() {
         for db in cluster.dbs_of(&address).await? {
             // The scripts write to no other.
             if db != 0 && cluster.is_lua() {
+                let map = config.target.db_map.as_ref();
+                let is_ours = map.is_none_or(|map| map.may_hold(Db(db)));
+                if is_ours && (map.is_some() || config.filter.db(Db(db))) {
+                    left.insert(db);
+                }
                 continue;
             }
             removed += sweep_one(config, keys, cluster, &address, db).await?;
         }
+    }
+    if !left.is_empty() {
+        tracing::warn!(
+            databases = ?left,
+            "the cluster holds keys in databases that the scripts which keep other writers out (redis_writer.slot_fence) do not write to: what is gone at the source is left there; empty these databases by hand (SELECT, FLUSHDB at every primary), or give the user +client|list +client|kill +client|setname"
+        );
     }
     libraries(config, keys, cluster).await?;
     Ok(removed)
@@ -127,7 +142,7 @@ async fn libraries(config: &Config, keys: &KeySet, cluster: &mut Cluster) -> Res
         let mut frame = Vec::new();
         resp::encode::command(&mut frame, &[b"FUNCTION", b"DELETE", &name]);
         // One that a node does not have is as good.
-        cluster.everywhere(&frame).await?;
+        cluster.everywhere(&config.target, &frame).await?;
         tracing::info!(library = %name.escape_ascii(), "removed a library of functions that is gone at the source");
     }
     Ok(())

@@ -1,11 +1,12 @@
 //! The applier's part in repairs: what is passed over, when values are read, where they are put. See
 //! [`super::super::repair`].
 
+use std::collections::BTreeSet;
 use std::pin::Pin;
 use std::time::Duration;
 
 use replica::ReplId;
-use rewrite::Outcome;
+use rewrite::{DropReason, Outcome};
 use tokio::io::AsyncReadExt;
 use tokio::time::Instant;
 
@@ -17,6 +18,7 @@ use crate::config::Config;
 use crate::error::{Class, SyncError};
 use crate::net;
 use crate::pipeline::repair::{self, Copies, Touched, Whole};
+use crate::pipeline::torn::Torn;
 
 /// Values are not read while the stream is further behind than this: they would be kept in memory until it is there.
 const BEHIND_BYTES: u64 = 16 << 20;
@@ -28,6 +30,8 @@ const PAUSE: Duration = Duration::from_millis(500);
 const TIMEOUT: Duration = Duration::from_secs(60);
 /// Attempts when the stream has ended: what is not repaired then, the next run repairs.
 const LAST_ATTEMPTS: u32 = 3;
+
+pub(in crate::pipeline) const TOO_MANY: &str = "it cannot be repaired: too many keys hang on it";
 
 type Reading<'a> = Pin<Box<dyn Future<Output = Result<Copies, SyncError>> + 'a>>;
 
@@ -50,6 +54,8 @@ pub(in crate::pipeline) struct Heal<'a> {
     said: String,
     /// Why it cannot be done: the link is to stop.
     failed: Option<String>,
+    /// Commands of which it was said that they are only counted.
+    pub(in crate::pipeline) counted: BTreeSet<String>,
 }
 
 /// What is done with a command of the stream.
@@ -118,6 +124,14 @@ impl<'a> Heal<'a> {
         // soon.
         self.not_before
             .get_or_insert_with(|| Instant::now() + PAUSE);
+    }
+
+    /// These are under repair from here on, beside what was collected. There may be more of them soon.
+    pub(in crate::pipeline) fn bring(&mut self, names: &Names) {
+        if self.held.extend(names) {
+            self.not_before
+                .get_or_insert_with(|| Instant::now() + PAUSE);
+        }
     }
 
     /// Begins to read the values of the keys under repair, if it is time. So many bytes of the stream wait to be applied.
@@ -266,8 +280,7 @@ impl<'a> StreamApplier<'a> {
         if heal.held.extend(&more) {
             heal.again();
             if !self.hold(&more) {
-                let what = "it cannot be repaired: too many keys hang on it";
-                self.heal.fail(what.to_owned());
+                self.heal.fail(TOO_MANY.to_owned());
             }
             self.show_repairs();
         }
@@ -276,6 +289,23 @@ impl<'a> StreamApplier<'a> {
         } else {
             Course::PassOver
         }
+    }
+
+    /// The command at the window's start, whose frame has this length, is one that the filter would have to cut in two.
+    pub(super) fn torn(&mut self, len: usize) {
+        let frame = self.input.window().get(..len).unwrap_or_default();
+        let (args, db) = (self.input.args(), self.rewriter.db().0);
+        let name = args.first().map(|arg| arg.of(frame)).unwrap_or_default();
+        let torn = Torn::by(self.config, self.rewriter.table(), db, frame, args);
+        let Some(names) = self.heal.tear(torn, name) else {
+            let label = DropReason::FilterMixed.label();
+            return self.status.dropped.add(label, 1);
+        };
+        self.status.dropped.add("under_repair", 1);
+        if !self.repairs.add_doubtful(&names) {
+            self.heal.fail(TOO_MANY.to_owned());
+        }
+        self.show_repairs();
     }
 
     /// These are under repair as well; false if they are too many.

@@ -16,7 +16,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use resp::{Arg, ErrorCode, Value};
-use rewrite::{CommandId, Losses, Table, slot_of};
+use rewrite::{Abilities, CommandId, Losses, Table, Version, slot_of};
 
 use super::known::{KNOWN, Known};
 use super::{End, StreamApplier, show};
@@ -151,6 +151,8 @@ pub(in crate::pipeline) struct Late<'a> {
     client: Option<Client>,
     /// Where the unit ended that was thrown away for what was in doubt in it: what is collected anew goes out there.
     again_until: Option<u64>,
+    /// XCLAIM, where the target forgets what the source keeps: see [`crate::pipeline::claims`].
+    claims: Option<CommandId>,
 }
 
 impl<'a> Late<'a> {
@@ -187,7 +189,21 @@ impl<'a> Late<'a> {
             places: Vec::new(),
             client: None,
             again_until: None,
+            claims: None,
         }
+    }
+
+    /// Between a source and a target of these kinds.
+    pub(in crate::pipeline) fn between(
+        mut self,
+        table: &Table,
+        source: Option<Version>,
+        target: &Abilities,
+    ) -> Self {
+        let is_older = source.is_some_and(|version| version < Version::new(7, 0, 0));
+        let forgets = is_older && target.stream_counters;
+        self.claims = table.find(b"xclaim").filter(|_| forgets);
+        self
     }
 
     /// What is known of the age of the stream, and of the clocks.
@@ -361,7 +377,7 @@ impl<'a> Late<'a> {
                 }
             }
         }
-        role == Role::Saves && !self.allows_losses
+        (role == Role::Saves && !self.allows_losses) || self.claims == Some(id)
     }
 
     fn ask_of(&mut self, db: u32, key: &[u8], end: u64, names: impl FnOnce() -> Names) {

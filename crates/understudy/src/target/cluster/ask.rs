@@ -11,8 +11,10 @@ use resp::{ErrorCode, Value};
 use rewrite::Slot;
 use tokio::time::Instant;
 
+use super::window::SILENCE;
 use super::{Cluster, PATIENCE, REDIRECTS_MAX, RETRY_FIRST, RETRY_MAX, redirects};
 use crate::client::{Client, class_of};
+use crate::config::TargetConfig;
 use crate::error::{Class, Side, SyncError};
 
 /// A node that says nothing to a question for so long is left: another one may have its slots by now.
@@ -123,7 +125,8 @@ impl Cluster {
             return Err(self.refused(&what));
         }
         for client in self.nodes.values_mut() {
-            has_db(client, db).await?;
+            let address = client.address().to_owned();
+            in_time(&address, ANSWER, has_db(client, db)).await?;
         }
         self.dbs.insert(db);
         Ok(())
@@ -138,12 +141,46 @@ impl Cluster {
             return Ok(true);
         }
         for client in self.nodes.values_mut() {
-            if lacks_db(client, db).await?.is_some() {
+            let address = client.address().to_owned();
+            let lacks = in_time(&address, ANSWER, lacks_db(client, db)).await?;
+            if lacks.is_some() {
                 return Ok(false);
             }
         }
         self.dbs.insert(db);
         Ok(true)
+    }
+
+    /// Sends commands to a node and waits for so many answers, however long it takes. While it says nothing the others are asked
+    /// whether it still has its slots.
+    ///
+    /// # Errors
+    /// Reconnect when the connection is lost, or another node has taken over.
+    pub(super) async fn ask_patiently(
+        &mut self,
+        config: &TargetConfig,
+        address: &str,
+        frame: &[u8],
+        count: usize,
+    ) -> Result<Vec<Value>, SyncError> {
+        // Out of the way, so that the others can be asked. With an error the connection is of no use any more.
+        let Some(mut client) = self.nodes.remove(address) else {
+            let what = "not connected to it";
+            return Err(SyncError::reconnect(Side::Target, address, what));
+        };
+        let waits_for = [address.to_owned()];
+        let answers = {
+            let mut answer = std::pin::pin!(client.ask_encoded(frame, count));
+            loop {
+                tokio::select! {
+                    biased;
+                    answers = &mut answer => break answers?,
+                    () = tokio::time::sleep(SILENCE) => self.look_for_failover(config, &waits_for).await?,
+                }
+            }
+        };
+        self.nodes.insert(address.to_owned(), client);
+        Ok(answers)
     }
 
     /// Asks each slot's node in database 0: see [`Self::ask_in`].
@@ -315,10 +352,10 @@ impl Cluster {
         let select = |number| vec![&b"SELECT"[..], number];
         let scan = vec![&b"SCAN"[..], cursor, b"COUNT", b"1000"];
         let replies = match db {
-            0 => client.ask_all(&[scan]).await?,
+            0 => in_time(address, ANSWER, client.ask_all(&[scan])).await?,
             _ => {
                 let commands = [select(number.as_bytes()), scan, select(b"0")];
-                client.ask_all(&commands).await?
+                in_time(address, ANSWER, client.ask_all(&commands)).await?
             }
         };
         if let Some(error) = replies.iter().find_map(Value::as_error) {
@@ -341,7 +378,8 @@ impl Cluster {
 
     /// The databases of a node that hold keys.
     pub(crate) async fn dbs_of(&mut self, address: &str) -> Result<Vec<u32>, SyncError> {
-        let info = self.node(address)?.info("keyspace").await?;
+        let asked = self.node(address)?.info("keyspace");
+        let info = in_time(address, ANSWER, asked).await?;
         Ok(info.keyspace().into_iter().map(|(db, _)| db).collect())
     }
 

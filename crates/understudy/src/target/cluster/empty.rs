@@ -4,14 +4,17 @@ use resp::Value;
 use rewrite::Slot;
 
 use super::Cluster;
+use super::ask::{ANSWER, in_time};
 use super::fence::SCRIPT_FLUSH;
 use super::marks::{mark_key, state_key};
+use crate::config::TargetConfig;
 use crate::error::SyncError;
 
 impl Cluster {
     /// Empties a node. The one that has the link's checkpoint keeps that, in the same transaction.
     pub(crate) async fn flush_node(
         &mut self,
+        config: &TargetConfig,
         address: &str,
         command: &[u8],
     ) -> Result<(), SyncError> {
@@ -23,28 +26,32 @@ impl Cluster {
                 true => self.fenced_flush(address, command),
                 false => command.to_vec(),
             };
-            let reply = self.node(address)?.ask_encoded(&frame, 1).await?;
+            let reply = self.ask_patiently(config, address, &frame, 1).await?;
             return match reply.first().and_then(Value::as_error) {
                 Some(error) => Err(self.refusal_of("FLUSHALL", error)),
                 None => Ok(()),
             };
         }
         let client = self.node(address)?;
-        client.call(&[b"WATCH", key.as_bytes()]).await?;
-        let found = client.call(&[b"GET", key.as_bytes()]).await?;
-        if found.as_bytes().map(|found| &found[..]) != Some(value.as_bytes()) {
-            client.call(&[b"UNWATCH"]).await?;
+        let begins = async {
+            client.call(&[b"WATCH", key.as_bytes()]).await?;
+            let found = client.call(&[b"GET", key.as_bytes()]).await?;
+            if found.as_bytes().map(|found| &found[..]) != Some(value.as_bytes()) {
+                client.call(&[b"UNWATCH"]).await?;
+                return Ok(false);
+            }
+            client.call(&[b"MULTI"]).await.map(|_| true)
+        };
+        if !in_time(address, ANSWER, begins).await? {
             return Err(self.lost("its checkpoint was changed by somebody else"));
         }
-        let mut out = Vec::new();
-        client.call(&[b"MULTI"]).await?;
-        out.extend_from_slice(command);
+        let mut out = command.to_vec();
         resp::encode::command(&mut out, &[b"SET", key.as_bytes(), value.as_bytes()]);
         resp::encode::command(&mut out, &[b"SET", state.as_bytes(), text.as_bytes()]);
         resp::encode::command(&mut out, &[b"EXEC"]);
-        let replies = client.ask_encoded(&out, 4).await?;
+        let replies = self.ask_patiently(config, address, &out, 4).await?;
         if let Some(error) = replies.iter().find_map(Value::as_error) {
-            return Err(client.refused(&[b"FLUSHALL"], error));
+            return Err(self.node(address)?.refused(&[b"FLUSHALL"], error));
         }
         if !matches!(replies.last(), Some(Value::Array(_))) {
             return Err(self.lost("its checkpoint was changed by somebody else"));
@@ -53,22 +60,29 @@ impl Cluster {
     }
 
     /// Empties a database of a node that is not 0: no checkpoint is in it.
-    pub(crate) async fn flush_db(&mut self, address: &str, db: u32) -> Result<(), SyncError> {
+    pub(crate) async fn flush_db(
+        &mut self,
+        config: &TargetConfig,
+        address: &str,
+        db: u32,
+    ) -> Result<(), SyncError> {
         if !self.may_hold(db).await? {
             return Ok(());
         }
         let number = db.to_string();
-        let client = self.node(address)?;
+        let commands: [&[&[u8]]; 5] = [
+            &[b"MULTI"],
+            &[b"SELECT", number.as_bytes()],
+            &[b"FLUSHDB"],
+            &[b"SELECT", b"0"],
+            &[b"EXEC"],
+        ];
+        let mut out = Vec::new();
+        for command in commands {
+            resp::encode::command(&mut out, command);
+        }
         // A SELECT that is refused must not leave FLUSHDB for database 0.
-        let mut replies = client
-            .ask_all(&[
-                vec![b"MULTI"],
-                vec![b"SELECT", number.as_bytes()],
-                vec![b"FLUSHDB"],
-                vec![b"SELECT", b"0"],
-                vec![b"EXEC"],
-            ])
-            .await?;
+        let mut replies = self.ask_patiently(config, address, &out, 5).await?;
         let refused = replies.iter().find_map(Value::as_error);
         if let Some(error) = refused {
             return Err(self.refusal_of("FLUSHDB", error));

@@ -32,7 +32,7 @@ pub(crate) struct Hashes {
 
 /// `KEYS`: the slot's checkpoint, then keys of the commands. `ARGV`: what the checkpoint has to be, what it is to be, then each
 /// command as the number of its words and the words. Answers 1; or for each command its own error or a number, 0 where one that
-/// gives a key another life has found none. The checkpoint is written first: what a server refuses before it has changed anything (OOM, READONLY) ends the script there.
+/// gives a key another life has found none, or an XCLAIM has claimed nothing. The checkpoint is written first: what a server refuses before it has changed anything (OOM, READONLY) ends the script there.
 pub(crate) const SCRIPT: &str = "\
 local found = redis.call('GET', KEYS[1])
 if found ~= ARGV[1] then return redis.error_reply('STALE the checkpoint is ' .. tostring(found)) end
@@ -45,6 +45,7 @@ while at <= #ARGV do
   count = count + 1
   errors[count] = 1
   if type(reply) == 'table' and reply['err'] then failed = true; errors[count] = reply
+  elseif type(reply) == 'table' and #reply == 0 and string.lower(ARGV[at + 1]) == 'xclaim' then failed = true; errors[count] = 0
   elseif reply == 0 and saves[string.lower(ARGV[at + 1])] then failed = true; errors[count] = 0 end
   at = at + words + 1
 end

@@ -34,7 +34,7 @@ use crate::source::spool_error;
 use crate::spool::Feed;
 
 /// A node that has not answered for so long is asked about at the others.
-const SILENCE: Duration = Duration::from_secs(2);
+pub(super) const SILENCE: Duration = Duration::from_secs(2);
 
 /// Where a group goes.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -542,7 +542,7 @@ impl Cluster {
     }
 
     /// Asks the other nodes whether one that does not answer still has its slots.
-    async fn look_for_failover(
+    pub(super) async fn look_for_failover(
         &self,
         config: &TargetConfig,
         waits_for: &[String],
@@ -710,7 +710,7 @@ fn verdict(form: &Form, mut replies: Vec<Summary>, address: &str) -> Result<Verd
                     // What stood behind it may have gone to another database.
                     return Err(SyncError {
                         class: Class::Resync,
-                        ..nonsense(address, "SELECT was refused")
+                        ..nonsense(address, "SELECT was refused: what stood behind it is copied anew")
                     });
                 }
                 replies.pop();
