@@ -44,7 +44,7 @@ fn give(cluster: &Cluster, line: &str) {
     for server in &cluster.servers {
         server
             .client()
-            .command(&argv!["ACL", "SETUSER", "mover", "reset"]);
+            .command(&argv!["ACL", "SETUSER", "understudy", "reset"]);
         server.client().command(&user);
     }
 }
@@ -55,7 +55,7 @@ fn link_of(source: &Server, cluster: &Cluster, fence: &str) -> Link {
 }
 
 fn of_user(link: Link) -> Link {
-    link.with("redis_writer", "username = \"mover\"")
+    link.with("redis_writer", "username = \"understudy\"")
         .with("redis_writer", &format!("password = \"{PASSWORD}\""))
 }
 
@@ -63,10 +63,10 @@ fn everything_arrives(fence: &str) {
     let mut rng = rng();
     let (source, cluster) = (source_of("redis-7.0"), Cluster::start("redis-7.0", 3, 1));
     let link = link_of(&source, &cluster, fence);
-    let line = printed(&link.clone().with("redis_writer", "username = \"mover\""));
+    let line = printed(&link);
     println!("{line}");
     assert!(
-        line.starts_with("ACL SETUSER mover on >PASSWORD "),
+        line.starts_with("ACL SETUSER understudy on >PASSWORD "),
         "{line}"
     );
     give(&cluster, &line);
@@ -130,7 +130,7 @@ fn with_the_rights_that_check_prints_others_are_kept_out_by_scripts() {
 fn what_is_missing_is_found_before_the_start() {
     let (source, cluster) = (source_of("redis-7.0"), Cluster::start("redis-7.0", 3, 0));
     let link = link_of(&source, &cluster, "auto");
-    let line = printed(&link.clone().with("redis_writer", "username = \"mover\""));
+    let line = printed(&link);
     let link = of_user(link);
     for (rights, check, word) in [
         (

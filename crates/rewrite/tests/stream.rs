@@ -11,8 +11,8 @@ use std::sync::Arc;
 use bytes::Bytes;
 use expect_test::expect_file;
 use rewrite::{
-    Abilities, Databases, Db, Filter, FilterRules, Fork, LeaseRule, Losses, Outcome, Publish, StreamOptions,
-    StreamRewriter,
+    Abilities, Databases, Db, Filter, FilterRules, Fork, LeaseRule, Losses, Outcome, Publish,
+    StreamOptions, StreamRewriter,
 };
 
 const NOW_MS: u64 = 1_000_000;

@@ -21,7 +21,8 @@ pub(super) const SOURCE_MORE: &str = "~* +multi +exec +select +dump +pttl +pexpi
 /// The least rights of a user at the target.
 pub(super) const TARGET_RIGHTS: &str = "~* +@write +ping +info +select +multi +exec +watch +unwatch +get +scan +command +pttl +pexpiretime +time +script|load";
 /// Those that a cluster needs beside them.
-const CLUSTER_RIGHTS: &str = "+cluster|slots +cluster|info +cluster|nodes +asking +wait +dump +lindex +memory|usage";
+const CLUSTER_RIGHTS: &str =
+    "+cluster|slots +cluster|info +cluster|nodes +asking +wait +dump +lindex +memory|usage";
 /// By which connections of a writer that was replaced are ended there.
 const KILL_RIGHTS: &str = "+client|list +client|kill +client|setname";
 /// By which what they write comes to nothing instead.

@@ -19,8 +19,8 @@ mod stream;
 mod sweep;
 mod throttle;
 mod tide;
-mod torn;
 pub(crate) mod to_file;
+mod torn;
 mod unit;
 
 use crate::config::Config;

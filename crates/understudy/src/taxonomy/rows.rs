@@ -154,12 +154,7 @@ pub(super) const ROWS: &[Row] = &[
         Reconnect,
         "the same",
     ),
-    row(
-        "names another owner",
-        Target,
-        Reconnect,
-        "the same",
-    ),
+    row("names another owner", Target, Reconnect, "the same"),
     row(
         "the slot has no checkpoint now",
         Target,
@@ -232,24 +227,9 @@ pub(super) const ROWS: &[Row] = &[
         Stop,
         "no Redis answers so: what stands between?",
     ),
-    row(
-        "no answer to ",
-        Target,
-        Stop,
-        "the same",
-    ),
-    row(
-        "not every command was answered",
-        Target,
-        Stop,
-        "the same",
-    ),
-    row(
-        "SCAN answered ",
-        Target,
-        Stop,
-        "the same",
-    ),
+    row("no answer to ", Target, Stop, "the same"),
+    row("not every command was answered", Target, Stop, "the same"),
+    row("SCAN answered ", Target, Stop, "the same"),
     row(
         "its answer is not RESP",
         Target,
@@ -280,12 +260,7 @@ pub(super) const ROWS: &[Row] = &[
         Stop,
         "start again: a new snapshot mends the target",
     ),
-    row(
-        "a key cannot be repaired by",
-        Target,
-        Stop,
-        "the same",
-    ),
+    row("a key cannot be repaired by", Target, Stop, "the same"),
     row(
         "it does not answer, and another node has its slots now",
         Target,

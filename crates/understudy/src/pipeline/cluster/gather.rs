@@ -121,7 +121,9 @@ impl Hands<'_> {
         }
         for round in 0.. {
             for (address, _) in &open {
-                cluster.flush_db(&self.config.target, address, step.db).await?;
+                cluster
+                    .flush_db(&self.config.target, address, step.db)
+                    .await?;
             }
             // Where all nodes are emptied, nothing is left: a key may have been on its way between two of them.
             if open.len() < nodes.len() {
@@ -171,7 +173,9 @@ impl Hands<'_> {
             }
             for ((address, slots), done) in nodes.iter().zip(done) {
                 if done == 0 {
-                    cluster.flush_node(&self.config.target, address, &step.frame).await?;
+                    cluster
+                        .flush_node(&self.config.target, address, &step.frame)
+                        .await?;
                     cluster.set_marks(slots, step.mark).await?;
                 }
             }
@@ -182,7 +186,9 @@ impl Hands<'_> {
         cluster.write_checkpoint(before).await?;
         for round in 0.. {
             for address in nodes.keys() {
-                cluster.flush_node(&self.config.target, address, &step.frame).await?;
+                cluster
+                    .flush_node(&self.config.target, address, &step.frame)
+                    .await?;
             }
             let of = step.is_of_one_db().then_some(0);
             let left = cluster.foreign_keys(&self.config.target, of).await?;

@@ -710,7 +710,10 @@ fn verdict(form: &Form, mut replies: Vec<Summary>, address: &str) -> Result<Verd
                     // What stood behind it may have gone to another database.
                     return Err(SyncError {
                         class: Class::Resync,
-                        ..nonsense(address, "SELECT was refused: what stood behind it is copied anew")
+                        ..nonsense(
+                            address,
+                            "SELECT was refused: what stood behind it is copied anew",
+                        )
                     });
                 }
                 replies.pop();
