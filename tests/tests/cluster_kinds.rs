@@ -326,6 +326,47 @@ fn nodes_that_send_a_slot_to_one_another_are_spoken_of() {
     assert_eq!(full_syncs(&source), 1);
 }
 
+/// Half of a slot's keys are at another node: neither can do a command on both halves (TRYAGAIN), until the move goes on.
+#[test]
+fn a_slot_that_was_left_half_moved_is_waited_for_and_spoken_of() {
+    let (source, cluster) = (source_of("redis-7.0"), Cluster::start("redis-7.0", 3, 0));
+    let mut client = source.client();
+    for (round, fence) in ["kill", "lua"].into_iter().enumerate() {
+        client.command(&argv!["FLUSHALL"]);
+        for server in &cluster.servers {
+            server.client().command(&argv!["FLUSHALL"]);
+        }
+        let mut daemon = link_to_cluster(&source, &cluster.address(0))
+            .with("redis_writer", &format!("slot_fence = \"{fence}\""))
+            .start();
+        wait_stream(&mut daemon);
+        client.command(&argv!["MSET", "{t}a", 1, "{t}b", 1, "other", 1]);
+        catch_up(&mut daemon, &source);
+        let slot = cluster.slot("{t}a");
+        let from = cluster.place_of(slot);
+        let to = (from + 1) % 3;
+        let (from_id, to_id) = (cluster.id(from), cluster.id(to));
+        let (mut here, mut there) = (cluster.servers[from].client(), cluster.servers[to].client());
+        there.command(&argv!["CLUSTER", "SETSLOT", slot, "IMPORTING", from_id]);
+        here.command(&argv!["CLUSTER", "SETSLOT", slot, "MIGRATING", to_id]);
+        let port = cluster.servers[to].port();
+        here.command(&argv!["MIGRATE", "127.0.0.1", port, "{t}b", 0, 10_000]);
+        client.command(&argv!["MSET", "{t}a", 2, "{t}b", 2]);
+        client.command(&argv!["INCR", "other"]);
+        daemon.wait_for_output("a slot cannot be written", LIMIT);
+        assert_eq!(text(&here.command(&argv!["GET", "{t}a"])), "1");
+        cluster.begin_move(slot, from, to);
+        cluster.end_move(slot, from, to);
+        assert_same_in_cluster(&mut daemon, &source, &cluster, None);
+        assert_eq!(
+            full_syncs(&source),
+            1 + i64::try_from(round).expect("a number")
+        );
+        daemon.terminate();
+        assert_eq!(daemon.wait(LIMIT), 0);
+    }
+}
+
 /// Keys of a snapshot that takes a few seconds.
 const MANY: u64 = 500_000;
 
