@@ -16,7 +16,7 @@ fn busy(source: &Server, mut daemon: Daemon, lines: &[Proxy]) -> Daemon {
             .for_each(|line| line.throttle(Direction::ToServer, share));
     };
     let told = |daemon: &Daemon| daemon.metric("understudy_target_throttled") == Some(1.0);
-    slow(Some(12_000_000));
+    slow(Some(4_000_000));
     wait_stream(&mut daemon);
     let stop = AtomicBool::new(false);
     std::thread::scope(|scope| {
@@ -25,7 +25,6 @@ fn busy(source: &Server, mut daemon: Daemon, lines: &[Proxy]) -> Daemon {
             let value = "x".repeat(20_000);
             let mut at = 0_u64;
             while !stop.load(Ordering::Relaxed) {
-                // No further ahead than the spool likes.
                 let batch: Vec<_> = (0..50)
                     .map(|_| {
                         at += 1;
@@ -33,12 +32,13 @@ fn busy(source: &Server, mut daemon: Daemon, lines: &[Proxy]) -> Daemon {
                     })
                     .collect();
                 client.commands(&batch);
-                std::thread::sleep(Duration::from_millis(if at < 20_000 { 20 } else { 80 }));
+                // Some more than the line takes at first.
+                std::thread::sleep(Duration::from_millis(180));
             }
         });
         std::thread::sleep(Duration::from_secs(12));
         assert!(!told(&daemon), "{}", daemon.output());
-        slow(Some(1_500_000));
+        slow(Some(800_000));
         daemon.wait_for("the baseline to be noticed", LIMIT, told);
         slow(Some(50_000_000));
         daemon.wait_for("the end of it", LIMIT, |daemon| !told(daemon));
