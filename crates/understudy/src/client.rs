@@ -315,7 +315,7 @@ pub(crate) fn mend(code: ErrorCode, side: Side) -> Option<&'static str> {
         )),
         ErrorCode::NoPerm => Some(table(
             "the user needs +ping +psync +replconf +info",
-            "the user needs ~* +@write +ping +info +select +multi +exec +watch +unwatch +get +scan +command +pttl +pexpiretime +time +script|load",
+            "the user needs ~* +@write +ping +info +select +multi +exec +watch +unwatch +get +scan +command +pttl +pexpiretime +time +pfcount +script|load",
         )),
         ErrorCode::Oom => {
             Some("the target is out of memory: raise maxmemory or take a larger node")

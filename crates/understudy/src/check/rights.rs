@@ -19,7 +19,7 @@ pub(super) const SOURCE_RIGHTS: &str = "+ping +psync +replconf +info";
 /// Those by which it can repair keys, let leases end, compare.
 pub(super) const SOURCE_MORE: &str = "~* +multi +exec +select +dump +pttl +pexpiretime +time +memory|usage +scan +exists +type +function|list";
 /// The least rights of a user at the target.
-pub(super) const TARGET_RIGHTS: &str = "~* +@write +ping +info +select +multi +exec +watch +unwatch +get +scan +command +pttl +pexpiretime +time +script|load";
+pub(super) const TARGET_RIGHTS: &str = "~* +@write +ping +info +select +multi +exec +watch +unwatch +get +scan +command +pttl +pexpiretime +time +pfcount +script|load";
 /// Those that a cluster needs beside them.
 const CLUSTER_RIGHTS: &str =
     "+cluster|slots +cluster|info +cluster|nodes +asking +wait +dump +lindex +memory|usage";
@@ -359,6 +359,7 @@ pub(super) async fn target(config: &Config, target: &Server) -> Result<Finding, 
         &[b"ZADD", KEY, b"1", b"v"],
         &[b"XADD", KEY, b"*", b"f", b"v"],
         &[b"INCR", KEY],
+        &[b"PFCOUNT", KEY],
         &[b"FLUSHALL"],
         &[b"SWAPDB", b"0", b"0"],
         &[b"SCRIPT", b"LOAD", b"return 1"],
