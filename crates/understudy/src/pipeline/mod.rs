@@ -4,6 +4,7 @@ pub(crate) mod answers;
 mod called;
 mod clocks;
 pub(crate) mod cluster;
+mod growing;
 mod lane;
 mod late_writes;
 mod lease;
