@@ -23,7 +23,7 @@ fn command(rng: &mut Rng, kind: u64, key: u64, words: u64) -> Argv {
         _ => "text",
     };
     let mut command = argv![name, format!("{of}:{key}")];
-    let mut element = |rng: &mut Rng| format!("e{}", rng.below(300)).into_bytes();
+    let element = |rng: &mut Rng| format!("e{}", rng.below(300)).into_bytes();
     for _ in 0..words {
         match name {
             "INCR" => {}
