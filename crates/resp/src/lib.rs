@@ -62,6 +62,6 @@ pub use decode::ValueDecoder;
 pub use encode::Protocol;
 pub use error::{Error, ErrorKind, Limited};
 pub use limits::Limits;
-pub use plain::{PlainSet, plain_set};
+pub use plain::{PlainSet, plain_bulks, plain_set};
 pub use reply::{ReplyKind, ReplyScanner, Summary};
 pub use value::Value;

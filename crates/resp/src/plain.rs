@@ -40,6 +40,12 @@ pub fn plain_set(buf: &[u8]) -> Option<PlainSet> {
     })
 }
 
+/// How many bytes the `count` bulk strings at the start of `buf` take, if all of them stand there whole.
+#[inline]
+pub fn plain_bulks(buf: &[u8], count: u32) -> Option<usize> {
+    (0..count).try_fold(0, |at, _| bulk(buf, at).map(|(_, end)| end + 2))
+}
+
 /// Where the bytes of the bulk string at `at` begin and end, if it is there with its line end.
 #[inline]
 fn bulk(buf: &[u8], at: usize) -> Option<(usize, usize)> {
@@ -88,6 +94,19 @@ mod tests {
         ] {
             assert_eq!(plain_set(other), None, "{}", other.escape_ascii());
         }
+    }
+
+    #[test]
+    fn strings_are_counted_when_they_are_whole() {
+        let two = b"$1\r\na\r\n$0\r\n\r\n";
+        assert_eq!(plain_bulks(two, 2), Some(two.len()));
+        assert_eq!(plain_bulks(two, 1), Some(7));
+        assert_eq!(plain_bulks(two, 0), Some(0));
+        for cut in 0..two.len() {
+            assert_eq!(plain_bulks(&two[..cut], 2), None, "cut at {cut}");
+        }
+        assert_eq!(plain_bulks(b"$1\r\na\r\n:1\r\n", 2), None);
+        assert_eq!(plain_bulks(b"$2\r\na\r\n", 1), None);
     }
 
     proptest! {

@@ -5,6 +5,7 @@ mod called;
 mod claims;
 mod clocks;
 pub(crate) mod cluster;
+mod growing;
 mod lane;
 mod late_writes;
 mod lease;

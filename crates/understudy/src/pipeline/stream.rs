@@ -7,6 +7,7 @@ pub(in crate::pipeline) mod input;
 mod known;
 pub(super) mod late;
 pub(super) mod recall;
+mod runs;
 mod size;
 mod words;
 mod write;
@@ -27,6 +28,7 @@ pub(super) use self::input::token;
 use self::input::{Input, InputError};
 pub(super) use self::input::{TOKEN_MARK, Token};
 use self::late::Late;
+use self::runs::Runs;
 use self::size::Size;
 use self::words::describe;
 pub(super) use self::words::mend_of;
@@ -34,11 +36,11 @@ pub(crate) use self::words::show;
 use super::Common;
 use super::called::Called;
 use super::claims;
+use super::growing::Kinds;
 use super::lease::{Leases, fields};
 use super::mapper::Mapper;
 use super::merged::Asks;
 use super::repair::Repairs;
-use super::sets::Sets;
 use super::slots::{self, Slots};
 use super::throttle::Throttle;
 use super::unit::{End, Sealed, Unit, guard};
@@ -98,6 +100,7 @@ pub(crate) struct StreamApplier<'a> {
     tells_time: bool,
     /// Commands that carry a key's expiry to another name or database.
     carriers: Vec<CommandId>,
+    runs: Runs,
     /// The snapshot in the spool, until a position in the stream is confirmed.
     snapshot: Option<&'a Feed>,
     size: Size,
@@ -169,6 +172,7 @@ impl<'a> StreamApplier<'a> {
             source_version,
             Db(position.db),
         );
+        let runs = Runs::new(Kinds::of(&table, &target.abilities));
         let size = Size::new(config.target.batch_commands, target.round_trip);
         let guard = guard(target.checkpoint.to_string().as_bytes());
         let late = Late::new(config, &table, tide, feed.end());
@@ -198,6 +202,7 @@ impl<'a> StreamApplier<'a> {
             source_version,
             tells_time: source_version.is_some_and(|version| version >= TELLS_TIME),
             carriers,
+            runs,
             snapshot: None,
             size,
             guard,
@@ -323,7 +328,7 @@ impl<'a> StreamApplier<'a> {
             if let Some(error) = self.too_large_a_transaction() {
                 return Err(error);
             }
-            if self.plain_sets() {
+            if self.plain_sets() || self.more_of_the_same() {
                 continue;
             }
             match self.input.poll() {
@@ -366,47 +371,6 @@ impl<'a> StreamApplier<'a> {
             || self.next.bytes() >= self.config.target.batch_bytes
             || self.adopt.ends_unit();
         is_full && !self.rewriter.in_transaction()
-    }
-
-    /// Collects the plain SETs that come next, where nothing has to be known about each of them: what
-    /// [`Self::command`] does to them, without asking everybody about every one. Whether there were any.
-    fn plain_sets(&mut self) -> bool {
-        let is_busy =
-            self.heal.is_active() || self.adopt.slots.is_reading() || self.adopt.is_before;
-        let is_mapped = self.mapper.is_some() || self.called.is_some();
-        // Of a source cluster, which is refused.
-        let is_elsewhere = self.adopt.slots.is_on() && self.rewriter.db() != Db(0);
-        if is_busy || is_mapped || is_elsewhere || !self.late.is_at_ease() {
-            return false;
-        }
-        let Some(command) = self.rewriter.forwards_sets() else {
-            return false;
-        };
-        let db = self.rewriter.db();
-        let frames = self.input.frames();
-        let (mut at, mut count) = (0, 0);
-        while !self.is_full() {
-            let rest = frames.get(at..).unwrap_or_default();
-            let Some(set) = resp::plain_set(rest) else {
-                break;
-            };
-            let pair = rest.get(resp::PlainSet::HEAD.len()..set.len);
-            let pair = pair.filter(|pair| Sets::is_small(pair));
-            let Some(pair) = pair.filter(|_| self.rewriter.passes(set.key.of(rest))) else {
-                break;
-            };
-            self.next.set(db, pair);
-            at += set.len;
-            count += 1;
-        }
-        if count == 0 {
-            return false;
-        }
-        self.status.commands.hits(usize::from(command.0), count);
-        self.input.advance(at);
-        self.next
-            .set_end(self.input.frame_pos, db, self.input.at_ms);
-        true
     }
 
     /// Throws away what was collected, and goes on collecting where a unit has ended.
@@ -523,7 +487,10 @@ impl<'a> StreamApplier<'a> {
                         return self.advance(len);
                     }
                     if holes.is_empty() {
-                        self.next.forward(db, frame);
+                        let grows = !is_one && self.runs.grow(command, args);
+                        if !grows || !self.next.begin_growing(db, frame, args) {
+                            self.next.forward(db, frame);
+                        }
                     } else {
                         self.next.with_holes(db, frame, 1, holes);
                     }

@@ -13,6 +13,7 @@
 use resp::ReplyKind;
 use rewrite::Db;
 
+use super::growing::Growing;
 use super::lane::array_head;
 use super::sets::Sets;
 use super::stream::{Hole, TOKEN_MARK, Token};
@@ -25,7 +26,9 @@ pub(crate) struct Unit {
     commands: u32,
     /// Plain SETs that follow `out`, in `target_db`.
     sets: Sets,
-    /// SETs that are no command of their own in `out`.
+    /// A command that follows `out`, in `target_db`, and may grow. It or `sets` is empty.
+    growing: Growing,
+    /// Commands that are none of their own in `out`: they have joined others.
     merged: u32,
     /// Database in force at the target after `out`.
     target_db: Db,
@@ -94,6 +97,7 @@ impl Unit {
             out: buffer,
             commands: 0,
             sets: Sets::default(),
+            growing: Growing::default(),
             merged: 0,
             target_db: Db(0),
             mark: None,
@@ -116,14 +120,37 @@ impl Unit {
     /// A plain SET, whose key and value are `pair` as they stand in the command: it joins those before it.
     #[inline]
     pub(crate) fn set(&mut self, db: Db, pair: &[u8]) {
-        if db != self.target_db || !self.sets.has_room(pair) {
+        if db != self.target_db || !self.sets.has_room(pair) || !self.growing.is_empty() {
             self.body(db);
         }
         self.sets.push(pair);
     }
 
-    /// Writes the SETs that wait.
-    fn write_sets(&mut self) {
+    /// The next command in `db`, which others may join, if it is small enough for that: whether it was taken.
+    pub(crate) fn begin_growing(&mut self, db: Db, frame: &[u8], args: &[resp::Arg]) -> bool {
+        self.body(db);
+        self.growing.begin(frame, args)
+    }
+
+    /// Whether there is a command that others may join.
+    #[inline]
+    pub(crate) fn grows(&self) -> bool {
+        !self.growing.is_empty()
+    }
+
+    /// The command at the start of `bytes` joins the one that came last, where it may: its length.
+    #[inline]
+    pub(crate) fn join(&mut self, bytes: &[u8]) -> Option<usize> {
+        self.growing.join(bytes)
+    }
+
+    /// Writes what waits for company.
+    fn write_waiting(&mut self) {
+        if !self.growing.is_empty() {
+            self.merged += self.growing.count() - 1;
+            self.commands += 1;
+            self.growing.write(&mut self.out);
+        }
         if !self.sets.is_empty() {
             self.merged += self.sets.count() - 1;
             self.commands += 1;
@@ -133,7 +160,7 @@ impl Unit {
 
     /// Space for the next command's bytes, in `db`.
     pub(crate) fn body(&mut self, db: Db) -> &mut Vec<u8> {
-        self.write_sets();
+        self.write_waiting();
         if db != self.target_db {
             select(&mut self.out, db);
             self.commands += 1;
@@ -170,7 +197,7 @@ impl Unit {
 
     /// A transaction of the source begins.
     pub(crate) fn begin_transaction(&mut self) {
-        self.write_sets();
+        self.write_waiting();
         self.mark = Some(Mark {
             bytes: self.out.len(),
             commands: self.commands,
@@ -188,6 +215,7 @@ impl Unit {
     pub(crate) fn discard_transaction(&mut self) {
         if let Some(mark) = self.mark.take() {
             self.sets.clear();
+            self.growing.clear();
             self.cut(mark);
         }
     }
@@ -228,28 +256,37 @@ impl Unit {
     pub(crate) fn commands(&self) -> u32 {
         match self.mark {
             Some(mark) => mark.commands + mark.merged,
-            None => self.commands + self.merged + self.sets.count(),
+            None => self.commands + self.merged + self.sets.count() + self.growing.count(),
         }
     }
 
     /// Bytes that may be sent now.
     pub(crate) fn bytes(&self) -> usize {
-        let (end, sets) = match self.mark {
+        let (end, waiting) = match self.mark {
             Some(mark) => (mark.bytes, 0),
-            None => (self.out.len(), self.sets.bytes()),
+            None => (self.out.len(), self.waiting_bytes()),
         };
-        end + sets + usize::try_from(left_out(&self.gaps, end)).unwrap_or(usize::MAX)
+        end + waiting + usize::try_from(left_out(&self.gaps, end)).unwrap_or(usize::MAX)
     }
 
     /// Bytes that are held in memory.
     pub(crate) fn held_bytes(&self) -> usize {
-        self.out.len() + self.sets.bytes()
+        self.out.len() + self.waiting_bytes()
+    }
+
+    fn waiting_bytes(&self) -> usize {
+        let growing = if self.growing.is_empty() {
+            0
+        } else {
+            self.growing.bytes()
+        };
+        self.sets.bytes() + growing
     }
 
     /// Closes the unit with its checkpoint. What lies behind the mark becomes the beginning of
     /// `next`.
     pub(crate) fn close(mut self, key: &[u8], checkpoint: &[u8], next: &mut Self) -> Sealed {
-        self.write_sets();
+        self.write_waiting();
         if let Some(mark) = self.mark.take() {
             next.begin_transaction();
             let rest = next.body(mark.target_db);
@@ -340,7 +377,7 @@ pub(crate) struct Sealed {
     pub(crate) out: Vec<u8>,
     /// Commands between MULTI and EXEC.
     pub(crate) commands: u32,
-    /// SETs among them that are part of an MSET, beside the first of each.
+    /// The source's commands that have joined one of them, beside the first of each.
     pub(crate) merged: u32,
     /// What the GET at its end has to answer.
     pub(crate) guard: Vec<u8>,
