@@ -132,10 +132,10 @@ impl Unit {
         self.growing.begin(frame, args)
     }
 
-    /// Whether there is a command that others may join.
+    /// Whether there is a command that others in `db` may join.
     #[inline]
-    pub(crate) fn grows(&self) -> bool {
-        !self.growing.is_empty()
+    pub(crate) fn grows(&self, db: Db) -> bool {
+        !self.growing.is_empty() && db == self.target_db
     }
 
     /// The command at the start of `bytes` joins the one that came last, where it may: its length.
