@@ -4,7 +4,7 @@
 use std::time::Duration;
 
 use e2e::{LIMIT, Link, catch_up, from_env, full_syncs, own, rng, source_of, wait_stream};
-use testkit::client::Argv;
+use testkit::client::{Argv, number};
 use testkit::{Rng, Server, argv, oracle};
 
 const KEYS: u64 = 4;
@@ -143,4 +143,30 @@ fn runs_at_one_key_are_one_command_at_the_target() {
 #[test]
 fn runs_at_one_key_go_to_an_older_target_too() {
     go_as_one("valkey-8.1", "redis-5.0");
+}
+
+#[test]
+fn the_same_words_in_another_database_do_not_join() {
+    let (source, target) = (source_of("redis-7.0"), Server::of("redis-7.0"));
+    let mut daemon = Link::new(&source, &target)
+        .with("filter", "block_db = [9]")
+        .start();
+    wait_stream(&mut daemon);
+    let mut client = source.client();
+    let mut commands = Vec::new();
+    for at in 0..3_000 {
+        commands.push(argv!["SELECT", [0, 3, 9][at % 3]]);
+        commands.extend((0..=at % 4).map(|_| argv!["RPUSH", "list", "the same"]));
+    }
+    client.commands(&commands);
+    catch_up(&mut daemon, &source);
+    let mut there = target.client();
+    for (db, is_there) in [(0, true), (3, true), (9, false)] {
+        client.select(db);
+        there.select(db);
+        let length = client.command(&argv!["LLEN", "list"]);
+        let expected = if is_there { number(&length) } else { Some(0) };
+        let found = number(&there.command(&argv!["LLEN", "list"]));
+        assert_eq!(found, expected, "database {db}");
+    }
 }

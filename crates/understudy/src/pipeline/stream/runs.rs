@@ -64,7 +64,9 @@ impl StreamApplier<'_> {
     /// Collects the commands that come next and join the one before them. Whether there were any.
     pub(super) fn more_of_the_same(&mut self) -> bool {
         // A SELECT puts nothing into the unit: the same words may mean another database, or one that does not pass.
-        if !self.next.grows(self.rewriter.db()) || self.looks_at_each() {
+        let grows = self.next.grows(self.rewriter.db());
+        // Of a source cluster, a slot may have been let go since.
+        if !grows || self.adopt.slots.is_on() || self.looks_at_each() {
             return false;
         }
         let frames = self.input.frames();
