@@ -13,8 +13,6 @@ use crate::target::cluster;
 
 /// One word more than ElastiCache Serverless takes.
 const WORDS: usize = 4_000;
-/// No connection has this id.
-const NOBODY: &str = "9223372036854775807";
 
 /// What it takes.
 ///
@@ -134,23 +132,16 @@ async fn fence(
     const CHECK: &str = "slot_fence";
     let mut client = Client::connect(endpoint, Side::Target).await?;
     if wanted != SlotFence::Lua && profile != Profile::Serverless {
-        let replies = client
-            .ask_all(&[
-                vec![b"CLIENT", b"LIST", b"TYPE", b"pubsub"],
-                vec![b"CLIENT", b"KILL", b"ID", NOBODY.as_bytes()],
-                vec![b"CLIENT", b"SETNAME", b"understudy"],
-            ])
-            .await?;
-        match replies.iter().find_map(Value::as_error) {
+        match cluster::why_not_kill(&mut client).await? {
             None => {
                 let what = "a writer that was replaced is kept out of the cluster by CLIENT KILL";
                 return Ok(pass(CHECK, what));
             }
-            Some(error) if wanted == SlotFence::Kill => {
+            Some(why) if wanted == SlotFence::Kill => {
                 return Ok(fail(
                     CHECK,
                     format!(
-                        "redis_writer.slot_fence is \"kill\", and the target does not allow it ({error})"
+                        "redis_writer.slot_fence is \"kill\", and the target does not allow it ({why})"
                     ),
                     "ACL SETUSER <user> +client|list +client|kill +client|setname, or redis_writer.slot_fence = \"lua\"",
                 ));

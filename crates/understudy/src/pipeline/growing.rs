@@ -23,7 +23,7 @@ const NAMES: [&str; 9] = [
 ];
 
 /// Which commands grow at a target.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub(super) struct Kinds {
     ids: Vec<CommandId>,
     zadd: Option<CommandId>,
@@ -47,7 +47,7 @@ impl Kinds {
     }
 }
 
-/// A command that is not written yet, since more may join it.
+/// A command that is not written yet, since more join it.
 #[derive(Debug, Default)]
 pub(super) struct Growing {
     /// What all begin with: the header, the name and the key.
@@ -74,8 +74,9 @@ impl Growing {
         self.head.len() + self.tails.len()
     }
 
-    /// `frame` is the first, if it is small enough to gain from company: whether it is. Nothing else waits.
-    pub(super) fn begin(&mut self, frame: &[u8], args: &[Arg]) -> bool {
+    /// `frame` is the first, if what stands `behind` it in the stream begins alike and it is small enough to gain from company:
+    /// whether it is. One that stays alone is copied once, by whoever asks. Nothing else waits.
+    pub(super) fn begin(&mut self, frame: &[u8], args: &[Arg], behind: &[u8]) -> bool {
         let Some(key) = args.get(1) else {
             return false;
         };
@@ -83,14 +84,12 @@ impl Growing {
             return false;
         };
         let words = u32::try_from(args.len() - 2).unwrap_or(u32::MAX);
-        let is_small = head.len() + tail.len() <= TAIL_BYTES_MAX && words <= WORDS_MAX / 4;
-        if !is_small || words == 0 {
+        let is_small = frame.len() <= TAIL_BYTES_MAX && words <= WORDS_MAX / 4;
+        if !is_small || words == 0 || !behind.starts_with(head) {
             return false;
         }
-        self.head.clear();
         self.head.extend_from_slice(head);
         self.words = words;
-        self.tails.clear();
         self.tails.extend_from_slice(tail);
         self.count = 1;
         true
@@ -126,6 +125,8 @@ impl Growing {
 
     /// Forgets what waits.
     pub(super) fn clear(&mut self) {
+        self.head.clear();
+        self.tails.clear();
         self.count = 0;
     }
 }
@@ -148,7 +149,7 @@ mod tests {
         let mut decoder = resp::CommandDecoder::new(resp::Limits::default());
         decoder.poll(&frame).unwrap().unwrap();
         let mut growing = Growing::default();
-        assert!(growing.begin(&frame, decoder.args()));
+        assert!(growing.begin(&frame, decoder.args(), &frame));
         growing
     }
 
@@ -173,6 +174,18 @@ mod tests {
         out.clear();
         Growing::default().write(&mut out);
         assert!(out.is_empty());
+    }
+
+    #[test]
+    fn one_that_nothing_like_it_follows_does_not_begin() {
+        let (first, other) = (frame("LPUSH k a"), frame("LPUSH kk a"));
+        let mut decoder = resp::CommandDecoder::new(resp::Limits::default());
+        decoder.poll(&first).unwrap().unwrap();
+        for behind in [&b""[..], &other, &first[..10]] {
+            let mut growing = Growing::default();
+            assert!(!growing.begin(&first, decoder.args(), behind));
+            assert!(growing.is_empty() && growing.bytes() == 0);
+        }
     }
 
     #[test]
@@ -211,7 +224,8 @@ mod tests {
         let mut decoder = resp::CommandDecoder::new(resp::Limits::default());
         let large = frame(&format!("RPUSH k {}", "x".repeat(TAIL_BYTES_MAX)));
         decoder.poll(&large).unwrap().unwrap();
-        assert!(!growing.begin(&large, decoder.args()), "too large to gain");
+        let begins = growing.begin(&large, decoder.args(), &large);
+        assert!(!begins, "too large to gain");
     }
 
     #[test]

@@ -36,7 +36,6 @@ pub(crate) use self::words::show;
 use super::Common;
 use super::called::Called;
 use super::claims;
-use super::growing::Kinds;
 use super::lease::{Leases, fields};
 use super::mapper::Mapper;
 use super::merged::Asks;
@@ -172,7 +171,7 @@ impl<'a> StreamApplier<'a> {
             source_version,
             Db(position.db),
         );
-        let runs = Runs::new(Kinds::of(&table, &target.abilities));
+        let runs = Runs::new(config, &table, &target.abilities);
         let size = Size::new(config.target.batch_commands, target.round_trip);
         let guard = guard(target.checkpoint.to_string().as_bytes());
         let late = Late::new(config, &table, tide, feed.end());
@@ -488,7 +487,8 @@ impl<'a> StreamApplier<'a> {
                     }
                     if holes.is_empty() {
                         let grows = !is_one && self.runs.grow(command, args);
-                        if !grows || !self.next.begin_growing(db, frame, args) {
+                        let behind = self.input.window().get(len..).unwrap_or_default();
+                        if !grows || !self.next.begin_growing(db, frame, args, behind) {
                             self.next.forward(db, frame);
                         }
                     } else {

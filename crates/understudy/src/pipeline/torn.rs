@@ -5,12 +5,13 @@
 use std::collections::BTreeSet;
 
 use resp::Arg;
-use rewrite::{Apart, Table};
+use rewrite::{Apart, DropReason, Table};
 
 use super::repair::{Touched, is_copied};
 use super::stream::heal::Heal;
 use crate::checkpoint::Names;
 use crate::config::Config;
+use crate::status::Status;
 
 /// What becomes of such a command.
 #[derive(Debug, PartialEq, Eq)]
@@ -69,17 +70,29 @@ impl Torn {
 }
 
 impl Heal<'_> {
-    /// Brings what a torn command has written under repair, if that can be; gives the keys that are new there. Values that are
-    /// being read of others stay right.
-    pub(super) fn tear(&mut self, torn: Torn, name: &[u8]) -> Option<Names> {
-        match torn {
+    /// Brings what this command, said in `db` of the source, has written under repair, if that can be, and counts it; gives the
+    /// keys, which the checkpoint is to name. Values that are being read of others stay right.
+    pub(super) fn tear(
+        &mut self,
+        (config, status): (&Config, &Status),
+        table: &Table,
+        db: u32,
+        frame: &[u8],
+        args: &[Arg],
+    ) -> Option<Names> {
+        match Torn::by(config, table, db, frame, args) {
             Torn::Keys(names) => {
+                status.dropped.add("under_repair", 1);
                 self.bring(&names);
                 return Some(names);
             }
             Torn::Whole(what) => self.fail(what),
-            Torn::Counted => tell_counted(&mut self.counted, name),
+            Torn::Counted => {
+                let name = args.first().map(|arg| arg.of(frame)).unwrap_or_default();
+                tell_counted(&mut self.counted, name);
+            }
         }
+        status.dropped.add(DropReason::FilterMixed.label(), 1);
         None
     }
 }

@@ -26,7 +26,7 @@ pub(crate) struct Unit {
     commands: u32,
     /// Plain SETs that follow `out`, in `target_db`.
     sets: Sets,
-    /// A command that follows `out`, in `target_db`, and may grow. It or `sets` is empty.
+    /// A command that follows `out`, in `target_db`, and grows. It or `sets` is empty.
     growing: Growing,
     /// Commands that are none of their own in `out`: they have joined others.
     merged: u32,
@@ -126,10 +126,16 @@ impl Unit {
         self.sets.push(pair);
     }
 
-    /// The next command in `db`, which others may join, if it is small enough for that: whether it was taken.
-    pub(crate) fn begin_growing(&mut self, db: Db, frame: &[u8], args: &[resp::Arg]) -> bool {
+    /// The next command in `db`, if what stands `behind` it joins it: whether it was taken.
+    pub(crate) fn begin_growing(
+        &mut self,
+        db: Db,
+        frame: &[u8],
+        args: &[resp::Arg],
+        behind: &[u8],
+    ) -> bool {
         self.body(db);
-        self.growing.begin(frame, args)
+        self.growing.begin(frame, args, behind)
     }
 
     /// Whether there is a command that others in `db` may join.
@@ -275,12 +281,7 @@ impl Unit {
     }
 
     fn waiting_bytes(&self) -> usize {
-        let growing = if self.growing.is_empty() {
-            0
-        } else {
-            self.growing.bytes()
-        };
-        self.sets.bytes() + growing
+        self.sets.bytes() + self.growing.bytes()
     }
 
     /// Closes the unit with its checkpoint. What lies behind the mark becomes the beginning of

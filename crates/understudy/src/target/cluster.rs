@@ -33,6 +33,7 @@ use crate::renew::Renewal;
 use crate::status::Nodes;
 
 pub(crate) use ask::Question;
+pub(crate) use fence::why_not_kill;
 use fence::{
     COMMAND_WORDS_MAX, Fence, Hashes, NARROW_WORDS_MAX, SCRIPT, SCRIPT_BEGIN, SCRIPT_EPOCH,
     SCRIPT_PLAIN,
@@ -605,13 +606,9 @@ impl Cluster {
         let written = self.written.clone();
         let client = self.node(&address)?;
         let written = async {
-            client.call(&[b"WATCH", key.as_bytes()]).await?;
-            let found = client.call(&[b"GET", key.as_bytes()]).await?;
-            if found.as_bytes().map(|found| &found[..]) != Some(written.as_bytes()) {
-                client.call(&[b"UNWATCH"]).await?;
+            if !ask::begin_watched(client, &key, &written).await? {
                 return Ok(None);
             }
-            client.call(&[b"MULTI"]).await?;
             let commands = [
                 vec![&b"SET"[..], key.as_bytes(), value.as_bytes()],
                 vec![b"SET", state.as_bytes(), text.as_bytes()],

@@ -6,7 +6,7 @@
 //! there, and a checkpoint names them until that is confirmed. Whoever begins again at the link's position passes over what slots
 //! have, and over all that touches a key that is named.
 
-use rewrite::{Db, DropReason, Outcome};
+use rewrite::{Db, Outcome};
 
 use super::Damage;
 use super::collect::Work;
@@ -18,7 +18,6 @@ use crate::pipeline::repair::{self, Copies, Touched, Whole};
 use crate::pipeline::stream::heal::{Course, Heal, TOO_MANY};
 use crate::pipeline::stream::late::Doubts;
 use crate::pipeline::stream::note_lease;
-use crate::pipeline::torn::Torn;
 use crate::pipeline::unit::End;
 use crate::pipeline::{each_command, show, stream_limits};
 use crate::target::cluster::{Group, Mark};
@@ -83,13 +82,10 @@ impl ClusterStream<'_> {
     pub(super) fn torn(&mut self, len: usize) {
         let frame = self.input.window().get(..len).unwrap_or_default();
         let (args, db) = (self.input.args(), self.rewriter.db().0);
-        let name = args.first().map(|arg| arg.of(frame)).unwrap_or_default();
-        let torn = Torn::by(self.config, self.rewriter.table(), db, frame, args);
-        let Some(names) = self.heal.tear(torn, name) else {
-            let label = DropReason::FilterMixed.label();
-            return self.status.dropped.add(label, 1);
+        let (ours, table) = ((self.config, self.status), self.rewriter.table());
+        let Some(names) = self.heal.tear(ours, table, db, frame, args) else {
+            return;
         };
-        self.status.dropped.add("under_repair", 1);
         if !self.repairs.add_doubtful(&names) {
             self.heal.fail(TOO_MANY.to_owned());
         }

@@ -6,7 +6,7 @@ use std::pin::Pin;
 use std::time::Duration;
 
 use replica::ReplId;
-use rewrite::{DropReason, Outcome};
+use rewrite::Outcome;
 use tokio::io::AsyncReadExt;
 use tokio::time::Instant;
 
@@ -18,7 +18,6 @@ use crate::config::Config;
 use crate::error::{Class, SyncError};
 use crate::net;
 use crate::pipeline::repair::{self, Copies, Touched, Whole};
-use crate::pipeline::torn::Torn;
 
 /// Values are not read while the stream is further behind than this: they would be kept in memory until it is there.
 const BEHIND_BYTES: u64 = 16 << 20;
@@ -295,13 +294,10 @@ impl<'a> StreamApplier<'a> {
     pub(super) fn torn(&mut self, len: usize) {
         let frame = self.input.window().get(..len).unwrap_or_default();
         let (args, db) = (self.input.args(), self.rewriter.db().0);
-        let name = args.first().map(|arg| arg.of(frame)).unwrap_or_default();
-        let torn = Torn::by(self.config, self.rewriter.table(), db, frame, args);
-        let Some(names) = self.heal.tear(torn, name) else {
-            let label = DropReason::FilterMixed.label();
-            return self.status.dropped.add(label, 1);
+        let (ours, table) = ((self.config, self.status), self.rewriter.table());
+        let Some(names) = self.heal.tear(ours, table, db, frame, args) else {
+            return;
         };
-        self.status.dropped.add("under_repair", 1);
         if !self.repairs.add_doubtful(&names) {
             self.heal.fail(TOO_MANY.to_owned());
         }

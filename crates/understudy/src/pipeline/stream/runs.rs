@@ -1,9 +1,10 @@
 //! Runs of commands that become one: what [`StreamApplier::command`] does to each, without asking everybody about every one.
 
 use resp::Arg;
-use rewrite::{CommandId, Db};
+use rewrite::{Abilities, CommandId, Db, Table};
 
 use super::StreamApplier;
+use crate::config::Config;
 use crate::pipeline::growing::Kinds;
 use crate::pipeline::sets::Sets;
 
@@ -14,11 +15,25 @@ pub(super) struct Runs {
 }
 
 impl Runs {
-    pub(super) fn new(kinds: Kinds) -> Self {
+    /// At this target. For the shards of a cluster none grows: a slot may be let go between two commands.
+    pub(super) fn new(config: &Config, table: &Table, target: &Abilities) -> Self {
+        let kinds = match config.shard {
+            Some(_) => Kinds::default(),
+            None => Kinds::of(table, target),
+        };
         Self {
             kinds,
             growing: CommandId::UNKNOWN,
         }
+    }
+
+    /// Whether the command may be followed by others in one; if so, it is what grows from here on.
+    pub(super) fn grow(&mut self, command: CommandId, args: &[Arg]) -> bool {
+        let grows = self.kinds.grow(command, args.len());
+        if grows {
+            self.growing = command;
+        }
+        grows
     }
 }
 
@@ -65,8 +80,7 @@ impl StreamApplier<'_> {
     pub(super) fn more_of_the_same(&mut self) -> bool {
         // A SELECT puts nothing into the unit: the same words may mean another database, or one that does not pass.
         let grows = self.next.grows(self.rewriter.db());
-        // Of a source cluster, a slot may have been let go since.
-        if !grows || self.adopt.slots.is_on() || self.looks_at_each() {
+        if !grows || self.looks_at_each() {
             return false;
         }
         let frames = self.input.frames();
@@ -92,16 +106,5 @@ impl StreamApplier<'_> {
         self.next
             .set_end(self.input.frame_pos, self.rewriter.db(), self.input.at_ms);
         true
-    }
-}
-
-impl Runs {
-    /// Whether the command may be followed by others in one; if so, it is what grows from here on.
-    pub(super) fn grow(&mut self, command: CommandId, args: &[Arg]) -> bool {
-        let grows = self.kinds.grow(command, args.len());
-        if grows {
-            self.growing = command;
-        }
-        grows
     }
 }

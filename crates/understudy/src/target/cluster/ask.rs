@@ -49,6 +49,22 @@ pub(super) async fn in_time<T>(
     }
 }
 
+/// Begins a transaction that comes to nothing when `key` is changed; whether it holds `value` now, and the transaction has begun.
+pub(super) async fn begin_watched(
+    client: &mut Client,
+    key: &str,
+    value: &str,
+) -> Result<bool, SyncError> {
+    client.call(&[b"WATCH", key.as_bytes()]).await?;
+    let found = client.call(&[b"GET", key.as_bytes()]).await?;
+    if found.as_bytes().map(|found| &found[..]) != Some(value.as_bytes()) {
+        client.call(&[b"UNWATCH"]).await?;
+        return Ok(false);
+    }
+    client.call(&[b"MULTI"]).await?;
+    Ok(true)
+}
+
 /// A command for one slot, in a database.
 pub(crate) struct Question {
     pub(crate) db: u32,

@@ -4,7 +4,7 @@ use resp::Value;
 use rewrite::Slot;
 
 use super::Cluster;
-use super::ask::{ANSWER, in_time};
+use super::ask::{ANSWER, begin_watched, in_time};
 use super::fence::SCRIPT_FLUSH;
 use super::marks::{mark_key, state_key};
 use crate::config::TargetConfig;
@@ -33,15 +33,7 @@ impl Cluster {
             };
         }
         let client = self.node(address)?;
-        let begins = async {
-            client.call(&[b"WATCH", key.as_bytes()]).await?;
-            let found = client.call(&[b"GET", key.as_bytes()]).await?;
-            if found.as_bytes().map(|found| &found[..]) != Some(value.as_bytes()) {
-                client.call(&[b"UNWATCH"]).await?;
-                return Ok(false);
-            }
-            client.call(&[b"MULTI"]).await.map(|_| true)
-        };
+        let begins = begin_watched(client, &key, &value);
         if !in_time(address, ANSWER, begins).await? {
             return Err(self.lost("its checkpoint was changed by somebody else"));
         }

@@ -119,6 +119,11 @@ pub(crate) fn name_prefix(link_name: &str) -> String {
 
 /// Whether the server lets connections be ended.
 pub(crate) async fn may_kill(client: &mut Client) -> Result<bool, SyncError> {
+    Ok(why_not_kill(client).await?.is_none())
+}
+
+/// Why the server does not let connections be ended, in its words; `None` where it does.
+pub(crate) async fn why_not_kill(client: &mut Client) -> Result<Option<String>, SyncError> {
     // No connection has this id.
     let nobody = i64::MAX.to_string();
     let answers = client
@@ -128,11 +133,12 @@ pub(crate) async fn may_kill(client: &mut Client) -> Result<bool, SyncError> {
             vec![b"CLIENT", b"SETNAME", b"understudy"],
         ])
         .await?;
-    let [list, kill, name] = answers.as_slice() else {
-        return Ok(false);
-    };
-    let is_refused = |value: &Value| value.as_error().is_some();
-    Ok(!is_refused(list) && matches!(kill, Value::Int(_)) && !is_refused(name))
+    if let Some(error) = answers.iter().find_map(Value::as_error) {
+        return Ok(Some(error.to_string()));
+    }
+    let kill = answers.get(1);
+    let is_done = matches!(kill, Some(Value::Int(_)));
+    Ok((!is_done).then(|| format!("CLIENT KILL answered {kill:?}")))
 }
 
 /// Ends all connections at this server whose names begin with `prefix`, until there are none.
