@@ -40,6 +40,7 @@ mod profile;
 mod progress;
 mod rdb;
 mod renew;
+mod replicas;
 mod scan;
 mod scheduling;
 mod sentinel;

@@ -1,11 +1,12 @@
 //! Running links: one on this thread, or several with a thread each.
 
+use std::collections::BTreeSet;
 use std::path::Path;
 use std::sync::Arc;
 
 use tokio::sync::mpsc;
 
-use crate::config::{Config, HttpConfig};
+use crate::config::{Config, HttpConfig, Rival, Writer};
 use crate::error::SyncError;
 use crate::notices::Notices;
 use crate::progress::{self, Bar, Progress};
@@ -84,7 +85,7 @@ pub(crate) fn check(links: &[(&Path, &Config)]) -> Result<(), String> {
 /// What ended the first one that could not go on.
 pub(crate) fn run(configs: Vec<Config>, bar: Bar, notices: &Notices) -> Ended {
     let (mut links, mut watchers) = (Vec::new(), Vec::new());
-    for config in configs {
+    for config in among_rivals(configs) {
         if config.source.cluster {
             let (watcher, shards) = runtime()?.block_on(Watcher::open(&config))?;
             links.extend(shards.into_iter().map(Link::new));
@@ -112,6 +113,28 @@ pub(crate) fn run(configs: Vec<Config>, bar: Bar, notices: &Notices) -> Ended {
     };
     progress.finish();
     result
+}
+
+/// Links that write into one target are told of each other. The shards of a cluster are one: no slot is in two of them.
+fn among_rivals(mut configs: Vec<Config>) -> Vec<Config> {
+    let target = |config: &Config| match config.writer {
+        Writer::Redis => Some(config.target.endpoint.address.clone()),
+        Writer::File(_) => None,
+    };
+    let targets: BTreeSet<String> = configs.iter().filter_map(target).collect();
+    for address in targets {
+        let is_there = |config: &&mut Config| target(config).as_ref() == Some(&address);
+        let together: Vec<&mut Config> = configs.iter_mut().filter(is_there).collect();
+        if together.len() < 2 {
+            continue;
+        }
+        let names = together.iter().map(|config| config.link_name.clone());
+        let rivals = Rival::among(names.collect());
+        for (config, rival) in together.into_iter().zip(rivals) {
+            config.rival = Some(rival);
+        }
+    }
+    configs
 }
 
 /// Links by the status port that tells of them: one port may tell of several.

@@ -108,6 +108,11 @@ const HELP: &[(&str, Kind, &str)] = &[
         "Slots that were copied whole because they have moved to the link's shard",
     ),
     (
+        "key_conflicts_total",
+        Kind::Counter,
+        "Keys that another link of the process had written into the same target before",
+    ),
+    (
         "doubtful_keys_total",
         Kind::Counter,
         "Keys that the target may have ended too early during an outage, copied again from the source",
@@ -434,6 +439,7 @@ impl Link<'_> {
         let late = status.handover.late_writes();
         self.counter("late_writes_total", &[], late);
         self.counter("slots_taken_total", &[], status.slots_taken.get());
+        self.counter("key_conflicts_total", &[], status.key_conflicts.get());
         self.counter("doubtful_keys_total", &[], status.doubtful.get());
         self.counter("unchecked_keys_total", &[], status.unchecked.get());
         self.counter("commands_rewritten_total", &[], status.rewritten.total());

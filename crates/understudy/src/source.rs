@@ -15,9 +15,10 @@ use tokio::time::Instant;
 
 use crate::backoff::Backoff;
 use crate::clock::unix_ms;
-use crate::config::{Limits, SourceConfig, SpoolConfig};
+use crate::config::{Endpoint, Limits, SourceConfig, SpoolConfig};
 use crate::error::{Class, Side, SyncError, io_word};
 use crate::net::{self, Bulk, Stream};
+use crate::replicas;
 use crate::spool::{Feed, Log, Syncer};
 use crate::status::{Phase, Status};
 use crate::supervise::SourceVersion;
@@ -79,11 +80,34 @@ pub(crate) async fn open(
     start: Start,
     status: &Status,
 ) -> Result<Opened, SyncError> {
-    let endpoint = Box::pin(config.endpoint.resolved(Side::Source)).await?;
-    let stream = net::connect(&endpoint, Side::Source, Bulk::Reading).await?;
+    let master = Box::pin(config.endpoint.resolved(Side::Source)).await?;
     if let Some(follow) = &config.endpoint.follow {
-        follow.connects(&endpoint.address);
+        // Before anything else: a master that is another one meanwhile is seen.
+        follow.connects(&master.address);
     }
+    if !config.prefer_replica {
+        return open_at(config, version, &master, start, status).await;
+    }
+    let endpoint = Box::pin(replicas::choose(master.clone(), &start)).await?;
+    let opened = open_at(config, version, &endpoint, start.clone(), status).await?;
+    match opened {
+        Opened::Refused { error, .. } if endpoint.address != master.address => {
+            tracing::warn!(%error, replica = endpoint.address, master = master.address, "sync_reader.prefer_replica: this replica refuses PSYNC; following the master");
+            open_at(config, version, &master, start, status).await
+        }
+        opened => Ok(opened),
+    }
+}
+
+/// [`open`] at this very server.
+async fn open_at(
+    config: &SourceConfig,
+    version: SourceVersion,
+    endpoint: &Endpoint,
+    start: Start,
+    status: &Status,
+) -> Result<Opened, SyncError> {
+    let stream = net::connect(endpoint, Side::Source, Bulk::Reading).await?;
     let auth = &config.endpoint.auth;
     let credentials = auth.credentials().await;
     let credentials = credentials

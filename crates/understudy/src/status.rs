@@ -296,6 +296,8 @@ pub struct Status {
     pub slots_moving: Number,
     /// Slots that were taken over.
     pub slots_taken: Number,
+    /// Keys that another link of this process had written before: see `pipeline::rivals`.
+    pub key_conflicts: Number,
     /// Keys put under repair because the target may have ended them before their time.
     pub doubtful: Number,
     /// Such keys that are not repaired, being too many.

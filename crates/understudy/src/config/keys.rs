@@ -174,11 +174,11 @@ const MOST: &[Key] = &[
         "true",
         "Go on with the command stream; false: stop after the snapshot.",
     ),
-    later(
+    key(
         "sync_reader.prefer_replica",
         Kind::Bool,
         "false",
-        "Read from a replica of the source.",
+        "Take snapshot and stream from a replica of the source (of each shard of a cluster), where one is online and has come as far as this link; else from the master, and a line says so.",
     ),
     key(
         "sync_reader.try_diskless",

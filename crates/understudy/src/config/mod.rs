@@ -35,6 +35,7 @@ pub use crate::auth::{Auth, IamCache, Proof};
 pub use crate::function::FunctionConfig;
 pub use crate::limits::Limits;
 pub use crate::logging::Rotation;
+pub use crate::pipeline::Rival;
 pub use crate::profile::Profile;
 pub use crate::sentinel::Sentinel;
 pub use crate::shard::{Follow, Shard};
@@ -122,6 +123,8 @@ pub struct SourceConfig {
     pub psync_commands: Vec<(String, String)>,
     /// What we ACK.
     pub ack: replica::AckMode,
+    /// PSYNC goes to a replica of it, where one can be followed.
+    pub prefer_replica: bool,
     /// It is a cluster: a link for each of its shards.
     pub cluster: bool,
     /// So many shards of one host make a snapshot for us at once; 0: any number.
@@ -278,6 +281,8 @@ pub struct Config {
     pub notes: Vec<String>,
     /// The source is this shard of a cluster.
     pub shard: Option<Arc<Shard>>,
+    /// Other links of this process write into the same target.
+    pub rival: Option<Rival>,
 }
 
 /// What would make a checkpoint ambiguous, or change its slot.
@@ -451,6 +456,7 @@ impl Config {
             limits: limits(doc),
             notes: notes(doc),
             shard: None,
+            rival: None,
             reader,
             writer,
             source,
@@ -584,6 +590,7 @@ fn source(
             "zero" => replica::AckMode::Zero,
             _ => replica::AckMode::Applied,
         },
+        prefer_replica: doc.bool("sync_reader.prefer_replica"),
         cluster: doc.bool("sync_reader.cluster"),
         full_syncs_per_host: usize::try_from(doc.int("sync_reader.full_syncs_per_host"))
             .unwrap_or(usize::MAX),

@@ -195,6 +195,7 @@ impl Link {
             "slots_held": status.slots_held.get(),
             "slots_moving": status.slots_moving.get(),
             "slots_taken": status.slots_taken.get(),
+            "key_conflicts": status.key_conflicts.get(),
             "target": self.target,
             "phase": status.phase().name(),
             "ready": status.is_ready(self.ready_lag_ms),

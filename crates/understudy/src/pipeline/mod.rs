@@ -13,6 +13,7 @@ mod lookahead;
 mod mapper;
 mod merged;
 mod repair;
+mod rivals;
 mod sets;
 mod slots;
 mod snapshot;
@@ -33,6 +34,7 @@ pub(crate) use lane::{Lane, Reply};
 pub(crate) use late_writes::{count_forever as count_late_forever, prefix_of};
 pub(crate) use lease::{LEASE_MS, Leases, end_all, now_ms, settle_forever, time_ms};
 pub(crate) use repair::{Copied, Copies, Repairs, copied_time, read as read_copies};
+pub use rivals::Rival;
 pub(crate) use snapshot::{
     Applied, Behind, SnapshotApplier, is_unknown_module, kind_name, method_name, rdb_limits,
 };

@@ -456,6 +456,12 @@ impl<'a> SnapshotApplier<'a> {
             keys.remove(db, &name);
         }
         self.in_key = (want != rdb::Want::Skip).then_some(at);
+        if let Some(rival) = self.config.rival.as_ref()
+            && self.in_key.is_some()
+            && self.scripted.is_none()
+        {
+            rival.writes(self.status, db, &name);
+        }
         self.ahead = (head.kind == rdb::Kind::Stream && want != rdb::Want::Skip)
             .then(|| self.decoder.lookahead())
             .flatten()

@@ -627,7 +627,19 @@ impl<'a> StreamApplier<'a> {
         self.status
             .inflight_commands
             .set(u64::from(inflight.sealed.commands));
-        self.write(inflight).await
+        self.write(inflight).await?;
+        self.watch_rivals();
+        Ok(())
+    }
+
+    /// Other links write into this target: their keys and the unit's are compared, while the target works on it.
+    fn watch_rivals(&self) {
+        if let (Some(rival), Some(inflight)) = (&self.config.rival, &self.inflight) {
+            rival.sends_all(self.status, self.rewriter.table(), |each| {
+                let sealed = &inflight.sealed;
+                sealed.each(|_, frame, args| each(frame, args));
+            });
+        }
     }
 
     fn checkpoint_at(&self, end: End, phase: impl FnOnce(Position) -> Phase) -> Checkpoint {

@@ -12,6 +12,7 @@ use crate::client::Info;
 use crate::compare::End;
 use crate::config::Endpoint;
 use crate::error::{Side, SyncError};
+use crate::replicas::follows;
 
 /// Between two looks.
 const EVERY: Duration = Duration::from_secs(1);
@@ -125,12 +126,6 @@ async fn look(end: &mut End) -> Result<Counts, SyncError> {
         follows: replication.as_ref().and_then(follows),
         ..counts(commands.as_ref(), keyspace.as_ref())
     })
-}
-
-/// Whether this is a replica that hears from its master.
-pub(super) fn follows(replication: &Info) -> Option<bool> {
-    let is_replica = replication.get("role")? == "slave";
-    Some(is_replica && replication.get("master_link_status") == Some("up"))
 }
 
 fn counts(commands: Option<&Info>, keyspace: Option<&Info>) -> Counts {

@@ -3,19 +3,12 @@
 use resp::{ErrorCode, Value};
 use rewrite::Version;
 
-use super::doubts;
 use super::reads::Way;
 use crate::client::{Client, Info};
 use crate::compare::End;
 use crate::config::{Config, Endpoint};
 use crate::error::{Side, SyncError};
-
-/// A replica that is read.
-#[derive(Debug, PartialEq, Eq)]
-struct Replica {
-    address: String,
-    lag: u64,
-}
+use crate::replicas;
 
 /// The server that is read from: a replica that follows, where one is wanted and there is one.
 ///
@@ -27,11 +20,10 @@ pub(super) async fn choose(config: &Config) -> Result<Endpoint, SyncError> {
         return Ok(source.clone());
     }
     let mut client = Client::connect(source, Side::Source).await?;
-    let mut replicas = match client.info("replication").await {
-        Ok(info) => replicas(&info),
+    let replicas = match client.info("replication").await {
+        Ok(info) => replicas::listed(&info),
         Err(_) => Vec::new(),
     };
-    replicas.sort_by_key(|replica| replica.lag);
     for replica in replicas {
         let endpoint = Endpoint {
             address: replica.address,
@@ -55,34 +47,7 @@ pub(super) async fn choose(config: &Config) -> Result<Endpoint, SyncError> {
 async fn follows(endpoint: &Endpoint) -> Result<bool, SyncError> {
     let mut client = Client::connect(endpoint, Side::Source).await?;
     let info = client.info("replication").await?;
-    Ok(doubts::follows(&info) == Some(true))
-}
-
-/// `slave0:ip=10.0.0.2,port=6379,state=online,offset=..,lag=0`.
-fn replicas(info: &Info) -> Vec<Replica> {
-    let of = |line: &str| {
-        let (name, rest) = line.trim_end().split_once(':')?;
-        let number = name.strip_prefix("slave")?;
-        if number.is_empty() || !number.bytes().all(|byte| byte.is_ascii_digit()) {
-            return None;
-        }
-        let field = |name: &str| {
-            let mut fields = rest.split(',').filter_map(|field| field.split_once('='));
-            fields.find_map(|(field, value)| (field == name).then_some(value))
-        };
-        let (ip, port) = (field("ip")?, field("port")?);
-        // We ourselves, or somebody else who announces no port.
-        if port == "0" || field("state")? != "online" {
-            return None;
-        }
-        let address = match ip.contains(':') {
-            true => format!("[{ip}]:{port}"),
-            false => format!("{ip}:{port}"),
-        };
-        let lag = field("lag").and_then(|lag| lag.parse().ok()).unwrap_or(0);
-        Some(Replica { address, lag })
-    };
-    info.text().lines().filter_map(of).collect()
+    Ok(replicas::follows(&info) == Some(true))
 }
 
 /// Where INFO is not allowed, the version as far as it matters: by what the server knows.
@@ -164,18 +129,4 @@ async fn info(end: &mut End, section: &[u8]) -> Result<Option<Info>, SyncError> 
         Value::Bulk(text) | Value::Verbatim { text, .. } => Some(Info::of(&text)),
         _ => None,
     })
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn replicas_that_follow_are_listed() {
-        let text = "role:master\r\nconnected_slaves:4\r\nslave0:ip=10.0.0.2,port=6379,state=online,offset=9,lag=3\r\nslave1:ip=10.0.0.3,port=0,state=online,offset=9,lag=0\r\nslave2:ip=fe80::1,port=6380,state=online,offset=9,lag=0\r\nslave3:ip=10.0.0.4,port=6379,state=wait_bgsave,offset=0,lag=0\r\nslave_repl_offset:7\r\n";
-        let found = replicas(&Info::of(text.as_bytes()));
-        let addresses: Vec<&str> = found.iter().map(|one| one.address.as_str()).collect();
-        assert_eq!(addresses, ["10.0.0.2:6379", "[fe80::1]:6380"]);
-        assert_eq!(found.first().map(|one| one.lag), Some(3));
-    }
 }

@@ -139,6 +139,7 @@ impl<'a> Put<'a> {
             // What is there may be the target's own.
             return;
         }
+        self.writes(*db, key);
         let body = self.lane.body();
         self.rewriter.remove(Db(*db), key, body, &mut self.sent);
         self.lane.added(&mut self.sent);
@@ -252,7 +253,19 @@ impl<'a> Put<'a> {
     /// Stop for a value that the target cannot hold.
     pub(super) fn begin(&mut self, head: &KeyHead) -> Result<Want, SyncError> {
         let want = self.rewriter.key(head);
-        want.map_err(|error| self.cannot_hold(&error))
+        let want = want.map_err(|error| self.cannot_hold(&error))?;
+        if want != Want::Skip {
+            self.writes(head.db.0, &head.key);
+        }
+        Ok(want)
+    }
+
+    /// Other links may write into this target.
+    fn writes(&self, db: u32, key: &[u8]) {
+        if let Some(rival) = &self.shared.config.rival {
+            let (db, name) = self.shared.config.target.name_of(db, key);
+            rival.writes(self.shared.status, db, &name);
+        }
     }
 
     /// The next event of a value.

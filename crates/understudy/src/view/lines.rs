@@ -159,6 +159,7 @@ fn link_lines(link: &Value, lags: &Lags) -> Vec<String> {
         ("repairs", "keys repaired"),
         ("doubtful", "keys doubtful"),
         ("unchecked", "keys unchecked"),
+        ("key_conflicts", "keys that another link writes too"),
         ("slots_held", "slots of the source"),
         ("slots_moving", "slots on their way here"),
     ];

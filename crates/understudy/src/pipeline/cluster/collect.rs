@@ -6,8 +6,8 @@ use resp::Arg;
 use rewrite::{Apart, Command, Route, Slot};
 
 use crate::checkpoint::Names;
-use crate::pipeline::Hole;
 use crate::pipeline::unit::End;
+use crate::pipeline::{Hole, Rival};
 use crate::status::Status;
 use crate::target::cluster::{Group, Mark};
 
@@ -142,6 +142,8 @@ pub(super) struct Collector {
     is_lua: bool,
     /// A transaction of the source is being put into windows: it is not split for their size.
     is_in_transaction: bool,
+    /// Other links write into the same target.
+    rival: Option<Rival>,
 }
 
 /// Steps that wait at most.
@@ -149,7 +151,12 @@ const STEPS_MAX: usize = 64;
 
 impl Collector {
     /// A collector for a target that has `applied`.
-    pub(super) fn new(applied: Vec<Option<Mark>>, sizes: Sizes, is_lua: bool) -> Self {
+    pub(super) fn new(
+        applied: Vec<Option<Mark>>,
+        sizes: Sizes,
+        is_lua: bool,
+        rival: Option<Rival>,
+    ) -> Self {
         Self {
             queue: VecDeque::new(),
             transaction: None,
@@ -159,6 +166,7 @@ impl Collector {
             sizes,
             is_lua,
             is_in_transaction: false,
+            rival,
         }
     }
 
@@ -317,6 +325,9 @@ impl Collector {
             mark,
             ..
         } = of;
+        if let Some(rival) = &self.rival {
+            rival.sends(status, command, db, frame, args);
+        }
         let mut places = Vec::new();
         let route = match command {
             Some(command) => rewrite::route(command, frame, args, &mut places),
@@ -469,7 +480,7 @@ mod tests {
             commands: 4,
             bytes: 1 << 20,
         };
-        Collector::new(applied, sizes, false)
+        Collector::new(applied, sizes, false, None)
     }
 
     fn put(collector: &mut Collector, status: &Status, text: &str, offset: u64) {

@@ -156,7 +156,12 @@ impl<'a> ClusterStream<'a> {
             input: input_at(config, from.offset),
             rewriter: rewriter_at(from.db),
             rewriter_at: Box::new(rewriter_at),
-            collector: Collector::new(cluster.marks().to_vec(), sizes, cluster.is_lua()),
+            collector: Collector::new(
+                cluster.marks().to_vec(),
+                sizes,
+                cluster.is_lua(),
+                config.rival.clone(),
+            ),
             cluster: Some(Box::new(cluster)),
             scratch: Vec::new(),
             called,

@@ -172,6 +172,10 @@ impl SnapshotApplier<'_> {
                     last_of_key: false,
                 }]);
             }
+            if let Some(rival) = &self.config.rival {
+                let keys = sent.iter().filter(|sent| sent.method != Method::Function);
+                keys.for_each(|sent| rival.writes(self.status, db.0, &sent.key));
+            }
             self.lane.body().extend_from_slice(&bytes);
             self.lane.added(&mut sent);
         }

@@ -32,6 +32,11 @@ impl SnapshotApplier<'_> {
                     fate == PlainSet::Appended
                 });
             }
+            if fate == PlainSet::Appended
+                && let Some(rival) = &self.config.rival
+            {
+                rival.writes(self.status, record.db.0, record.key);
+            }
             if fate == PlainSet::Other {
                 let (head, value) = (record.head(), record.value.to_vec());
                 self.key(&head)?;
