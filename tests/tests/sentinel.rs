@@ -332,3 +332,80 @@ fn a_source_behind_sentinels_is_followed_to_its_new_master() {
     oracle::assert_equal(&replica.address(), &target.address());
     assert_eq!(full_syncs(&replica), 0);
 }
+
+#[test]
+fn a_source_behind_sentinels_is_read_at_its_replicas_over_a_failover() {
+    let engine = Engine::of("redis-7.0");
+    let options = || ServerOptions::args("--repl-backlog-size 64mb");
+    let mut source = Server::start(&engine, options());
+    let (replicas, target) = (
+        [(); 2].map(|()| Server::start(&engine, options())),
+        Server::of("redis-7.0"),
+    );
+    for replica in &replicas {
+        let argv = argv!["REPLICAOF", "127.0.0.1", source.port()];
+        replica.client().command(&argv);
+    }
+    let sentinels: Vec<(Port, Process)> = (0..3).map(|_| sentinel(&engine, &source)).collect();
+    wait_until("every Sentinel to know all", LIMIT, || {
+        sentinels.iter().all(|(_, sentinel)| {
+            let question = argv!["SENTINEL", "SENTINELS", "source"];
+            let others = items(sentinel.client().command(&question));
+            let ports = replica_ports(sentinel);
+            others.len() == 2 && replicas.iter().all(|one| ports.contains(&one.port()))
+        })
+    });
+    let link = Link::new(&source, &target).with("sync_reader", "prefer_replica = true");
+    let text = link.text().replace(
+        &format!("[sync_reader]\naddress = \"{}\"", source.address()),
+        &format!(
+            "[sync_reader.sentinel]\nmaster_name = \"source\"\naddress = \"{}\"\n[sync_reader]",
+            sentinels[0].0.address()
+        ),
+    );
+    let counters = Counters::start(&source.address(), Rng::seed_from_env(), 300);
+    let mut daemon = testkit::Daemon::start(&text);
+    wait_stream(&mut daemon);
+    assert_eq!(full_syncs(&source), 2, "those of its replicas");
+    wait_more("operations", 300, || counters.acknowledged());
+    let ledger = counters.stop();
+    catch_up(&mut daemon, &source);
+    wait_until("the replicas to have all", LIMIT, || {
+        replicas.iter().all(|one| written(one) == written(&source))
+    });
+    source.kill();
+    let is_elected = |replica: &Server| {
+        let port = replica.port();
+        sentinels
+            .iter()
+            .all(|(_, sentinel)| master_port(sentinel) == port)
+    };
+    wait_until("a replica to be elected", LIMIT, || {
+        replicas.iter().any(is_elected)
+    });
+    let elected = replicas.iter().position(is_elected).expect("the elected");
+    let (master, other) = (&replicas[elected], &replicas[1 - elected]);
+    wait_until("the other one to follow it", LIMIT, || {
+        let info = other.client().info("replication");
+        info["master_port"] == master.port().to_string() && info["master_link_status"] == "up"
+    });
+    master.client().command(&argv!["INCR", "after"]);
+    catch_up(&mut daemon, master);
+    ledger.assert_at(&target.address());
+    oracle::assert_equal(&master.address(), &target.address());
+    let snapshots: i64 = replicas.iter().map(full_syncs).sum();
+    assert_eq!(snapshots, 1, "the link's first, at one of them");
+    // Killed, it finds the replica of the new master.
+    daemon.restart();
+    wait_stream(&mut daemon);
+    wait_until("the replica to be followed", LIMIT, || {
+        other
+            .client()
+            .info_number("replication", "connected_slaves")
+            == 1
+    });
+    master.client().command(&argv!["INCR", "after"]);
+    catch_up(&mut daemon, master);
+    oracle::assert_equal(&master.address(), &target.address());
+    assert_eq!(replicas.iter().map(full_syncs).sum::<i64>(), 1);
+}

@@ -144,7 +144,8 @@ impl Rival {
         for (at, place) in places.iter().enumerate() {
             let held = place.load(Ordering::Relaxed);
             if held == 0 {
-                free = free.or(Some(place));
+                // The last place is never the first to be taken: what stands there goes with the next key.
+                free = free.or(Some(place).filter(|_| at < WAYS - 1));
                 continue;
             }
             if held & !OWNERS == tag {
