@@ -9,7 +9,7 @@ mod json;
 mod page;
 mod rates;
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use axum::Router;
@@ -29,10 +29,32 @@ use events::Events;
 use rates::History;
 
 struct App {
-    links: Vec<Link>,
+    links: Mutex<Vec<Arc<Link>>>,
     metrics: Metrics,
     notices: Notices,
     events: Events,
+}
+
+impl App {
+    /// Those that run now, and have run.
+    fn links(&self) -> Vec<Arc<Link>> {
+        let links = self.links.lock().unwrap_or_else(PoisonError::into_inner);
+        links.clone()
+    }
+}
+
+/// A status port.
+#[derive(Clone)]
+pub(crate) struct Port(Arc<App>);
+
+impl Port {
+    /// It is to tell of one more link.
+    pub(crate) fn add(&self, config: &Config, status: Arc<Status>) {
+        let link = Arc::new(Link::new(config, status));
+        let mut links = self.0.links.lock().unwrap_or_else(PoisonError::into_inner);
+        self.0.metrics.add(&link.source, &link.target);
+        links.push(link);
+    }
 }
 
 /// What the port tells of a link.
@@ -81,7 +103,7 @@ async fn watch(app: Arc<App>) {
     let mut every_second = tokio::time::interval(Duration::from_secs(1));
     loop {
         every_second.tick().await;
-        for link in &app.links {
+        for link in app.links() {
             link.history.look(&link.status);
         }
         app.events.send(|| app.status_json().to_string());
@@ -96,7 +118,7 @@ pub(crate) fn spawn(
     http: &HttpConfig,
     links: Vec<(&Config, Arc<Status>)>,
     notices: Notices,
-) -> Result<(), SyncError> {
+) -> Result<Port, SyncError> {
     let cannot = |error: std::io::Error| {
         SyncError::local(format!(
             "cannot listen on {}: {error}; change advanced.status_port or advanced.status_address",
@@ -106,16 +128,17 @@ pub(crate) fn spawn(
     let listener = std::net::TcpListener::bind(&http.bind).map_err(cannot)?;
     listener.set_nonblocking(true).map_err(cannot)?;
     let links = links.into_iter();
-    let links: Vec<Link> = links
-        .map(|(config, status)| Link::new(config, status))
+    let links: Vec<Arc<Link>> = links
+        .map(|(config, status)| Arc::new(Link::new(config, status)))
         .collect();
     let ends = links.iter().map(|link| (&*link.source, &*link.target));
     let app = Arc::new(App {
         metrics: Metrics::new(ends),
-        links,
+        links: Mutex::new(links),
         notices,
         events: Events::default(),
     });
+    let port = Port(app.clone());
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
@@ -135,7 +158,7 @@ pub(crate) fn spawn(
         .spawn(serve)
         .map_err(cannot)?;
     tracing::info!(address = http.bind, "status port");
-    Ok(())
+    Ok(port)
 }
 
 fn router(app: Arc<App>) -> Router {
@@ -161,11 +184,12 @@ async fn status(State(app): State<Arc<App>>) -> Json<Value> {
 }
 
 async fn metrics(State(app): State<Arc<App>>) -> impl IntoResponse {
-    for link in &app.links {
+    let links = app.links();
+    for link in &links {
         let is_ready = reasons(&link.status, &link.limits).is_empty();
         link.status.cutover_ready.set(u64::from(is_ready));
     }
-    let statuses: Vec<&Status> = app.links.iter().map(|link| &*link.status).collect();
+    let statuses: Vec<&Status> = links.iter().map(|link| &*link.status).collect();
     let text = app.metrics.render(&statuses);
     (
         [(
@@ -177,9 +201,10 @@ async fn metrics(State(app): State<Arc<App>>) -> impl IntoResponse {
 }
 
 async fn healthz(State(app): State<Arc<App>>) -> (StatusCode, String) {
-    let has_stopped = |link: &&Link| link.status.phase() == Phase::Stopped;
-    let stopped: Vec<&Link> = app.links.iter().filter(has_stopped).collect();
-    match (stopped.as_slice(), app.links.len()) {
+    let links = app.links();
+    let has_stopped = |link: &&Arc<Link>| link.status.phase() == Phase::Stopped;
+    let stopped: Vec<&Arc<Link>> = links.iter().filter(has_stopped).collect();
+    match (stopped.as_slice(), links.len()) {
         ([], _) => (StatusCode::OK, "ok\n".to_owned()),
         (_, 1) => (StatusCode::SERVICE_UNAVAILABLE, "stopped\n".to_owned()),
         (stopped, _) => {
@@ -192,15 +217,16 @@ async fn healthz(State(app): State<Arc<App>>) -> (StatusCode, String) {
 }
 
 async fn readyz(State(app): State<Arc<App>>) -> (StatusCode, String) {
-    let is_not_ready = |link: &&Link| !link.status.is_ready(link.ready_lag_ms);
+    let links = app.links();
+    let is_not_ready = |link: &&Arc<Link>| !link.status.is_ready(link.ready_lag_ms);
     let mut waits: Vec<String> = Vec::new();
-    for link in app.links.iter().filter(is_not_ready) {
+    for link in links.iter().filter(is_not_ready) {
         let (phase, lag_ms) = (link.status.phase().name(), link.status.lag_ms());
         let differs = match link.status.phase() {
             Phase::Scan if link.status.scan.is_clean.get() == 0 => ", no clean sweep yet",
             _ => "",
         };
-        let whose = match app.links.len() {
+        let whose = match links.len() {
             1 => String::new(),
             _ => format!("{}: ", link.name),
         };

@@ -94,9 +94,11 @@ pub(crate) fn run(configs: Vec<Config>, bar: Bar, notices: &Notices) -> Ended {
             links.push(Link::new(config));
         }
     }
-    for (http, links) in ports(&links) {
+    let mut shown = Vec::new();
+    for (http, links) in ports(&links, &watchers) {
         let links = links.iter().map(|link| (&link.config, link.status.clone()));
-        http::spawn(http, links.collect(), notices.clone())?;
+        let port = http::spawn(http, links.collect(), notices.clone())?;
+        shown.push((http.bind.clone(), port));
     }
     let progress = show(&links, bar)?;
     let stop = Stop::default();
@@ -109,7 +111,7 @@ pub(crate) fn run(configs: Vec<Config>, bar: Bar, notices: &Notices) -> Ended {
             }
             ended
         }
-        links => run_all(links, watchers, &stop),
+        links => run_all(links, watchers, shown, &stop),
     };
     progress.finish();
     result
@@ -138,7 +140,10 @@ fn among_rivals(mut configs: Vec<Config>) -> Vec<Config> {
 }
 
 /// Links by the status port that tells of them: one port may tell of several.
-fn ports(links: &[Arc<Link>]) -> Vec<(&HttpConfig, Vec<&Arc<Link>>)> {
+fn ports<'a>(
+    links: &'a [Arc<Link>],
+    watchers: &'a [Watcher],
+) -> Vec<(&'a HttpConfig, Vec<&'a Arc<Link>>)> {
     let mut ports: Vec<(&HttpConfig, Vec<&Arc<Link>>)> = Vec::new();
     for link in links {
         let Some(http) = &link.config.http else {
@@ -147,6 +152,12 @@ fn ports(links: &[Arc<Link>]) -> Vec<(&HttpConfig, Vec<&Arc<Link>>)> {
         match ports.iter_mut().find(|(known, _)| known.bind == http.bind) {
             Some((_, together)) => together.push(link),
             None => ports.push((http, vec![link])),
+        }
+    }
+    // A process whose slice of a cluster has no shard yet tells so.
+    for http in watchers.iter().filter_map(Watcher::http) {
+        if !ports.iter().any(|(known, _)| known.bind == http.bind) {
+            ports.push((http, Vec::new()));
         }
     }
     ports
@@ -161,21 +172,27 @@ fn show(links: &[Arc<Link>], bar: Bar) -> Result<Progress, SyncError> {
 }
 
 /// A thread for each link, and one for each source cluster, which may bring more; this one waits for them, and for signals.
-fn run_all(links: &[Arc<Link>], watchers: Vec<Watcher>, stop: &Stop) -> Ended {
+fn run_all(links: &[Arc<Link>], watchers: Vec<Watcher>, shown: Shown, stop: &Stop) -> Ended {
     let (tell, mut told) = mpsc::channel(TOLD_MAX);
+    // One whose slice has no shard yet waits for it, or for a stop.
+    let mut waits = links.is_empty();
     for link in links {
         begin(link.clone(), stop, &tell)?;
     }
     for watcher in watchers {
-        watch(watcher, stop, &tell)?;
+        watch(watcher, shown.clone(), stop, &tell)?;
     }
+    drop(tell);
     let (mut running, mut panicked) = (links.len(), None);
     let first_error = runtime()?.block_on(async {
         watch_signals(stop)?;
         let mut first_error = Ok(());
-        while running > 0 {
+        while running > 0 || waits {
             match told.recv().await {
-                Some(Told::Begun) => running += 1,
+                Some(Told::Begun) => {
+                    waits = false;
+                    running += 1;
+                }
                 Some(Told::Ended(Ok(result))) => {
                     running -= 1;
                     first_error = first_error.and(result);
@@ -196,6 +213,9 @@ fn run_all(links: &[Arc<Link>], watchers: Vec<Watcher>, stop: &Stop) -> Ended {
     }
     first_error
 }
+
+/// The status ports, by where they are bound.
+type Shown = Vec<(String, http::Port)>;
 
 /// So much of what they say waits to be heard.
 const TOLD_MAX: usize = 1024;
@@ -234,17 +254,28 @@ fn begin(link: Arc<Link>, stop: &Stop, tell: &mpsc::Sender<Told>) -> Result<(), 
 }
 
 /// Watches a source cluster, and begins the links of shards that are new.
-fn watch(watcher: Watcher, stop: &Stop, tell: &mpsc::Sender<Told>) -> Result<(), SyncError> {
+fn watch(
+    watcher: Watcher,
+    shown: Shown,
+    stop: &Stop,
+    tell: &mpsc::Sender<Told>,
+) -> Result<(), SyncError> {
     let (stop, tell, runtime) = (stop.clone(), tell.clone(), runtime()?);
     let thread = std::thread::Builder::new().name("shards".to_owned());
     let thread = thread.spawn(move || {
-        let begins = |config| {
+        let begins = |config: Config| {
             // The link is counted before it can end.
             if tell.try_send(Told::Begun).is_err() {
                 tracing::error!("a new shard is not followed before the next start: too many links begin at once");
                 return;
             }
-            if let Err(error) = begin(Link::new(config), &stop, &tell) {
+            let link = Link::new(config);
+            let bind = link.config.http.as_ref().map(|http| &http.bind);
+            let port = shown.iter().find(|(known, _)| Some(known) == bind);
+            if let Some((_, port)) = port {
+                port.add(&link.config, link.status.clone());
+            }
+            if let Err(error) = begin(link, &stop, &tell) {
                 tracing::error!(%error, "a new shard cannot be followed");
                 let _ = tell.try_send(Told::Ended(Ok(Err(error))));
             }
@@ -252,7 +283,16 @@ fn watch(watcher: Watcher, stop: &Stop, tell: &mpsc::Sender<Told>) -> Result<(),
         runtime.block_on(async {
             tokio::select! {
                 () = stop.requested() => {}
-                () = watcher.follow(begins) => {}
+                ended = watcher.follow(begins) => {
+                    let Err(error) = ended;
+                    tracing::error!(%error, "the links of this source end");
+                    stop.request();
+                    let told = [Told::Begun, Told::Ended(Ok(Err(error)))];
+                    for one in told {
+                        // Whoever waits for it may have ended.
+                        let _ = tell.send(one).await;
+                    }
+                }
             }
         });
     });

@@ -1,5 +1,7 @@
 //! Prometheus metrics: names and help in one place, values copied from [`Status`] at each scrape.
 
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
 use metrics::{Key, Label, Level, Metadata, Recorder, SharedString, Unit};
 use metrics_exporter_prometheus::{PrometheusBuilder, PrometheusHandle, PrometheusRecorder};
 
@@ -281,7 +283,7 @@ struct Ends {
 pub(crate) struct Metrics {
     recorder: PrometheusRecorder,
     handle: PrometheusHandle,
-    links: Vec<Ends>,
+    links: Mutex<Vec<Ends>>,
 }
 
 impl Metrics {
@@ -304,13 +306,26 @@ impl Metrics {
         Self {
             recorder,
             handle,
-            links: links.collect(),
+            links: Mutex::new(links.collect()),
         }
+    }
+
+    /// One more link.
+    pub(crate) fn add(&self, source: &str, target: &str) {
+        self.ends().push(Ends {
+            source: source.to_owned(),
+            target: target.to_owned(),
+        });
+    }
+
+    fn ends(&self) -> MutexGuard<'_, Vec<Ends>> {
+        self.links.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// The text that Prometheus scrapes; a status for each of the links, in their order.
     pub(crate) fn render(&self, statuses: &[&Status]) -> String {
-        for (ends, status) in self.links.iter().zip(statuses) {
+        let all = self.ends().clone();
+        for (ends, status) in all.iter().zip(statuses) {
             let link = Link {
                 recorder: &self.recorder,
                 ends,
@@ -325,7 +340,7 @@ impl Metrics {
             "# HELP process_cpu_seconds_total CPU time used\n# TYPE process_cpu_seconds_total counter\nprocess_cpu_seconds_total {cpu_seconds}\n\n"
         ));
         let histograms = |of: fn(&Status) -> &Histogram| {
-            let of_each = self.links.iter().zip(statuses);
+            let of_each = all.iter().zip(statuses);
             of_each.map(move |(ends, status)| (ends, of(status)))
         };
         histogram(

@@ -19,6 +19,12 @@ const OTHERS: &[Key] =
 
 const MOST: &[Key] = &[
     key(
+        "shards",
+        Kind::Text,
+        r#""1/1""#,
+        "Of a source cluster, this process takes the shards of slice i of n (\"2/3\"; \"name-1/3\", as the pods of a StatefulSet are called, is the same); each of the n processes is started with its own i. It stands above all tables.",
+    ),
+    key(
         "sync_reader.address",
         Kind::Address,
         r#""""#,

@@ -38,7 +38,7 @@ pub use crate::logging::Rotation;
 pub use crate::pipeline::Rival;
 pub use crate::profile::Profile;
 pub use crate::sentinel::Sentinel;
-pub use crate::shard::{Follow, Shard};
+pub use crate::shard::{Follow, Shard, Slice};
 use bytes::Bytes;
 use document::Document;
 use rewrite::Db;
@@ -279,6 +279,8 @@ pub struct Config {
     pub scan: ScanConfig,
     /// What is to be said at the start.
     pub notes: Vec<String>,
+    /// Of a source cluster: which of its shards this process takes.
+    pub slice: Slice,
     /// The source is this shard of a cluster.
     pub shard: Option<Arc<Shard>>,
     /// Other links of this process write into the same target.
@@ -455,6 +457,7 @@ impl Config {
             scan,
             limits: limits(doc),
             notes: notes(doc),
+            slice: slice(doc, source.cluster)?,
             shard: None,
             rival: None,
             reader,
@@ -548,6 +551,18 @@ fn psync_commands(doc: &Document) -> Result<(String, Vec<(String, String)>), Con
         }
     }
     Ok((name, by_node))
+}
+
+/// Which shards of a source cluster are this process's.
+fn slice(doc: &Document, is_cluster: bool) -> Result<Slice, ConfigError> {
+    let slice = Slice::parse(&doc.text("shards")).map_err(|what| doc.error("shards", what))?;
+    if slice.is_part() && !is_cluster {
+        let what = format!(
+            "shards is \"{slice}\", but the source is no cluster: set sync_reader.cluster = true, or remove it"
+        );
+        return Err(doc.error("shards", what));
+    }
+    Ok(slice)
 }
 
 fn source(

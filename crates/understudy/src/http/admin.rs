@@ -66,7 +66,7 @@ pub(super) async fn limits(State(app): State<Arc<App>>, headers: HeaderMap, body
     in_force(&links)
 }
 
-fn in_force(links: &[&Link]) -> Answer {
+fn in_force(links: &[Arc<Link>]) -> Answer {
     let of = |link: &Link| json!({ "paused": link.limits.is_paused(), "limits": limits_json(&link.limits) });
     let answer = match links {
         [link] => of(link),
@@ -76,8 +76,9 @@ fn in_force(links: &[&Link]) -> Answer {
 }
 
 /// The links whose token was sent. Without one nothing is done.
-pub(super) fn allowed<'a>(app: &'a App, headers: &HeaderMap) -> Result<Vec<&'a Link>, Answer> {
-    if app.links.iter().all(|link| link.admin_token.is_none()) {
+pub(super) fn allowed(app: &App, headers: &HeaderMap) -> Result<Vec<Arc<Link>>, Answer> {
+    let mut links = app.links();
+    if links.iter().all(|link| link.admin_token.is_none()) {
         let what = "set advanced.admin_token to allow this";
         return Err((StatusCode::FORBIDDEN, Json(json!({ "error": what }))));
     }
@@ -86,11 +87,11 @@ pub(super) fn allowed<'a>(app: &'a App, headers: &HeaderMap) -> Result<Vec<&'a L
         .and_then(|value| value.to_str().ok())
         .and_then(|value| value.strip_prefix("Bearer "))
         .unwrap_or_default();
-    let is_allowed = |link: &&Link| {
+    let is_allowed = |link: &Arc<Link>| {
         let token = link.admin_token.as_ref();
         token.is_some_and(|token| is_same(sent.as_bytes(), token.reveal().as_bytes()))
     };
-    let links: Vec<&Link> = app.links.iter().filter(is_allowed).collect();
+    links.retain(is_allowed);
     if links.is_empty() {
         let what = "send the token of advanced.admin_token: Authorization: Bearer ...";
         return Err((StatusCode::UNAUTHORIZED, Json(json!({ "error": what }))));

@@ -48,7 +48,7 @@ pub(super) async fn cutover(
         Ok(order) => order,
         Err(error) => return refuse(StatusCode::BAD_REQUEST, error.to_string()),
     };
-    let named = |link: &&Link| order.link.as_ref().is_none_or(|name| *name == link.name);
+    let named = |link: &Arc<Link>| order.link.as_ref().is_none_or(|name| *name == link.name);
     let mut links = links.into_iter().filter(named);
     let link = match (links.next(), links.next()) {
         (Some(link), None) => link,
@@ -58,8 +58,8 @@ pub(super) async fn cutover(
             return refuse(StatusCode::BAD_REQUEST, what.to_owned());
         }
     };
-    match obey(link, &order) {
-        Ok(()) => (StatusCode::OK, Json(answer(link))),
+    match obey(&link, &order) {
+        Ok(()) => (StatusCode::OK, Json(answer(&link))),
         Err(what) => refuse(StatusCode::CONFLICT, what),
     }
 }

@@ -31,20 +31,20 @@ impl App {
     /// RedisShake's status, with our own fields under `understudy`. Several links stand in arrays, as RedisShake has it for the
     /// nodes of a cluster.
     pub(super) fn status_json(&self) -> Value {
-        let links = &self.links;
+        let links = self.links();
         let sum = |of: fn(&Status) -> u64| links.iter().map(|link| of(&link.status)).sum::<u64>();
         let written = sum(|status| status.commands.total() + status.snapshot_keys_total.get());
         let rates: f64 = links.iter().map(|link| link.history.rates().total).sum();
         let started = links.iter().map(|link| link.status.started_ms.get()).min();
         let one_or_all = |of: &dyn Fn(&Link) -> Value| match links.as_slice() {
             [link] => of(link),
-            links => links.iter().map(of).collect(),
+            links => links.iter().map(|link| of(link)).collect(),
         };
         let mut own = match links.as_slice() {
             [link] => link.own_json(),
             links => json!({
                 "ready": links.iter().all(|link| link.status.is_ready(link.ready_lag_ms)),
-                "links": links.iter().map(Link::own_json).collect::<Value>(),
+                "links": links.iter().map(|link| link.own_json()).collect::<Value>(),
             }),
         };
         own["version"] = version::VERSION.into();
@@ -53,7 +53,7 @@ impl App {
         own["notices"] = self.notices.json();
         json!({
             "start_time": date_time(started.unwrap_or(0)),
-            "consistent": links.iter().all(Link::is_consistent),
+            "consistent": links.iter().all(|link| link.is_consistent()),
             "total_entries_count": {
                 "read_count": written + sum(|status| status.dropped.total()),
                 "read_ops": rates,
@@ -69,13 +69,13 @@ impl App {
 
     /// What each link's charts show.
     pub(super) fn history_json(&self) -> Value {
-        let links = self.links.iter();
-        links.map(|link| link.history.chart_json()).collect()
+        let links = self.links();
+        links.iter().map(|link| link.history.chart_json()).collect()
     }
 
     fn per_command(&self) -> Value {
         let mut all: BTreeMap<usize, (u64, f64)> = BTreeMap::new();
-        for link in &self.links {
+        for link in self.links() {
             let rates = link.history.rates();
             for (index, count) in link.status.commands.read() {
                 let sums = all.entry(index).or_default();

@@ -204,12 +204,13 @@ impl<'a> Slots<'a> {
         leaving
     }
 
-    /// Begins the next work beside the stream. `leaving` are slots whose end is not confirmed yet.
+    /// Begins the next work beside the stream. `leaving` are slots whose end is not confirmed yet; the target is `owner`'s.
     pub(super) fn begin_work(
         &mut self,
         config: &'a Config,
         leaving: impl IntoIterator<Item = u16>,
         tells_time: bool,
+        owner: u64,
     ) {
         let is_busy = self.working.is_some() || self.not_before.is_some() || !self.read.is_empty();
         let Some(shard) = self.shard.clone().filter(|_| !is_busy) else {
@@ -222,13 +223,13 @@ impl<'a> Slots<'a> {
             keeps.extend(leaving);
             let settles = !self.is_settled;
             self.working = Some(Box::pin(async move {
-                release(config, &shard, left, &keeps, settles).await
+                release(config, &shard, left, &keeps, settles, owner).await
             }));
         } else if !self.coming.is_empty() && self.claimed.is_empty() {
             let coming: Vec<u16> = self.coming.iter().copied().collect();
-            self.working = Some(Box::pin(
-                async move { claim(config, &shard, &coming).await },
-            ));
+            self.working = Some(Box::pin(async move {
+                claim(config, &shard, &coming, owner).await
+            }));
         } else if !self.claimed.is_empty() {
             let slots: Vec<u16> = self.claimed.keys().copied().take(SLOTS_AT_ONCE).collect();
             self.reading = slots.iter().copied().collect();
@@ -361,6 +362,7 @@ async fn release(
     mut left: Vec<u16>,
     keeps: &BTreeSet<u16>,
     settles: bool,
+    owner: u64,
 ) -> Result<Work, SyncError> {
     let mut claims = Claims::connect(config, shard.group.claims_key()).await?;
     if settles {
@@ -368,14 +370,19 @@ async fn release(
         left.extend(all.get(&config.link_name).into_iter().flatten());
     }
     left.retain(|slot| !keeps.contains(slot));
-    claims.release(&config.link_name, &left).await?;
+    claims.release(&config.link_name, &left, owner).await?;
     Ok(Work::Released)
 }
 
 /// Claims slots, and lists the target's keys of those that this link has then.
-async fn claim(config: &Config, shard: &Shard, slots: &[u16]) -> Result<Work, SyncError> {
+async fn claim(
+    config: &Config,
+    shard: &Shard,
+    slots: &[u16],
+    owner: u64,
+) -> Result<Work, SyncError> {
     let mut claims = Claims::connect(config, shard.group.claims_key()).await?;
-    let claimed = claims.claim(&config.link_name, slots).await?;
+    let claimed = claims.claim(&config.link_name, slots, Some(owner)).await?;
     let mut found: BTreeMap<u16, Vec<Bytes>> =
         claimed.into_iter().map(|slot| (slot, Vec::new())).collect();
     if !found.is_empty() {

@@ -13,6 +13,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use resp::Value;
 
 use super::group::Begun;
+use crate::checkpoint::{self, Checkpoint};
 use crate::client::Client;
 use crate::config::Config;
 use crate::error::{Side, SyncError};
@@ -22,6 +23,14 @@ use crate::target::cluster;
 const AT_ONCE: usize = 1024;
 const BEGUN: &[u8] = b"begun";
 const NODES: &[u8] = b"nodes";
+
+fn word_of(begun: Begun) -> &'static [u8] {
+    match (begun.owned, begun.sweeps) {
+        (false, _) => b"beside",
+        (true, false) => b"alone",
+        (true, true) => b"mirror",
+    }
+}
 
 /// The claims of a group.
 pub(crate) struct Claims {
@@ -74,12 +83,7 @@ impl Claims {
 
     /// Notes it, where nobody has.
     pub(crate) async fn set_begun(&mut self, begun: Begun) -> Result<(), SyncError> {
-        let word: &[u8] = match (begun.owned, begun.sweeps) {
-            (false, _) => b"beside",
-            (true, false) => b"alone",
-            (true, true) => b"mirror",
-        };
-        let argv: [&[u8]; 4] = [b"HSETNX", self.key.as_bytes(), BEGUN, word];
+        let argv: [&[u8]; 4] = [b"HSETNX", self.key.as_bytes(), BEGUN, word_of(begun)];
         self.client.call(&argv).await.map(drop)
     }
 
@@ -104,18 +108,89 @@ impl Claims {
         self.client.call(&argv).await.map(drop)
     }
 
-    /// Claims slots; gives those that are the link's then.
-    pub(crate) async fn claim(&mut self, link: &str, slots: &[u16]) -> Result<Vec<u16>, SyncError> {
-        let mut claimed = Vec::new();
+    /// Empties the target and notes how it is begun, where nobody has begun yet: whether it was done.
+    pub(crate) async fn flush_as_first(&mut self, begun: Begun) -> Result<bool, SyncError> {
+        self.client.call(&[b"WATCH", self.key.as_bytes()]).await?;
+        if self.begun().await?.is_some() {
+            self.client.call(&[b"UNWATCH"]).await?;
+            return Ok(false);
+        }
+        let commands = [
+            vec![&b"MULTI"[..]],
+            vec![b"FLUSHALL"],
+            vec![b"HSET", self.key.as_bytes(), BEGUN, word_of(begun)],
+            vec![b"EXEC"],
+        ];
+        let replies = self.client.ask_all(&commands).await?;
+        for (reply, argv) in replies.iter().zip(&commands) {
+            if let Value::Error(error) = reply {
+                return Err(self.client.refused(argv, error));
+            }
+        }
+        Ok(!matches!(replies.last(), Some(Value::Null)))
+    }
+
+    /// The answers to these commands, done as one if the link is still `owner`'s: a process that was replaced, and goes on
+    /// after a pause, changes nothing.
+    async fn guarded(
+        &mut self,
+        link: &str,
+        owner: u64,
+        commands: &[Vec<&[u8]>],
+    ) -> Result<Vec<Value>, SyncError> {
+        let key = checkpoint::key(link);
+        let fence = checkpoint::fence(&key);
+        let taken = |address: &str| {
+            let what =
+                "another understudy has taken this link; the claims of its slots stay as they are";
+            Err(SyncError::reconnect(Side::Target, address, what))
+        };
+        self.client.call(&[b"WATCH", fence.as_bytes()]).await?;
+        let found = self.client.call(&[b"GET", key.as_bytes()]).await?;
+        let found = found
+            .as_bytes()
+            .and_then(|value| Checkpoint::parse(value).ok());
+        if found.is_some_and(|found| found.owner != owner) {
+            self.client.call(&[b"UNWATCH"]).await?;
+            return taken(self.client.address());
+        }
+        let mut all: Vec<Vec<&[u8]>> = vec![vec![b"MULTI"]];
+        all.extend(commands.iter().cloned());
+        all.push(vec![b"EXEC"]);
+        let mut replies = self.client.ask_all(&all).await?;
+        let last = replies.pop();
+        for (reply, argv) in replies.iter().zip(&all) {
+            if let Value::Error(error) = reply {
+                return Err(self.client.refused(argv, error));
+            }
+        }
+        match last {
+            Some(Value::Array(answers)) => Ok(answers),
+            Some(Value::Error(error)) => Err(self.client.refused(&[b"EXEC"], &error)),
+            _ => taken(self.client.address()),
+        }
+    }
+
+    /// Claims slots; gives those that are the link's then. With an `owner` only while the link is that one's.
+    pub(crate) async fn claim(
+        &mut self,
+        link: &str,
+        slots: &[u16],
+        owner: Option<u64>,
+    ) -> Result<Vec<u16>, SyncError> {
+        let (mut claimed, own_key, name) = (Vec::new(), self.key.clone(), link);
         for slots in slots.chunks(AT_ONCE) {
             let names: Vec<String> = slots.iter().map(u16::to_string).collect();
-            let (key, link) = (self.key.as_bytes(), link.as_bytes());
+            let (key, link) = (own_key.as_bytes(), link.as_bytes());
             let mut commands: Vec<Vec<&[u8]>> = Vec::new();
             for name in &names {
                 commands.push(vec![b"HSETNX", key, name.as_bytes(), link]);
                 commands.push(vec![b"HGET", key, name.as_bytes()]);
             }
-            let replies = self.client.ask_all(&commands).await?;
+            let replies = match owner {
+                None => self.client.ask_all(&commands).await?,
+                Some(owner) => self.guarded(name, owner, &commands).await?,
+            };
             for ((slot, pair), command) in slots.iter().zip(replies.chunks_exact(2)).zip(&commands)
             {
                 match pair {
@@ -130,16 +205,22 @@ impl Claims {
         Ok(claimed)
     }
 
-    /// Gives claims of the link up.
-    pub(crate) async fn release(&mut self, link: &str, slots: &[u16]) -> Result<(), SyncError> {
+    /// Gives claims of the link up, which is `owner`'s.
+    pub(crate) async fn release(
+        &mut self,
+        link: &str,
+        slots: &[u16],
+        owner: u64,
+    ) -> Result<(), SyncError> {
         // Nobody but the link changes a claim of its own.
         let mut own = self.claimed_by(link, slots).await?;
         own.sort_unstable();
+        let key = self.key.clone();
         for slots in own.chunks(AT_ONCE) {
             let names: Vec<String> = slots.iter().map(u16::to_string).collect();
-            let mut argv: Vec<&[u8]> = vec![b"HDEL", self.key.as_bytes()];
+            let mut argv: Vec<&[u8]> = vec![b"HDEL", key.as_bytes()];
             argv.extend(names.iter().map(String::as_bytes));
-            self.client.call(&argv).await?;
+            self.guarded(link, owner, &[argv]).await?;
         }
         Ok(())
     }

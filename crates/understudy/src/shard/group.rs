@@ -89,6 +89,11 @@ impl Group {
         format!("{KEY_PREFIX}{}/slots", self.base)
     }
 
+    /// The key at the target that says which process runs which shard's link.
+    pub(crate) fn slices_key(&self) -> String {
+        format!("{KEY_PREFIX}{}/shards", self.base)
+    }
+
     /// Whether a key of ours belongs to one of the links, or to all.
     pub(crate) fn has_key(&self, own: &[u8]) -> bool {
         let Some(rest) = own.strip_prefix(KEY_PREFIX.as_bytes()) else {

@@ -8,6 +8,7 @@
 //! 3. The link of the new owner claims the slot, reads all of it at one moment of its own stream (`copy`), puts that in the place
 //!    of what the target has, and goes on from that moment.
 //!
+//! The links may be in several processes (`slices`): the claims and the checkpoints are at the target, and nothing else is handed over.
 //! Nothing is lost however the streams lie to each other, and whoever is killed in between begins with what its checkpoint says.
 
 pub(crate) mod claims;
@@ -15,6 +16,7 @@ pub(crate) mod copy;
 mod group;
 mod held;
 mod nodes;
+mod slices;
 pub(crate) mod watch;
 
 use std::collections::BTreeMap;
@@ -25,6 +27,7 @@ use rewrite::{Slot, SlotSet};
 pub use group::Follow;
 pub(crate) use group::{Group, Plan};
 pub(crate) use held::Held;
+pub use slices::Slice;
 
 /// One shard's link, and its slots.
 #[derive(Debug)]

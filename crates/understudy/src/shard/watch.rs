@@ -5,6 +5,7 @@
 //! tell (a new snapshot), and the claims keep their slots apart.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::convert::Infallible;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -16,11 +17,12 @@ use super::claims::Claims;
 use super::group::{Begun, Follow, Group, Plan};
 use super::held::Held;
 use super::nodes::View;
+use super::slices::{Seat, Slices, Table};
 use crate::backoff::Backoff;
 use crate::chance;
 use crate::checkpoint::Checkpoint;
 use crate::client::Client;
-use crate::config::{Config, Endpoint, ExistingKeys};
+use crate::config::{Config, Endpoint, ExistingKeys, HttpConfig};
 use crate::error::{Class, Side, SyncError};
 use crate::target::{self, Found};
 
@@ -46,6 +48,10 @@ pub(crate) struct Watcher {
     /// Whose replica a node was when it was one.
     replica_of: BTreeMap<String, String>,
     is_moving: bool,
+    /// Where the processes agree on who takes which shard; made anew when it is lost.
+    slices: Option<Slices>,
+    /// Other processes take shards too, or have.
+    is_shared: bool,
 }
 
 /// Connections to nodes, by address.
@@ -61,6 +67,23 @@ struct Member {
     address: String,
     /// Slots that it was seen with last.
     slots: BTreeSet<u16>,
+    /// The process that takes it, from 1 on; 0: not known yet.
+    slice: u16,
+    /// Its link runs here.
+    is_begun: bool,
+}
+
+impl Member {
+    fn new(id: String, node: String, slots: BTreeSet<u16>) -> Self {
+        Self {
+            id,
+            node,
+            address: String::new(),
+            slots,
+            slice: 0,
+            is_begun: false,
+        }
+    }
 }
 
 impl Watcher {
@@ -78,6 +101,8 @@ impl Watcher {
             avoided: BTreeMap::new(),
             replica_of: BTreeMap::new(),
             is_moving: false,
+            slices: None,
+            is_shared: config.slice.is_part(),
         };
         let mut backoff = Backoff::default();
         loop {
@@ -98,10 +123,19 @@ impl Watcher {
                 Ok(()) => break,
             }
         }
-        let links = (0..watcher.members.len())
-            .map(|index| watcher.link(index, false))
-            .collect();
+        let links = watcher.own_links(false);
+        if links.is_empty() {
+            tracing::info!(
+                shards = %config.slice,
+                "the source has no shard for this process; waiting for one"
+            );
+        }
         Ok((watcher, links))
+    }
+
+    /// The status port, if one is wanted.
+    pub(crate) fn http(&self) -> Option<&HttpConfig> {
+        self.config.http.as_ref()
     }
 
     async fn begin(&mut self) -> Result<(), SyncError> {
@@ -121,29 +155,31 @@ impl Watcher {
             let node = view.nodes().find(|node| node.id.starts_with(id));
             let node = node.map_or_else(|| id.to_owned(), |node| node.id.clone());
             if !self.members.iter().any(|member| member.id == id) {
-                self.members.push(Member {
-                    id: id.to_owned(),
-                    node,
-                    address: String::new(),
-                    slots,
-                });
+                self.members.push(Member::new(id.to_owned(), node, slots));
             }
         }
-        self.assign(&view);
+        let known = self.written().await?;
+        self.is_shared |= known.of != 0;
+        self.learn(&known, &view);
+        self.assign(&view, true);
+        self.allot(true).await?;
         self.retire(&view, &mut claims).await?;
         if self.members.is_empty() {
             let address = &self.config.source.endpoint.address;
             let what = "no node of the cluster has slots";
             return Err(SyncError::reconnect(Side::Source, address, what));
         }
-        tracing::info!(shards = self.members.len(), "the source is a cluster");
+        tracing::info!(shards = self.members.len(), slice = %self.config.slice, "the source is a cluster");
         Ok(())
     }
 
     /// Shards that are gone have left claims behind: their links are taken over, so that nobody writes for them any more, and let
     /// all slots go.
     async fn retire(&mut self, view: &View, claims: &mut Claims) -> Result<(), SyncError> {
-        let is_gone = |member: &Member| view.node(&member.node).is_none();
+        // Those of other processes may be at work there.
+        let is_gone = |member: &Member| {
+            view.node(&member.node).is_none() && member.slice == self.config.slice.index
+        };
         let gone: Vec<Member> = self
             .members
             .iter()
@@ -153,10 +189,11 @@ impl Watcher {
         for member in &gone {
             let link = self.group.link_name(&member.id);
             let mut visit = target::visit(&self.config.target, &link).await?;
+            let owner = chance::number();
             while let Found::Checkpoint(found) = &visit.found {
                 let next = Checkpoint {
                     epoch: found.epoch + 1,
-                    owner: chance::number(),
+                    owner,
                     slots: Some(Held::default()),
                     ..found.clone()
                 };
@@ -166,16 +203,21 @@ impl Watcher {
                 }
             }
             let slots: Vec<u16> = member.slots.iter().copied().collect();
-            claims.release(&link, &slots).await?;
+            claims.release(&link, &slots, owner).await?;
             tracing::info!(
                 shard = member.id,
                 slots = slots.len(),
                 "a shard of the source is gone; its slots are free"
             );
         }
-        if !gone.is_empty() {
-            self.members.retain(|member| !is_gone(member));
-            self.assign(view);
+        if gone.is_empty() {
+            return Ok(());
+        }
+        let ids: Vec<String> = gone.into_iter().map(|member| member.id).collect();
+        self.members.retain(|member| !ids.contains(&member.id));
+        self.assign(view, true);
+        if self.is_shared {
+            self.slices().await?.forget(&ids).await?;
         }
         Ok(())
     }
@@ -191,13 +233,26 @@ impl Watcher {
             });
         }
         let target = &self.config.target;
+        let applies = self.config.source.sync_rdb;
         let mut visit = target::visit(target, &self.group.base).await?;
         if target.empty_before {
             tracing::warn!("advanced.empty_db_before_sync: FLUSHALL at the target");
-            visit.flush().await?;
+            let begun = Begun {
+                owned: applies,
+                sweeps: false,
+            };
+            if claims.flush_as_first(begun).await? {
+                return Ok(begun);
+            }
         }
         let foreign = visit.foreign_keys().await?;
-        let applies = self.config.source.sync_rdb;
+        // Another process writes there only behind this.
+        if let Some(begun) = claims.begun().await? {
+            return Ok(Begun {
+                sweeps: begun.owned,
+                ..begun
+            });
+        }
         if !target.mirror && applies {
             if target.existing == ExistingKeys::Fail {
                 target::refuse_foreign(target, &foreign)?;
@@ -217,12 +272,24 @@ impl Watcher {
             sweeps: owned && !foreign.is_empty(),
         };
         claims.set_begun(begun).await?;
-        Ok(begun)
+        // Whoever came first has said it.
+        let first = claims.begun().await?.unwrap_or(begun);
+        Ok(Begun {
+            sweeps: first.sweeps || (first != begun && first.owned),
+            ..first
+        })
     }
 
     /// Looks again and again, and tells `begins` of every shard that was not there before.
-    pub(crate) async fn follow(mut self, mut begins: impl FnMut(Config)) {
+    ///
+    /// # Errors
+    /// Stop, where this process is not to go on beside others.
+    pub(crate) async fn follow(
+        mut self,
+        mut begins: impl FnMut(Config),
+    ) -> Result<Infallible, SyncError> {
         let mut clients = Clients::new();
+        let mut said = String::new();
         loop {
             let pause = if self.is_moving { PAUSE_MOVING } else { PAUSE };
             tokio::time::sleep(pause).await;
@@ -235,15 +302,138 @@ impl Watcher {
                         tracing::debug!(%error, "the nodes of the source are noted later");
                         self.known = before;
                     }
-                    let known = self.members.len();
-                    self.assign(&view);
-                    for index in known..self.members.len() {
-                        begins(self.link(index, true));
+                    match self.agree(&view).await {
+                        Ok(None) => said.clear(),
+                        Ok(Some(others)) => return Err(others),
+                        Err(error) => {
+                            let what = error.to_string();
+                            if what != said {
+                                tracing::warn!(%error, "what is agreed with the other processes of this source is not known; asking again");
+                            }
+                            said = what;
+                        }
                     }
+                    self.own_links(true).into_iter().for_each(&mut begins);
                 }
                 Err(error) => tracing::warn!(%error, "the source cluster cannot be looked at"),
             }
         }
+    }
+
+    /// Learns of the shards that other processes have seen, and tells them of those that are new here.
+    /// Gives the reason why this process cannot go on beside them.
+    async fn agree(&mut self, view: &View) -> Result<Option<SyncError>, SyncError> {
+        if !self.is_shared {
+            self.assign(view, true);
+            return self.allot(false).await.map(|()| None);
+        }
+        let known = self.written().await;
+        let slice = self.config.slice;
+        if let Ok(known) = &known {
+            if known.is_of_others(slice) {
+                let address = &self.config.target.endpoint.address;
+                let what = format!(
+                    "shards is \"{slice}\" here, and another understudy of this source has begun as one of {}: start all with the same number",
+                    known.of
+                );
+                return Ok(Some(SyncError::stop(Side::Target, address, what)));
+            }
+            self.learn(known, view);
+        }
+        // A shard is not called by two names: without what is written down none is new.
+        self.assign(view, known.is_ok());
+        known?;
+        self.allot(false).await.map(|()| None)
+    }
+
+    /// The connection to what the processes agree on.
+    async fn slices(&mut self) -> Result<&mut Slices, SyncError> {
+        let slices = match self.slices.take() {
+            Some(slices) => slices,
+            None => Slices::connect(&self.config, self.group.slices_key()).await?,
+        };
+        Ok(self.slices.insert(slices))
+    }
+
+    /// What is written down of the shards.
+    async fn written(&mut self) -> Result<Table, SyncError> {
+        let read = self.slices().await?.read();
+        let read = tokio::time::timeout(TIMEOUT, read).await;
+        let read = read.unwrap_or_else(|_| {
+            let address = &self.config.target.endpoint.address;
+            let what = "it does not answer HGETALL";
+            Err(SyncError::reconnect(Side::Target, address, what))
+        });
+        if read.as_ref().is_err_and(Slices::is_lost) {
+            self.slices = None;
+        }
+        read
+    }
+
+    /// Takes over what is written down, where it is news.
+    fn learn(&mut self, known: &Table, view: &View) {
+        let owners: BTreeSet<&str> = view.owners().into_iter().flatten().collect();
+        for (id, entry) in &known.shards {
+            let is_free = !self.members.iter().any(|member| member.node == entry.node);
+            let Some(member) = self.members.iter_mut().find(|member| member.id == *id) else {
+                let (id, node) = (id.clone(), entry.node.clone());
+                self.members.push(Member::new(id, node, BTreeSet::new()));
+                continue;
+            };
+            // Another process has seen a failover that this one has not, or that was over before this one began.
+            let is_better =
+                owners.contains(entry.node.as_str()) && !owners.contains(member.node.as_str());
+            if is_free && is_better {
+                member.node.clone_from(&entry.node);
+            }
+        }
+    }
+
+    /// Makes sure that every shard is written down, and who takes it. `begins`: as many processes as this one says.
+    async fn allot(&mut self, begins: bool) -> Result<(), SyncError> {
+        let slice = self.config.slice;
+        if !self.is_shared {
+            for member in &mut self.members {
+                member.slice = slice.index;
+            }
+            return Ok(());
+        }
+        let seats: Vec<Seat> = self
+            .members
+            .iter()
+            .map(|member| Seat {
+                id: member.id.clone(),
+                node: member.node.clone(),
+                first: member.slots.first().copied(),
+            })
+            .collect();
+        let allotted = self.slices().await?.allot(slice, &seats, begins).await;
+        if allotted.as_ref().is_err_and(Slices::is_lost) {
+            self.slices = None;
+        }
+        let table = allotted?;
+        for member in &mut self.members {
+            member.slice = table.shards.get(&member.id).map_or(0, |entry| entry.slice);
+        }
+        Ok(())
+    }
+
+    /// The links of this process that have not begun yet.
+    fn own_links(&mut self, is_late: bool) -> Vec<Config> {
+        let own = self.config.slice.index;
+        let news: Vec<usize> = (0..)
+            .zip(&self.members)
+            .filter(|(_, member)| member.slice == own && !member.is_begun)
+            .map(|(index, _)| index)
+            .collect();
+        for index in &news {
+            if let Some(member) = self.members.get_mut(*index) {
+                member.is_begun = true;
+            }
+        }
+        news.into_iter()
+            .map(|index| self.link(index, is_late))
+            .collect()
     }
 
     async fn note_nodes(&self) -> Result<(), SyncError> {
@@ -360,8 +550,8 @@ impl Watcher {
         }
     }
 
-    /// Which shard is where, and has which slots.
-    fn assign(&mut self, view: &View) {
+    /// Which shard is where, and has which slots. `has_news`: those that nobody knows are new.
+    fn assign(&mut self, view: &View, has_news: bool) {
         let owners = view.owners();
         let mut slots: BTreeMap<&str, BTreeSet<u16>> = BTreeMap::new();
         for (slot, owner) in (0_u16..).zip(&owners) {
@@ -371,16 +561,13 @@ impl Watcher {
         }
         self.succeed(view, &slots);
         for (node, own) in &slots {
-            if self.members.iter().any(|member| member.node == *node) {
+            if !has_news || self.members.iter().any(|member| member.node == *node) {
                 continue;
             }
             tracing::info!(node, slots = own.len(), "a shard of the source");
-            self.members.push(Member {
-                id: node.get(..12).unwrap_or(node).to_owned(),
-                node: (*node).to_owned(),
-                address: String::new(),
-                slots: BTreeSet::new(),
-            });
+            let id = node.get(..12).unwrap_or(node).to_owned();
+            let member = Member::new(id, (*node).to_owned(), BTreeSet::new());
+            self.members.push(member);
         }
         for node in view.nodes() {
             match &node.master {
@@ -397,7 +584,14 @@ impl Watcher {
             }
         }
         let moving = view.moving();
-        let place = |node: &str| self.members.iter().position(|member| member.node == node);
+        // Were a shard ever called by two names, all processes mean the same one.
+        let place = |node: &str| {
+            let members = (0..).zip(&self.members);
+            let called = members.filter(|(_, member)| member.node == node);
+            called
+                .min_by_key(|(_, member)| &member.id)
+                .map(|(at, _)| at)
+        };
         let plan: Vec<Option<usize>> = (0_u16..)
             .zip(&owners)
             .map(|(slot, owner)| owner.filter(|_| !moving.contains(&slot)).and_then(place))
@@ -462,10 +656,10 @@ impl Watcher {
                 .address
                 .clone_into(&mut config.source.endpoint.address);
         }
-        let links = self.members.len().max(1) as u64;
-        config.memory_bytes /= links;
-        config.spool.tail_bytes =
-            (config.spool.tail_bytes / self.members.len().max(1)).max(1 << 20);
+        let own = |member: &&Member| member.slice == self.config.slice.index;
+        let links = self.members.iter().filter(own).count().max(1);
+        config.memory_bytes /= links as u64;
+        config.spool.tail_bytes = (config.spool.tail_bytes / links).max(1 << 20);
         config
     }
 }

@@ -567,7 +567,7 @@ impl Supervisor<'_> {
         };
         let slots = shard.group.plan().slots_of(shard.index);
         let mut claims = Claims::connect(self.config, shard.group.claims_key()).await?;
-        let mut claimed = claims.claim(&self.config.link_name, &slots).await?;
+        let mut claimed = claims.claim(&self.config.link_name, &slots, None).await?;
         claimed.sort_unstable();
         Ok(Some(Held::of(claimed.into_iter())))
     }

@@ -83,9 +83,10 @@ impl StreamApplier<'_> {
         }
         let inflight = self.inflight.iter().flat_map(|inflight| &inflight.leaving);
         let leaving: Vec<u16> = self.adopt.leaving.iter().chain(inflight).copied().collect();
+        let owner = self.target.checkpoint.owner;
         self.adopt
             .slots
-            .begin_work(self.config, leaving, self.tells_time);
+            .begin_work(self.config, leaving, self.tells_time, owner);
         self.status.slots_held.set(shard.len() as u64);
         self.status
             .slots_moving
