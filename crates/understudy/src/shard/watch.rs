@@ -123,6 +123,8 @@ impl Watcher {
                 Ok(()) => break,
             }
         }
+        // Its connections are of this runtime, and the watcher goes on in another.
+        watcher.slices = None;
         let links = watcher.own_links(false);
         if links.is_empty() {
             tracing::info!(
