@@ -586,7 +586,7 @@ fn functions_into_a_target_that_has_none_are_said_by_name() {
         .scanning()
         .with("scan_reader", "ksn = true");
     let mut daemon = link.start();
-    assert_eq!(daemon.wait(LIMIT), 3, "{}", daemon.output());
+    assert_eq!(daemon.wait(LIMIT), 4, "{}", daemon.output());
     for told in ["first", "needs functions (Redis 7.0)", "losses"] {
         assert!(
             daemon.output().contains(told),
