@@ -106,4 +106,3 @@ pub fn wait_writes(daemon: &mut Daemon, writer: &ClusterWriter, more: u64) {
     let goal = writer.answered() + more;
     daemon.wait_for("writes", LIMIT, |_| writer.answered() >= goal);
 }
-

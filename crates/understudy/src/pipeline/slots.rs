@@ -16,8 +16,8 @@ use rewrite::{Db, Filter, Slot, Table, slot_of};
 use tokio::time::Instant;
 
 use super::repair::{Copies, Touched};
-use crate::checkpoint::Names;
 use super::sweep;
+use crate::checkpoint::Names;
 use crate::config::Config;
 use crate::error::{Class, Side, SyncError};
 use crate::shard::claims::Claims;
@@ -403,7 +403,14 @@ async fn claim(config: &Config, shard: &Shard, slots: &[u16]) -> Result<Work, Sy
     }
     match config.target.cluster {
         None => sweep::each_key_of_slots(config, &mut found).await?,
-        Some(_) => found = target::cluster::keys_of_free_slots(config, shard, found).await?,
+        Some(_) => {
+            let claimed: BTreeSet<u16> = found.keys().copied().collect();
+            found = target::cluster::keys_of_free_slots(config, shard, found).await?;
+            // The others are asked for again: meanwhile whoever has them may want them back.
+            let held = claimed.into_iter().filter(|slot| !found.contains_key(slot));
+            let held: Vec<u16> = held.collect();
+            claims.release(&config.link_name, &held).await?;
+        }
     }
     Ok(Work::Claimed(found))
 }

@@ -23,11 +23,7 @@ pub(crate) struct Plan {
 
 impl Plan {
     /// A plan by each slot's link; nobody holds a slot that is on its way.
-    pub(super) fn new(
-        owners: &[Option<usize>],
-        addresses: Vec<String>,
-        ids: Vec<String>,
-    ) -> Self {
+    pub(super) fn new(owners: &[Option<usize>], addresses: Vec<String>, ids: Vec<String>) -> Self {
         let place = |owner: &Option<usize>| {
             let owner = owner.and_then(|owner| u16::try_from(owner).ok());
             owner.unwrap_or(NOBODY)

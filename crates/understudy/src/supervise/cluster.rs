@@ -198,8 +198,20 @@ impl Supervisor<'_> {
             let place = memory.place_before(offset);
             offset < position.offset.0 && place.is_none_or(|place| place.offset < start)
         };
-        slots.extend(fallen.into_iter().flat_map(|(slots, _)| slots).filter(is_lost));
-        if memory.generation != cluster.state.generation {
+        slots.extend(
+            fallen
+                .into_iter()
+                .flat_map(|(slots, _)| slots)
+                .filter(is_lost),
+        );
+        if memory.generation == cluster.state.generation {
+            // They have come back by what a node has lost: they had been let go before the link's position.
+            let is_behind = |slot: &Slot| {
+                let mark = cluster.mark(*slot);
+                mark.is_some_and(|mark| mark.offset < position.offset.0)
+            };
+            slots.extend(memory.not_held().filter(is_behind));
+        } else {
             // Of nodes that say nothing of how far they were nobody knows whether they have lost more than the position trails.
             slots.extend(cluster.unwitnessed(position.offset.0));
         }

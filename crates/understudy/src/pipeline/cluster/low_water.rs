@@ -81,6 +81,14 @@ impl Memory {
         (!slots.is_empty()).then_some((slots, least))
     }
 
+    /// Slots that were not this link's when they were seen last.
+    pub(crate) fn not_held(&self) -> impl Iterator<Item = Slot> + '_ {
+        let slots = (0_u16..).zip(&self.marks);
+        slots
+            .filter(|(_, mark)| mark.is_none())
+            .map(|(slot, _)| Slot(slot))
+    }
+
     /// The last place at or before `offset`.
     pub(crate) fn place_before(&self, offset: u64) -> Option<End> {
         let mut places = self.places.iter().rev();
@@ -218,6 +226,9 @@ mod tests {
         assert_eq!(lost, Some((vec![Slot(0)], 0)));
         let not_held = memory.fallen_back(1, &[None, mark(20), None, mark(5)], true);
         assert_eq!(not_held, None);
-        assert_eq!(memory.fallen_back(2, &[None, None, None, None], false), None);
+        assert_eq!(
+            memory.fallen_back(2, &[None, None, None, None], false),
+            None
+        );
     }
 }

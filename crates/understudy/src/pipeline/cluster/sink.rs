@@ -20,7 +20,11 @@ pub(super) struct Sink<'a> {
 
 impl Sink<'_> {
     /// One command. What cannot be done in a cluster is told in words: only a new snapshot brings it about.
-    pub(super) fn one(self, known: Option<&rewrite::Command>, of: Incoming<'_>) -> Result<(), String> {
+    pub(super) fn one(
+        self,
+        known: Option<&rewrite::Command>,
+        of: Incoming<'_>,
+    ) -> Result<(), String> {
         let word = |at: usize| of.args.get(at).map(|arg| arg.of(of.frame));
         let is = |name: &[u8]| word(0).is_some_and(|word| word.eq_ignore_ascii_case(name));
         if is(b"swapdb") {
@@ -106,7 +110,12 @@ pub(super) fn selected(frame: &[u8], args: &[Arg]) -> Option<Db> {
 }
 
 /// Whether all slots of their keys have what one command of the source, which ends there, has become.
-pub(super) fn is_done(collector: &Collector, table: &rewrite::Table, bytes: &[u8], end: u64) -> bool {
+pub(super) fn is_done(
+    collector: &Collector,
+    table: &rewrite::Table,
+    bytes: &[u8],
+    end: u64,
+) -> bool {
     if end > collector.applied_until() {
         return false;
     }

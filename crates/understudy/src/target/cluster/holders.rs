@@ -61,9 +61,7 @@ impl Cluster {
     pub(super) fn may_bear_witness(&self, slot: Slot) -> bool {
         match &self.settings.shard {
             None => true,
-            Some(shard) => {
-                shard.holds(slot) && !shard.is_recent(slot) && self.mark(slot).is_some()
-            }
+            Some(shard) => shard.holds(slot) && !shard.is_recent(slot) && self.mark(slot).is_some(),
         }
     }
 
@@ -228,6 +226,8 @@ impl Cluster {
                 return Err(self.refusal_of("DEL", error));
             }
         }
+        let witnesses = &mut self.state.witnesses;
+        witnesses.retain(|witness| !slots.contains(&Slot(*witness)));
         for slot in slots {
             let at = usize::from(slot.0);
             self.repairs.remove(&slot.0);
@@ -260,8 +260,7 @@ impl Cluster {
         let found = self.read_slots(slots).await?;
         let own = slots.iter().zip(found).filter(|(slot, found)| {
             let found = found.as_ref();
-            let names_us =
-                found.is_some_and(|found| found.holder == holder(Some(&self.settings)));
+            let names_us = found.is_some_and(|found| found.holder == holder(Some(&self.settings)));
             names_us && !self.is_held(**slot)
         });
         let own: Vec<Slot> = own.map(|(slot, _)| *slot).collect();
@@ -347,9 +346,14 @@ pub(crate) async fn keys_of_free_slots(
             continue;
         };
         for slots in slots.chunks(AT_ONCE) {
-            let keys: Vec<String> = slots.iter().map(|slot| mark_key(Slot(*slot), &name)).collect();
-            let commands: Vec<Vec<&[u8]>> =
-                keys.iter().map(|key| vec![&b"GET"[..], key.as_bytes()]).collect();
+            let keys: Vec<String> = slots
+                .iter()
+                .map(|slot| mark_key(Slot(*slot), &name))
+                .collect();
+            let commands: Vec<Vec<&[u8]>> = keys
+                .iter()
+                .map(|key| vec![&b"GET"[..], key.as_bytes()])
+                .collect();
             let replies = client.ask_all(&commands).await?;
             for ((slot, reply), command) in slots.iter().zip(&replies).zip(&commands) {
                 match reply {
@@ -436,10 +440,7 @@ async fn keys_at(
     Ok(all)
 }
 
-async fn ask_each(
-    client: &mut Client,
-    commands: &[Vec<&[u8]>],
-) -> Result<Vec<Value>, SyncError> {
+async fn ask_each(client: &mut Client, commands: &[Vec<&[u8]>]) -> Result<Vec<Value>, SyncError> {
     if commands.is_empty() {
         return Ok(Vec::new());
     }

@@ -45,8 +45,7 @@ impl Cluster {
             if slots.iter().any(|slot| self.is_witness(&[*slot])) {
                 continue;
             }
-            let is_behind =
-                |slot: &Slot| self.mark(*slot).is_some_and(|mark| mark.offset < offset);
+            let is_behind = |slot: &Slot| self.mark(*slot).is_some_and(|mark| mark.offset < offset);
             all.extend(slots.into_iter().filter(is_behind));
         }
         all
