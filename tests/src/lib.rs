@@ -13,6 +13,7 @@ mod every;
 mod fake;
 mod link;
 mod run;
+pub mod shards;
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
