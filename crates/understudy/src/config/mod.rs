@@ -445,7 +445,7 @@ impl Config {
             shutdown_timeout: Duration::from_millis(doc.int("limits.shutdown_timeout")),
             memory_bytes: doc.int("limits.memory"),
             restore_bytes: doc.int("limits.restore_bytes"),
-            compare: compare::read(doc, target.db_map.is_some())?,
+            compare: compare::read(doc)?,
             cutover: cutover::read(doc)?,
             scan,
             limits: limits(doc),
