@@ -101,6 +101,9 @@ impl Worker<'_> {
         // It may have lost what it had confirmed.
         self.shared.raise("target_lost");
         target.checkpoint.phase = ours.phase;
+        if let Some(cluster) = &mut target.cluster {
+            cluster.report_to(self.shared.status.nodes.clone());
+        }
         self.put = Put::new(self.shared, self.databases, target, self.existing);
         tracing::info!("the target is back; a sweep will look at every key");
         Ok(())
