@@ -13,6 +13,7 @@ mod every;
 mod fake;
 mod link;
 mod run;
+mod scanned;
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -28,6 +29,7 @@ pub use every::Every;
 pub use fake::Fake;
 pub use link::Link;
 pub use run::{Ended, run, run_file, run_in};
+pub use scanned::{fast, is_ready, scan, settle};
 
 /// How long anything may take that takes a moment on an idle machine.
 pub const LIMIT: Duration = Duration::from_secs(60);

@@ -9,7 +9,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use e2e::{LIMIT, Link, from_env, phase, rng};
+use e2e::{LIMIT, Link, fast, from_env, is_ready, phase, rng, scan, settle};
 use testkit::gate::{Gate, Refusal};
 use testkit::oracle::{self, OracleOptions};
 use testkit::process::wait_until;
@@ -25,10 +25,6 @@ fn source(engine: &str, args: &str) -> Server {
     )
 }
 
-fn scan(daemon: &Daemon, field: &str) -> Option<u64> {
-    daemon.status()?["understudy"]["scan"][field].as_u64()
-}
-
 fn dropped(daemon: &Daemon, reason: &str) -> Option<u64> {
     let metrics = daemon.metrics();
     let reason = format!("reason=\"{reason}\"");
@@ -38,28 +34,9 @@ fn dropped(daemon: &Daemon, reason: &str) -> Option<u64> {
     row.map(|(_, value)| *value as u64)
 }
 
-fn is_ready(daemon: &Daemon) -> bool {
-    daemon.get("/readyz").is_some_and(|(code, _)| code == 200)
-}
-
-/// Waits for a sweep that began after this, and found nothing.
-#[track_caller]
-fn settle(daemon: &mut Daemon, limit: Duration) {
-    let sweeps = scan(daemon, "sweeps").unwrap_or(0);
-    daemon.wait_for("a clean sweep, and nothing that waits", limit, |daemon| {
-        scan(daemon, "sweeps").is_some_and(|now| now >= sweeps + 2)
-            && is_ready(daemon)
-            && scan(daemon, "dirty") == Some(0)
-    });
-}
-
 fn equal(source: &Server, target: &Server) {
     let options = OracleOptions::live(&source.engine().version);
     oracle::assert_equal_with(&source.address(), &target.address(), &options);
-}
-
-fn fast(link: Link) -> Link {
-    link.with("scan_reader", "repair_interval = \"500ms\"")
 }
 
 /// A source that refuses is read by SCAN, says so in one line, and is followed.

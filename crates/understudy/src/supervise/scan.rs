@@ -32,7 +32,7 @@ impl Supervisor<'_> {
         };
         if self.config.shard.is_some() {
             return Err(stop(
-                "a cluster that refuses PSYNC is not read by SCAN in this version",
+                "shards are followed by PSYNC, each by a link of its own, and none is read by SCAN alone: allow it again; to read all of the cluster by SCAN, put its address under [scan_reader] (with cluster = true and ksn = true)",
             ));
         }
         if self.config.scan.when != ScanWhen::PsyncRefused {
