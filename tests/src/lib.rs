@@ -12,6 +12,7 @@ pub mod cutover;
 mod every;
 mod fake;
 mod link;
+pub mod plants;
 mod run;
 mod scanned;
 
