@@ -70,18 +70,29 @@ fn all_planted_differences_are_found_in_a_cluster_and_repaired() {
     all.insert((-1, "lib".to_owned()), "function".to_owned());
     assert_eq!(found(&report), all);
     assert_eq!(listed(file.path()), all);
-    assert_eq!((ended.code, &report["unchecked"]), (1, &serde_json::json!([])));
+    assert_eq!(
+        (ended.code, &report["unchecked"]),
+        (1, &serde_json::json!([]))
+    );
     // Nobody tells how far the target is but a checkpoint that trails.
     let (ended, report) = compare(&link, &["--qps", "0"]);
     assert_eq!(found(&report), all, "{}", ended.stderr);
     let (ended, report) = compare_beside(&link, &daemon, &["--qps", "0", "--repair"]);
     assert_eq!(found(&report), all, "{}", ended.stderr);
-    assert_eq!((ended.code, report["sums"]["open"].as_u64()), (0, Some(0)), "{report}");
+    assert_eq!(
+        (ended.code, report["sums"]["open"].as_u64()),
+        (0, Some(0)),
+        "{report}"
+    );
     scribbler.stop();
     let ledger = counters.stop();
     assert_same_in_cluster(&mut daemon, &source, &cluster, Some(&ledger));
     let (ended, report) = compare_beside(&link, &daemon, &["--qps", "0", "--snapshot"]);
-    assert_eq!((ended.code, found(&report)), (0, BTreeMap::new()), "{report}");
+    assert_eq!(
+        (ended.code, found(&report)),
+        (0, BTreeMap::new()),
+        "{report}"
+    );
 }
 
 /// Keys that are written on and on differ as well, and are repaired between two writes.
@@ -123,7 +134,11 @@ fn keys_that_are_written_all_the_time_are_found_and_repaired_in_a_cluster() {
     stop.store(true, Ordering::Relaxed);
     writing.join().expect("the writer does not panic");
     assert_eq!(found(&report), all, "{}", ended.stderr);
-    assert_eq!((ended.code, report["sums"]["open"].as_u64()), (0, Some(0)), "{report}");
+    assert_eq!(
+        (ended.code, report["sums"]["open"].as_u64()),
+        (0, Some(0)),
+        "{report}"
+    );
     assert_same_in_cluster(&mut daemon, &source, &cluster, None);
 }
 
@@ -163,7 +178,11 @@ fn slots_that_move_at_the_target_hide_no_key_and_make_no_difference() {
     assert!(moves > 2, "{moves}");
     assert_eq!(found(&report), all, "{}", ended.stderr);
     let (ended, report) = compare_beside(&link, &daemon, &["--qps", "0", "--repair"]);
-    assert_eq!((ended.code, report["sums"]["open"].as_u64()), (0, Some(0)), "{report}");
+    assert_eq!(
+        (ended.code, report["sums"]["open"].as_u64()),
+        (0, Some(0)),
+        "{report}"
+    );
     let ledger = counters.stop();
     assert_same_in_cluster(&mut daemon, &source, &cluster, Some(&ledger));
 }
@@ -208,13 +227,20 @@ fn all_planted_differences_are_found_in_a_copy_of_a_cluster_and_repaired() {
     let (ended, report) = compare(&link, &["--qps", "0"]);
     println!("{}", report["sums"]);
     assert_eq!(found(&report), all, "{}", ended.stderr);
-    assert_eq!((ended.code, &report["unchecked"]), (1, &serde_json::json!([])));
+    assert_eq!(
+        (ended.code, &report["unchecked"]),
+        (1, &serde_json::json!([]))
+    );
     let (ended, report) = compare(&link, &["--qps", "0", "--snapshot"]);
     assert_eq!(found(&report), all, "{}", ended.stderr);
     at_target.command(&argv!["FUNCTION", "FLUSH"]);
     let (ended, report) = compare(&link, &["--qps", "0", "--repair"]);
     assert_eq!(keys_of(&report), all, "{}", ended.stderr);
-    assert_eq!((ended.code, report["sums"]["open"].as_u64()), (0, Some(0)), "{report}");
+    assert_eq!(
+        (ended.code, report["sums"]["open"].as_u64()),
+        (0, Some(0)),
+        "{report}"
+    );
     // Slots move meanwhile: a key is where it is, and its link is the one that holds it.
     let moved: Vec<u16> = (0..6)
         .map(|n| source.slot(&key_of(&PLANTS[n], n as u64)))
@@ -229,7 +255,11 @@ fn all_planted_differences_are_found_in_a_copy_of_a_cluster_and_repaired() {
         let compared = compare(&link, &["--qps", "3000"]);
         (moving.join().expect("slots move"), compared)
     });
-    assert_eq!((ended.code, found(&report)), (0, BTreeMap::new()), "{report}");
+    assert_eq!(
+        (ended.code, found(&report)),
+        (0, BTreeMap::new()),
+        "{report}"
+    );
     writer.stop();
     let (ended, _) = (compare(&link, &["--qps", "0", "--rdb", "x"]).0, ());
     assert_eq!(ended.code, 2);
@@ -342,7 +372,11 @@ fn keys_under_other_names_are_compared_and_repaired() {
         // An extra key of a merged database has the name of the first that goes into it: whose, nobody can tell.
         if mapping.map.contains("1 = 0, 2 = 0") {
             let is_extra = |kind: &String| kind == "extra";
-            let extra: Vec<_> = all.clone().into_iter().filter(|(_, kind)| is_extra(kind)).collect();
+            let extra: Vec<_> = all
+                .clone()
+                .into_iter()
+                .filter(|(_, kind)| is_extra(kind))
+                .collect();
             for ((db, key), kind) in extra.into_iter().filter(|((db, _), _)| *db < 3) {
                 all.remove(&(db, key.clone()));
                 all.insert((1, key), kind);
@@ -353,7 +387,10 @@ fn keys_under_other_names_are_compared_and_repaired() {
         let (ended, report) = compare(&link, &["--qps", "0", "--tsv", &path]);
         println!("{}: {}", mapping.map, report["sums"]);
         assert_eq!(found(&report), all, "{}: {}", mapping.map, ended.stderr);
-        assert_eq!((ended.code, &report["unchecked"]), (1, &serde_json::json!([])));
+        assert_eq!(
+            (ended.code, &report["unchecked"]),
+            (1, &serde_json::json!([]))
+        );
         assert_eq!(listed(file.path()), all);
         for one in report["differences"].as_array().expect("a list") {
             let db = one["db"].as_u64().expect("a number") as u32;
@@ -369,11 +406,19 @@ fn keys_under_other_names_are_compared_and_repaired() {
         assert_eq!(found(&report), all, "{}: {}", mapping.map, ended.stderr);
         let (ended, report) = compare(&link, &["--qps", "0", "--repair"]);
         assert_eq!(found(&report), all, "{}: {}", mapping.map, ended.stderr);
-        assert_eq!((ended.code, report["sums"]["open"].as_u64()), (0, Some(0)), "{report}");
+        assert_eq!(
+            (ended.code, report["sums"]["open"].as_u64()),
+            (0, Some(0)),
+            "{report}"
+        );
         stop();
         catch_up(&mut daemon, &source);
         let (ended, report) = compare(&link, &["--qps", "0"]);
-        assert_eq!((ended.code, found(&report)), (0, BTreeMap::new()), "{report}");
+        assert_eq!(
+            (ended.code, found(&report)),
+            (0, BTreeMap::new()),
+            "{report}"
+        );
         // What no key of the source can be called is found too, and is not ours to remove.
         let (db, key) = match mapping.map {
             "\"prefix\"" => (0, "no prefix"),
@@ -386,7 +431,10 @@ fn keys_under_other_names_are_compared_and_repaired() {
         let stray = BTreeMap::from([((i64::from(db), key.to_owned()), "extra".to_owned())]);
         assert_eq!((ended.code, found(&report)), (1, stray), "{report}");
         let why = report["differences"][0]["why_not"].as_str();
-        assert!(why.is_some_and(|why| why.contains("it is left")), "{report}");
+        assert!(
+            why.is_some_and(|why| why.contains("it is left")),
+            "{report}"
+        );
         assert_eq!(at_target.command(&argv!["EXISTS", key]), 1.into());
     }
 }
@@ -411,7 +459,9 @@ fn keys_with_prefixes_in_a_cluster_are_compared_and_repaired() {
     let (ended, report) = compare_beside(&link, &daemon, &["--qps", "0"]);
     assert_eq!(found(&report), all, "{}", ended.stderr);
     // Sync itself has found them, and no more than them.
-    let passes = daemon.metric("understudy_compare_passes_total").unwrap_or(0.0);
+    let passes = daemon
+        .metric("understudy_compare_passes_total")
+        .unwrap_or(0.0);
     daemon.wait_for("a pass of the comparison", LIMIT, |daemon| {
         daemon
             .metric("understudy_compare_passes_total")
@@ -420,14 +470,22 @@ fn keys_with_prefixes_in_a_cluster_are_compared_and_repaired() {
     assert_eq!(e2e::own(&daemon, "compare_found"), Some(planted));
     let (ended, report) = compare_beside(&link, &daemon, &["--qps", "0", "--repair"]);
     assert_eq!(found(&report), all, "{}", ended.stderr);
-    assert_eq!((ended.code, report["sums"]["open"].as_u64()), (0, Some(0)), "{report}");
+    assert_eq!(
+        (ended.code, report["sums"]["open"].as_u64()),
+        (0, Some(0)),
+        "{report}"
+    );
     daemon.wait_for("a pass that finds nothing", LIMIT, |daemon| {
         e2e::own(daemon, "compare_found") == Some(0)
     });
     counters.stop();
     catch_up(&mut daemon, &source);
     let (ended, report) = compare_beside(&link, &daemon, &["--qps", "0"]);
-    assert_eq!((ended.code, found(&report)), (0, BTreeMap::new()), "{report}");
+    assert_eq!(
+        (ended.code, found(&report)),
+        (0, BTreeMap::new()),
+        "{report}"
+    );
 }
 
 /// A Valkey 9 cluster has more than one database.
@@ -455,11 +513,19 @@ fn databases_of_a_cluster_are_compared() {
     let (ended, report) = compare_beside(&link, &daemon, &["--qps", "0"]);
     assert_eq!(found(&report), all, "{}", ended.stderr);
     let (ended, report) = compare_beside(&link, &daemon, &["--qps", "0", "--repair"]);
-    assert_eq!((ended.code, report["sums"]["open"].as_u64()), (0, Some(0)), "{report}");
+    assert_eq!(
+        (ended.code, report["sums"]["open"].as_u64()),
+        (0, Some(0)),
+        "{report}"
+    );
     counters.stop();
     catch_up(&mut daemon, &source);
     let (ended, report) = compare_beside(&link, &daemon, &["--qps", "0"]);
-    assert_eq!((ended.code, found(&report)), (0, BTreeMap::new()), "{report}");
+    assert_eq!(
+        (ended.code, found(&report)),
+        (0, BTreeMap::new()),
+        "{report}"
+    );
 }
 
 /// A node of a cluster that is configured as a single server.
@@ -471,9 +537,17 @@ fn a_node_that_is_taken_for_a_server_is_told() {
     let link = Link::between(&source.address(), &cluster.address(0));
     let text = link.text().replace(testkit::daemon::STATUS_PORT, "0");
     let ended = e2e::run_file(&["compare", "shake.toml"], Some(text.as_bytes()));
-    assert!(ended.error().contains("redis_writer.cluster"), "{}", ended.stderr);
+    assert!(
+        ended.error().contains("redis_writer.cluster"),
+        "{}",
+        ended.stderr
+    );
     let link = link_to_cluster(&source, &source.address());
     let text = link.text().replace(testkit::daemon::STATUS_PORT, "0");
     let ended = e2e::run_file(&["compare", "shake.toml"], Some(text.as_bytes()));
-    assert!(ended.error().contains("redis_writer.cluster = false"), "{}", ended.stderr);
+    assert!(
+        ended.error().contains("redis_writer.cluster = false"),
+        "{}",
+        ended.stderr
+    );
 }

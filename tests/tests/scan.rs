@@ -14,7 +14,9 @@ use testkit::gate::{Gate, Refusal};
 use testkit::oracle::{self, OracleOptions};
 use testkit::process::wait_until;
 use testkit::samples::{self, Samples};
-use testkit::{Client, Counters, Daemon, Engine, Server, ServerOptions, Writer, argv, workload};
+use testkit::{
+    Churn, Client, Counters, Daemon, Engine, Server, ServerOptions, Writer, argv, workload,
+};
 
 const EVENTS: &str = "--notify-keyspace-events KEA";
 
@@ -112,73 +114,6 @@ fn who_does_not_want_scan_is_told_why_it_stops() {
     );
 }
 
-/// Every kind of write, so many in a second; and the time that a GET takes meanwhile.
-struct Load {
-    stopped: Arc<AtomicBool>,
-    writer: JoinHandle<u64>,
-}
-
-impl Load {
-    fn start(address: &str, seed: u64, rate: u64) -> Self {
-        let stopped = Arc::new(AtomicBool::new(false));
-        let (address, over) = (address.to_owned(), stopped.clone());
-        let writer = std::thread::spawn(move || {
-            let mut client = Client::connect(&address);
-            let mut rng = testkit::Rng::new(seed);
-            let (from, mut done) = (Instant::now(), 0_u64);
-            while !over.load(Ordering::SeqCst) {
-                let due = from.elapsed().as_millis() as u64 * rate / 1000;
-                if done >= due {
-                    std::thread::sleep(Duration::from_millis(1));
-                    continue;
-                }
-                let commands: Vec<_> = (0..100).map(|_| one(&mut rng)).collect();
-                done += commands.len() as u64;
-                client.commands(&commands);
-            }
-            done
-        });
-        Self { stopped, writer }
-    }
-
-    fn stop(self) -> u64 {
-        self.stopped.store(true, Ordering::SeqCst);
-        self.writer.join().expect("the writer ends well")
-    }
-}
-
-/// A write. A key has one type only, so that none fails.
-fn one(rng: &mut testkit::Rng) -> Vec<Vec<u8>> {
-    let n = rng.below(20_000);
-    let value = format!("{}", rng.number());
-    let name = |kind: &str| format!("load:{kind}:{n}");
-    match rng.below(12) {
-        0..=3 => argv!["SET", name("s"), value],
-        4 => argv![
-            "SET",
-            name("e"),
-            value,
-            "PX",
-            format!("{}", 20 + rng.below(4000))
-        ],
-        5 => argv!["HSET", name("h"), format!("f{}", rng.below(5)), value],
-        6 => argv!["RPUSH", name("l"), value],
-        7 => argv!["LTRIM", name("l"), "-5", "-1"],
-        8 => argv!["ZADD", name("z"), format!("{}", rng.below(100)), value],
-        9 => argv!["INCR", name("i")],
-        10 => argv!["DEL", name("s"), name("h"), name("z"), name("l")],
-        _ => argv![
-            "XADD",
-            format!("load:x:{}", n % 50),
-            "MAXLEN",
-            "100",
-            "*",
-            "f",
-            value
-        ],
-    }
-}
-
 /// Milliseconds that so many GETs took, at the median and at 99 %.
 fn latencies(address: &str, count: usize) -> (f64, f64) {
     let mut client = Client::connect(address);
@@ -214,7 +149,7 @@ fn lost_events_flushes_swaps_and_kills_are_all_healed() {
     );
     gate.lose(15);
     workload::fill(&mut source.client(), rng.number(), 2000);
-    let load = Load::start(&source.address(), rng.number(), rate);
+    let load = Churn::start(&source.address(), rng.number(), rate);
     let writer = Writer::start(&source.address(), rng.number(), (rate / 10).max(200));
     std::thread::sleep(Duration::from_secs(1));
     let before = latencies(&source.address(), 500);
@@ -441,8 +376,21 @@ fn a_replica_that_follows_no_more_is_read_no_more() {
     equal(&source, &target);
 }
 
+/// Turns a list until it is stopped.
+struct Turning {
+    stopped: Arc<AtomicBool>,
+    writer: JoinHandle<u64>,
+}
+
+impl Turning {
+    fn stop(self) -> u64 {
+        self.stopped.store(true, Ordering::SeqCst);
+        self.writer.join().expect("the writer ends well")
+    }
+}
+
 /// A list that is as long all the time, and other at every moment.
-fn turning(address: &str) -> Load {
+fn turning(address: &str) -> Turning {
     let stopped = Arc::new(AtomicBool::new(false));
     let (address, over) = (address.to_owned(), stopped.clone());
     let writer = std::thread::spawn(move || {
@@ -454,7 +402,7 @@ fn turning(address: &str) -> Load {
         }
         done
     });
-    Load { stopped, writer }
+    Turning { stopped, writer }
 }
 
 #[test]

@@ -206,11 +206,10 @@ impl Check<'_> {
     }
 
     async fn source(&mut self, source: &Server) -> Result<(), SyncError> {
-        self.findings
-            .extend(source::role(
-                source,
-                self.config.source.cluster || self.config.scan.cluster,
-            ));
+        self.findings.extend(source::role(
+            source,
+            self.config.source.cluster || self.config.scan.cluster,
+        ));
         let psync = rights::psync(self.config, source).await?;
         let is_offered = psync.state == State::Pass;
         let is_refused = psync.state == State::Fail;

@@ -170,9 +170,7 @@ impl<'a> Run<'a> {
             if let Some(known) = known {
                 let is_known = |(db, key): &Name| known.contains(*db, key);
                 let target = &self.comparer.target;
-                found.retain(|name| {
-                    !is_known(name) && !target.siblings(name).iter().any(is_known)
-                });
+                found.retain(|name| !is_known(name) && !target.siblings(name).iter().any(is_known));
             }
             // Asking for it alone is a small part of comparing.
             let cost = SCAN_COST + found.len().div_ceil(4);

@@ -234,9 +234,8 @@ pub(crate) async fn run(
     };
     let doubting = async {
         let each = servers.iter().enumerate();
-        let each = each.map(|(place, server)| {
-            Box::pin(doubts::run(&shared, server, place == 0, is_replica))
-        });
+        let each = each
+            .map(|(place, server)| Box::pin(doubts::run(&shared, server, place == 0, is_replica)));
         futures_util::future::try_join_all(each).await
     };
     let moving = async {

@@ -61,7 +61,11 @@ pub(super) async fn watch(
             if let Some(before) = before.filter(|before| *before != owners) {
                 let pairs = before.iter().zip(&owners);
                 let count = pairs.filter(|(before, now)| before != now).count();
-                tracing::info!(count, node = address, "slots of the source have moved: a sweep looks at every key");
+                tracing::info!(
+                    count,
+                    node = address,
+                    "slots of the source have moved: a sweep looks at every key"
+                );
                 shared.raise("slots_moved");
             }
         }

@@ -305,6 +305,9 @@ impl Sweeper<'_> {
                 self.shared.swept_to(ScanAt { run_id, db, cursor });
             }
         }
+        if walk.is_unsure() {
+            self.shared.raise("slots_moved");
+        }
         if self.owns && !self.beginning.is_empty {
             self.shared.doubt.take_flushed();
             differences += self.target_keys().await?;
@@ -400,7 +403,10 @@ impl Sweeper<'_> {
             Side::Target | Side::Local => &mut self.comparer.target,
         };
         let mut walk = match Walk::begin(end, config).await {
-            Err(error) if error.class == Class::Stop && side == Side::Source => {
+            // A cluster's nodes have to tell: each is walked through.
+            Err(error)
+                if error.class == Class::Stop && side == Side::Source && !end.is_cluster() =>
+            {
                 // INFO is not allowed: databases are found by trying.
                 let mut dbs = Vec::new();
                 for db in 0..DATABASES_TRIED {
@@ -495,7 +501,8 @@ impl Sweeper<'_> {
             Err(error) => return Err(error),
         };
         if process(&mut self.comparer.source).await? != run_id {
-            let what = "it was started anew, or another server took its place, while it was looked at";
+            let what =
+                "it was started anew, or another server took its place, while it was looked at";
             let address = &self.shared.config.source.endpoint.address;
             return Err(SyncError::reconnect(Side::Source, address, what));
         }

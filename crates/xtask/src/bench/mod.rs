@@ -8,6 +8,7 @@ mod latency;
 mod link;
 mod report;
 mod restore;
+mod scan;
 mod stream;
 mod tls;
 mod usage;
@@ -22,7 +23,7 @@ use link::Tool;
 use report::Report;
 
 const USAGE: &str = "\
-usage: cargo xtask bench [full] [set] [mixed] [latency] [restore] [growth] [cluster] [--runs N] [--keys N] [--commands N] [--engine NAME] [--binary FILE] [--tls] [--json FILE]
+usage: cargo xtask bench [full] [set] [mixed] [latency] [restore] [growth] [cluster] [scan] [--runs N] [--keys N] [--commands N] [--engine NAME] [--binary FILE] [--tls] [--json FILE]
 
 Measures understudy beside REPLICAOF (\"native\"), and beside PEER if the environment names one, in turns, and prints medians
 with their spread and each ratio to native. The first four measurements when none is named.
@@ -35,10 +36,14 @@ with their spread and each ratio to native. The first four measurements when non
   growth     the daemon alone with a hundredth of the keys up to all, with 300 to 300,000 writes/s, and with 1 to 100 links in
              one process; drawn into the file of --svg
   cluster    a stream of SETs into a cluster of three nodes, by each fence, beside the same SETs straight to the nodes
+  scan       a source that refuses PSYNC, written to at --rate, of whose keyspace events 15 % are lost, flushed three times and
+             swapped twice meanwhile: how long a GET takes there before and during, and until both ends are equal
 
   --runs N       times each is run (5)
   --keys N       strings in the data set (2000000); other kinds in proportion, and three large keys
   --commands N   commands of a stream (3000000)
+  --rate N       writes a second in scan (20000)
+  --seconds N    how long scan follows them (60)
   --engine NAME  both servers (redis-7.0)
   --binary FILE  the daemon (target/release/understudy; build it first: cargo build --release -p understudy)
   --tls          the daemon a second time, with TLS to both servers (shown as understudy-tls; the engine has to have TLS)
@@ -56,6 +61,8 @@ struct Options {
     runs: usize,
     keys: u64,
     commands: u64,
+    rate: u64,
+    seconds: u64,
     engine: Engine,
     binary: PathBuf,
     tls: bool,
@@ -72,10 +79,11 @@ enum Measurement {
     Restore,
     Growth,
     Cluster,
+    Scan,
 }
 
 impl Measurement {
-    const ALL: [Self; 7] = [
+    const ALL: [Self; 8] = [
         Self::Full,
         Self::Set,
         Self::Mixed,
@@ -83,11 +91,15 @@ impl Measurement {
         Self::Restore,
         Self::Growth,
         Self::Cluster,
+        Self::Scan,
     ];
 
     /// What is measured beside native, and without being asked for.
     fn is_usual(self) -> bool {
-        !matches!(self, Self::Restore | Self::Growth | Self::Cluster)
+        !matches!(
+            self,
+            Self::Restore | Self::Growth | Self::Cluster | Self::Scan
+        )
     }
 
     fn name(self) -> &'static str {
@@ -99,6 +111,7 @@ impl Measurement {
             Self::Restore => "restore",
             Self::Growth => "growth",
             Self::Cluster => "cluster",
+            Self::Scan => "scan",
         }
     }
 }
@@ -120,6 +133,7 @@ pub(crate) fn run(args: &[String]) -> Result<(), String> {
     }
     let grows = options.what.contains(&Measurement::Growth);
     let clusters = options.what.contains(&Measurement::Cluster);
+    let scans = options.what.contains(&Measurement::Scan);
     options.what.retain(|what| what.is_usual());
     if !options.binary.exists() {
         let file = options.binary.display();
@@ -155,7 +169,10 @@ pub(crate) fn run(args: &[String]) -> Result<(), String> {
                     ),
                     Measurement::Latency => latency::measure(&options.engine, tool, run as u64),
                     // They are no comparisons.
-                    Measurement::Restore | Measurement::Growth | Measurement::Cluster => continue,
+                    Measurement::Restore
+                    | Measurement::Growth
+                    | Measurement::Cluster
+                    | Measurement::Scan => continue,
                 };
                 let figures = figures
                     .map_err(|error| format!("{} of {}: {error}", what.name(), tool.name()))?;
@@ -172,6 +189,13 @@ pub(crate) fn run(args: &[String]) -> Result<(), String> {
         let (binary, commands) = (&options.binary, options.commands);
         cluster::run(&options.engine, binary, options.runs, commands)?;
     }
+    if scans {
+        let load = scan::Load {
+            rate: options.rate,
+            seconds: options.seconds,
+        };
+        scan::run(&options.engine, &options.binary, options.runs, load)?;
+    }
     Ok(())
 }
 
@@ -181,6 +205,8 @@ fn options(args: &[String]) -> Result<Options, String> {
         runs: 5,
         keys: 2_000_000,
         commands: 3_000_000,
+        rate: 20_000,
+        seconds: 60,
         engine: Engine::find("redis-7.0")?,
         binary: "target/release/understudy".into(),
         tls: false,
@@ -206,6 +232,8 @@ fn options(args: &[String]) -> Result<Options, String> {
             "--runs" => options.runs = usize::try_from(number()?).unwrap_or(usize::MAX),
             "--keys" => options.keys = number()?,
             "--commands" => options.commands = number()?,
+            "--rate" => options.rate = number()?,
+            "--seconds" => options.seconds = number()?,
             "--engine" => options.engine = Engine::find(value)?,
             "--binary" => options.binary = value.into(),
             "--json" => options.json = Some(value.into()),
