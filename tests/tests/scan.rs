@@ -69,9 +69,8 @@ fn a_renamed_psync_is_read_around() {
     falls_back(&source, Link::new(&source, &source));
 }
 
-#[test]
-fn a_user_without_psync_reads_by_scan() {
-    let source = source("redis-7.0", "");
+/// A link whose user may do everything but PSYNC.
+fn without_psync(source: &Server, link: Link) -> Link {
     source.client().command(&argv![
         "ACL",
         "SETUSER",
@@ -84,9 +83,14 @@ fn a_user_without_psync_reads_by_scan() {
         "-psync",
         "-replconf"
     ]);
-    let link = Link::new(&source, &source)
-        .with("sync_reader", "username = \"reader\"")
-        .with("sync_reader", "password = \"secret\"");
+    link.with("sync_reader", "username = \"reader\"")
+        .with("sync_reader", "password = \"secret\"")
+}
+
+#[test]
+fn a_user_without_psync_reads_by_scan() {
+    let source = source("redis-7.0", "");
+    let link = without_psync(&source, Link::new(&source, &source));
     falls_back(&source, link);
 }
 
@@ -130,23 +134,39 @@ fn latencies(address: &str, count: usize) -> (f64, f64) {
     (took[count / 2], took[count * 99 / 100])
 }
 
-/// The measured run: a load, 15 % of the events lost, three FLUSHALLs and a SWAPDB, the daemon killed, the target killed.
+/// How PSYNC is refused.
+#[derive(Debug, Clone, Copy)]
+enum Refused {
+    ByAProxy,
+    Renamed,
+    Denied,
+}
+
+/// The measured run: PSYNC refused one way or another, a load, 15 % of the events lost, three FLUSHALLs and two SWAPDBs, the daemon
+/// killed, the target killed.
 #[test]
 fn lost_events_flushes_swaps_and_kills_are_all_healed() {
     let rate = from_env("UNDERSTUDY_SCAN_RATE", 1500);
     let seconds = from_env("UNDERSTUDY_SCAN_SECONDS", 6);
     let mut rng = rng();
-    let source = source("redis-7.0", "");
+    let refused = *rng.pick(&[Refused::ByAProxy, Refused::Renamed, Refused::Denied]);
+    println!("PSYNC is refused: {refused:?}");
+    let source = source(
+        "redis-7.0",
+        match refused {
+            Refused::Renamed => "--rename-command PSYNC nobody-knows",
+            Refused::ByAProxy | Refused::Denied => "",
+        },
+    );
     let mut target = Server::start(
         &Engine::of("redis-7.0"),
         ServerOptions::args("--appendonly yes"),
     );
-    let gate = Gate::start(
-        &source.address(),
-        &["psync", "replconf"],
-        Refusal::Unknown,
-        rng.number(),
-    );
+    let commands: &[&str] = match refused {
+        Refused::ByAProxy => &["psync", "replconf"],
+        Refused::Renamed | Refused::Denied => &[],
+    };
+    let gate = Gate::start(&source.address(), commands, Refusal::Unknown, rng.number());
     gate.lose(15);
     workload::fill(&mut source.client(), rng.number(), 2000);
     let load = Churn::start(&source.address(), rng.number(), rate);
@@ -154,6 +174,10 @@ fn lost_events_flushes_swaps_and_kills_are_all_healed() {
     std::thread::sleep(Duration::from_secs(1));
     let before = latencies(&source.address(), 500);
     let link = fast(Link::new(&source, &target).source(&gate.address()));
+    let link = match refused {
+        Refused::Denied => without_psync(&source, link),
+        Refused::ByAProxy | Refused::Renamed => link,
+    };
     let mut daemon = link.start();
     daemon.wait_for("the scan phase", LIMIT, |daemon| phase(daemon) == "scan");
     // Nobody reads what it holds at the source by now: what happens here is spread over the run.

@@ -290,13 +290,6 @@ fn a_cluster_is_followed_into_a_cluster_over_failovers_and_a_new_node() {
     wait_writes(&mut daemon, &writer, 500);
     source.fail_over(4, "");
     wait_writes(&mut daemon, &writer, 500);
-    let dies = source.address(0);
-    source.servers[0].kill();
-    daemon.wait_for("another primary", LIMIT, |_| {
-        !source.slots().contains_key(&dies)
-    });
-    source.wait_whole();
-    wait_writes(&mut daemon, &writer, 500);
     let new = source.add_with("redis-7.0", EVENTS);
     for _ in 0..4 {
         let slot = source.slot(&format!("{{t{}}}", rng.below(120)));
@@ -308,6 +301,13 @@ fn a_cluster_is_followed_into_a_cluster_over_failovers_and_a_new_node() {
     wait_writes(&mut daemon, &writer, 500);
     let at_new = source.address(new);
     daemon.wait_for_output(&at_new, LIMIT);
+    let dies = source.address(0);
+    source.servers[0].kill();
+    daemon.wait_for("another primary", LIMIT, |_| {
+        !source.slots().contains_key(&dies)
+    });
+    source.wait_whole();
+    wait_writes(&mut daemon, &writer, 500);
     writer.stop();
     settle(&mut daemon, LIMIT * 2);
     target.wait_whole();
