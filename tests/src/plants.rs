@@ -190,7 +190,12 @@ pub fn key_of(plant: &Plant, number: u64) -> String {
 /// What a comparison has to find once `count` keys of a database of the source are spoilt.
 pub fn expected(db: u32, count: u64) -> BTreeMap<(i64, String), String> {
     let plants = (0..count).map(|number| (&PLANTS[number as usize % PLANTS.len()], number));
-    let row = |(plant, number)| ((i64::from(db), key_of(plant, number)), plant.kind.to_owned());
+    let row = |(plant, number)| {
+        (
+            (i64::from(db), key_of(plant, number)),
+            plant.kind.to_owned(),
+        )
+    };
     plants.map(row).collect()
 }
 
@@ -322,4 +327,3 @@ impl Drop for Scribbler {
             .store(true, std::sync::atomic::Ordering::Relaxed);
     }
 }
-

@@ -88,7 +88,12 @@ impl<'a> Pass<'a> {
             pass.comparer.limiter.take(cost).await;
             for (db, key) in walk.strays.drain(..) {
                 pass.status.compared.add("extra", 1);
-                pass.tell(db, &key, What::Extra, "redis_writer.db_map gives this name to no key of the source");
+                pass.tell(
+                    db,
+                    &key,
+                    What::Extra,
+                    "redis_writer.db_map gives this name to no key of the source",
+                );
             }
             let extra = scan::absent(&mut pass.comparer.source, &found).await?;
             pass.look(extra.into()).await?;

@@ -155,7 +155,10 @@ impl End {
 
     /// The address of the primary that has this key of this end.
     pub(super) fn node_of(&self, key: &[u8]) -> String {
-        let owner = self.cluster.as_ref().and_then(|nodes| nodes.owner(slot_of(key)));
+        let owner = self
+            .cluster
+            .as_ref()
+            .and_then(|nodes| nodes.owner(slot_of(key)));
         owner.map_or_else(|| self.endpoint.address.clone(), str::to_owned)
     }
 
@@ -344,7 +347,8 @@ impl End {
             let commands = [argv.to_vec()];
             let asked = tokio::time::timeout(TIMEOUT, self.at(address, db, &commands)).await;
             let what = "it does not answer";
-            let result = asked.unwrap_or_else(|_| Err(SyncError::reconnect(self.side, address, what)));
+            let result =
+                asked.unwrap_or_else(|_| Err(SyncError::reconnect(self.side, address, what)));
             match result {
                 Err(error) if error.class == Class::Reconnect && backoff.attempts() < ATTEMPTS => {
                     tokio::time::sleep(backoff.pause()).await;
@@ -378,11 +382,13 @@ impl End {
                 ..self.endpoint.clone()
             },
         };
-        let mut client = Client::connect(&endpoint, self.side).await.inspect_err(|_| {
-            if let Some(nodes) = &mut self.cluster {
-                nodes.is_stale = true;
-            }
-        })?;
+        let mut client = Client::connect(&endpoint, self.side)
+            .await
+            .inspect_err(|_| {
+                if let Some(nodes) = &mut self.cluster {
+                    nodes.is_stale = true;
+                }
+            })?;
         client.limit_replies(self.reply_bytes_max);
         Ok(Conn { client, db: 0 })
     }
@@ -418,8 +424,8 @@ impl End {
             return self.judged(&address, commands, replies);
         };
         let routes = nodes.routes(commands);
-        let routes = routes
-            .map_err(|what| SyncError::reconnect(self.side, &self.endpoint.address, what))?;
+        let routes =
+            routes.map_err(|what| SyncError::reconnect(self.side, &self.endpoint.address, what))?;
         let mut exchanges = Vec::with_capacity(routes.len());
         for (address, places) in routes {
             let conn = self.conn(&address).await?;
@@ -643,12 +649,20 @@ mod tests {
     #[tokio::test]
     async fn names_go_both_ways() {
         let key = |text: &'static str| Bytes::from_static(text.as_bytes());
-        let numbers = |rules: &[(u32, Option<u32>)]| {
-            Some(DbMap::Numbers(rules.iter().copied().collect()))
-        };
+        let numbers =
+            |rules: &[(u32, Option<u32>)]| Some(DbMap::Numbers(rules.iter().copied().collect()));
         let plain = end(None).await;
-        assert_eq!(plain.origin(3, &key("a")), Origin::Named(vec![(3, key("a"))]));
-        assert_eq!((plain.name_of(&(3, key("a"))), plain.siblings(&(3, key("a")))), (None, vec![]));
+        assert_eq!(
+            plain.origin(3, &key("a")),
+            Origin::Named(vec![(3, key("a"))])
+        );
+        assert_eq!(
+            (
+                plain.name_of(&(3, key("a"))),
+                plain.siblings(&(3, key("a")))
+            ),
+            (None, vec![])
+        );
         let merged = end(numbers(&[(1, Some(0))])).await;
         let both = Origin::Named(vec![(1, key("a")), (0, key("a"))]);
         assert_eq!(merged.origin(0, &key("a")), both);
@@ -657,7 +671,10 @@ mod tests {
         assert_eq!(merged.name_of(&(1, key("a"))), Some((0, key("a"))));
         assert_eq!(merged.name_of(&(0, key("a"))), None);
         let prefix = end(Some(DbMap::Prefix)).await;
-        assert_eq!(prefix.origin(0, &key("db2:a")), Origin::Named(vec![(2, key("a"))]));
+        assert_eq!(
+            prefix.origin(0, &key("db2:a")),
+            Origin::Named(vec![(2, key("a"))])
+        );
         assert_eq!(prefix.origin(0, &key("a")), Origin::Nobody);
         assert_eq!(prefix.name_of(&(2, key("a"))), Some((0, key("db2:a"))));
         assert!(prefix.siblings(&(2, key("a"))).is_empty());

@@ -458,7 +458,9 @@ fn slots_of(source: &End, mark: &Mark, applied: &[Applied]) -> Option<SlotSet> {
         };
         let node = mark.0.iter().find(|node| node.address == owner.address);
         let is_held = node.is_some_and(|node| {
-            let mut links = applied.iter().filter(|one| node.replids.contains(&one.replid));
+            let mut links = applied
+                .iter()
+                .filter(|one| node.replids.contains(&one.replid));
             links.any(|one| one.offset >= node.offset && holds(&one.checkpoint, slot, one.offset))
         });
         if is_held {
@@ -516,10 +518,7 @@ mod tests {
     fn mark(nodes: &[(char, u64)]) -> Mark {
         let node = |(replid, offset): &(char, u64)| NodeMark {
             address: replid.to_string(),
-            replids: [
-                std::iter::repeat_n(*replid, 40).collect(),
-                "0".repeat(40),
-            ],
+            replids: [std::iter::repeat_n(*replid, 40).collect(), "0".repeat(40)],
             offset: *offset,
         };
         Mark(nodes.iter().map(node).collect())

@@ -128,9 +128,7 @@ async fn ask(
                 Side::Source => "sync_reader.cluster",
                 Side::Target | Side::Local => "redis_writer.cluster",
             };
-            return Err(stop(format!(
-                "this is not a cluster: set {key} = false"
-            )));
+            return Err(stop(format!("this is not a cluster: set {key} = false")));
         }
         Value::Error(error) if error.code == ErrorCode::NoPerm => {
             return Err(stop(format!(

@@ -146,7 +146,11 @@ impl Nodes {
         }
         match self.clients.get_mut(address) {
             Some(client) => Ok(client),
-            None => Err(SyncError::reconnect(Side::Target, address, "not connected to it")),
+            None => Err(SyncError::reconnect(
+                Side::Target,
+                address,
+                "not connected to it",
+            )),
         }
     }
 }
@@ -369,11 +373,7 @@ impl Repairer<'_, '_> {
     }
 
     /// Writes the values in one transaction; gives the keys, or none where something was changed meanwhile.
-    async fn write(
-        &mut self,
-        address: &str,
-        copies: &[&Copied],
-    ) -> Result<Vec<Name>, SyncError> {
+    async fn write(&mut self, address: &str, copies: &[&Copied]) -> Result<Vec<Name>, SyncError> {
         let mut rewriter = StreamRewriter::new(StreamOptions {
             source_version: Some(self.run.comparer.source.version),
             losses: self.run.config.target.losses,

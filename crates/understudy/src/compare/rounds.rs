@@ -154,7 +154,8 @@ impl Wait {
         let mark = lag.mark(&mut comparer.source, &mut comparer.target).await?;
         tokio::time::sleep(self.pause).await;
         let ends = (&comparer.source, &mut comparer.target);
-        lag.reach(ends, (look, mark), self.limit, self.is_patient).await
+        lag.reach(ends, (look, mark), self.limit, self.is_patient)
+            .await
     }
 }
 

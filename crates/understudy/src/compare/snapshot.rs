@@ -104,7 +104,10 @@ fn failed(failure: Failure) -> SyncError {
 impl Run<'_> {
     /// Compares the target with the snapshot in these files.
     pub(super) async fn snapshot(&mut self, files: &[&Path]) -> Result<(), SyncError> {
-        let names: Vec<String> = files.iter().map(|file| file.display().to_string()).collect();
+        let names: Vec<String> = files
+            .iter()
+            .map(|file| file.display().to_string())
+            .collect();
         self.report.snapshot = Some(names.join(" "));
         self.progress.begin("snapshot", 0);
         let mut known = KeySet::default();
