@@ -598,6 +598,24 @@ pub(super) const ROWS: &[Row] = &[
         "`rdb_restore_command_behavior = \"rewrite\"`, or an empty target",
     ),
     row(
+        "; comparing a cluster needs ",
+        Target,
+        Stop,
+        "the rights that it names, at either end",
+    ),
+    row(
+        "; this is a node of a cluster: set ",
+        Target,
+        Stop,
+        "`sync_reader.cluster = true`, or `redis_writer.cluster = true`, for that end",
+    ),
+    row(
+        "the nodes do not agree on where a key is",
+        Target,
+        Reconnect,
+        "`redis-cli --cluster check` tells, `redis-cli --cluster fix` ends that",
+    ),
+    row(
         "is not compared with a cluster in this version",
         Target,
         Stop,
