@@ -1,6 +1,7 @@
 //! `cargo xtask bench`: what a migration costs, beside the source's own replication in the same run.
 
 mod cluster;
+mod compare;
 mod data;
 mod full;
 mod growth;
@@ -22,7 +23,7 @@ use link::Tool;
 use report::Report;
 
 const USAGE: &str = "\
-usage: cargo xtask bench [full] [set] [mixed] [latency] [restore] [growth] [cluster] [--runs N] [--keys N] [--commands N] [--engine NAME] [--binary FILE] [--tls] [--json FILE]
+usage: cargo xtask bench [full] [set] [mixed] [latency] [restore] [growth] [cluster] [compare] [--runs N] [--keys N] [--commands N] [--engine NAME] [--binary FILE] [--tls] [--json FILE]
 
 Measures understudy beside REPLICAOF (\"native\"), and beside PEER if the environment names one, in turns, and prints medians
 with their spread and each ratio to native. The first four measurements when none is named.
@@ -35,6 +36,8 @@ with their spread and each ratio to native. The first four measurements when non
   growth     the daemon alone with a hundredth of the keys up to all, with 300 to 300,000 writes/s, and with 1 to 100 links in
              one process; drawn into the file of --svg
   cluster    a stream of SETs into a cluster of three nodes, by each fence, beside the same SETs straight to the nodes
+  compare    a hundred differences of every kind among the keys (a million unless --keys says more or less), under live writes, by
+             each rate: what is found, and what it costs the source
 
   --runs N       times each is run (5)
   --keys N       strings in the data set (2000000); other kinds in proportion, and three large keys
@@ -55,6 +58,7 @@ struct Options {
     what: Vec<Measurement>,
     runs: usize,
     keys: u64,
+    compared_keys: u64,
     commands: u64,
     engine: Engine,
     binary: PathBuf,
@@ -72,10 +76,11 @@ enum Measurement {
     Restore,
     Growth,
     Cluster,
+    Compare,
 }
 
 impl Measurement {
-    const ALL: [Self; 7] = [
+    const ALL: [Self; 8] = [
         Self::Full,
         Self::Set,
         Self::Mixed,
@@ -83,11 +88,15 @@ impl Measurement {
         Self::Restore,
         Self::Growth,
         Self::Cluster,
+        Self::Compare,
     ];
 
     /// What is measured beside native, and without being asked for.
     fn is_usual(self) -> bool {
-        !matches!(self, Self::Restore | Self::Growth | Self::Cluster)
+        !matches!(
+            self,
+            Self::Restore | Self::Growth | Self::Cluster | Self::Compare
+        )
     }
 
     fn name(self) -> &'static str {
@@ -99,6 +108,7 @@ impl Measurement {
             Self::Restore => "restore",
             Self::Growth => "growth",
             Self::Cluster => "cluster",
+            Self::Compare => "compare",
         }
     }
 }
@@ -120,6 +130,7 @@ pub(crate) fn run(args: &[String]) -> Result<(), String> {
     }
     let grows = options.what.contains(&Measurement::Growth);
     let clusters = options.what.contains(&Measurement::Cluster);
+    let compares = options.what.contains(&Measurement::Compare);
     options.what.retain(|what| what.is_usual());
     if !options.binary.exists() {
         let file = options.binary.display();
@@ -155,7 +166,10 @@ pub(crate) fn run(args: &[String]) -> Result<(), String> {
                     ),
                     Measurement::Latency => latency::measure(&options.engine, tool, run as u64),
                     // They are no comparisons.
-                    Measurement::Restore | Measurement::Growth | Measurement::Cluster => continue,
+                    Measurement::Restore
+                    | Measurement::Growth
+                    | Measurement::Cluster
+                    | Measurement::Compare => continue,
                 };
                 let figures = figures
                     .map_err(|error| format!("{} of {}: {error}", what.name(), tool.name()))?;
@@ -172,6 +186,10 @@ pub(crate) fn run(args: &[String]) -> Result<(), String> {
         let (binary, commands) = (&options.binary, options.commands);
         cluster::run(&options.engine, binary, options.runs, commands)?;
     }
+    if compares {
+        let keys = options.compared_keys;
+        compare::run(&options.engine, &options.binary, keys)?;
+    }
     Ok(())
 }
 
@@ -180,6 +198,7 @@ fn options(args: &[String]) -> Result<Options, String> {
         what: Vec::new(),
         runs: 5,
         keys: 2_000_000,
+        compared_keys: 1_000_000,
         commands: 3_000_000,
         engine: Engine::find("redis-7.0")?,
         binary: "target/release/understudy".into(),
@@ -204,7 +223,10 @@ fn options(args: &[String]) -> Result<Options, String> {
         };
         match arg.as_str() {
             "--runs" => options.runs = usize::try_from(number()?).unwrap_or(usize::MAX),
-            "--keys" => options.keys = number()?,
+            "--keys" => {
+                options.keys = number()?;
+                options.compared_keys = options.keys;
+            }
             "--commands" => options.commands = number()?,
             "--engine" => options.engine = Engine::find(value)?,
             "--binary" => options.binary = value.into(),
