@@ -513,6 +513,12 @@ pub(super) const ROWS: &[Row] = &[
         "write each of the files to one of its own, or take `file_writer.type = \"aof\"`, where the later value holds",
     ),
     row(
+        "at once, of which redis_writer.db_map makes one",
+        Target,
+        Stop,
+        "start again: a new snapshot tells what it is; rename the key at the source, or `db_map = \"prefix\"`, where it comes again",
+    ),
+    row(
         "which redis_writer.db_map brings into one",
         Source,
         Stop,
