@@ -7,6 +7,7 @@
 //! `UNDERSTUDY_STOP_SECONDS` make the long proofs of the short tests; `UNDERSTUDY_RUN_SECONDS` is how long a command may take in them.
 
 mod browser;
+pub mod checked;
 mod cluster;
 pub mod cutover;
 mod every;

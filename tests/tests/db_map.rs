@@ -1,7 +1,8 @@
 //! Databases under other numbers at the target: mapped, dropped, brought together, or all in one with prefixes.
 
-use e2e::{LIMIT, Link, catch_up, source_of, wait_stream};
+use e2e::{LIMIT, Link, catch_up, full_syncs, source_of, wait_stream};
 use testkit::client::{Argv, text};
+use testkit::process::{Signal, signal};
 use testkit::{Client, Daemon, Server, argv};
 
 fn words(line: &str) -> Argv {
@@ -234,4 +235,50 @@ fn databases_come_together_unless_a_key_is_in_both() {
     assert_eq!(daemon.wait(LIMIT), 3);
     let output = daemon.output();
     assert!(output.contains("key \"a\" is in database 1"), "{output}");
+}
+
+/// The source is asked when the key is in one of them only, long after the commands: its DEL must not take what the other has.
+#[test]
+fn a_key_that_was_in_both_for_a_moment_is_not_lost() {
+    for between in [0, 3_000] {
+        let (source, target) = (source_of("redis-7.0"), Server::of("redis-7.0"));
+        let mut client = source.client();
+        run(
+            &mut client,
+            &["0: SET a 0", "0: RPUSH jobs x", "0: SET z 0"],
+        );
+        let mut daemon = start(&source, &target, "{ 1 = 0 }");
+        wait_stream(&mut daemon);
+        // As things are done in order: nothing met, nothing is copied again.
+        run(
+            &mut client,
+            &["0: DEL z", "1: SET z 1", "1: DEL z", "0: SET z 2"],
+        );
+        run(&mut client, &["0: LPOP jobs"]);
+        catch_up(&mut daemon, &source);
+        run(&mut client, &["1: RPUSH jobs y"]);
+        catch_up(&mut daemon, &source);
+        assert_eq!(full_syncs(&source), 1);
+        signal(daemon.pid(), Signal::STOP);
+        run(&mut client, &["1: SET a 1"]);
+        for number in 0..between {
+            client.command(&argv!["SET", format!("filler:{number}"), "x".repeat(200)]);
+        }
+        run(&mut client, &["0: DEL a"]);
+        signal(daemon.pid(), Signal::CONT);
+        assert_eq!(daemon.wait(LIMIT), 4);
+        let output = daemon.output();
+        assert!(output.contains("key \"a\" was in database 0"), "{output}");
+        assert!(dump(&target).iter().any(|line| line.starts_with("0:a=")));
+        daemon.spawn();
+        wait_stream(&mut daemon);
+        catch_up(&mut daemon, &source);
+        let mut found = dump(&target);
+        found.retain(|line| !line.contains("filler"));
+        assert_eq!(found, ["0:a=1", "0:jobs=list", "0:z=2"]);
+        run(&mut client, &["1: SET a 2"]);
+        catch_up(&mut daemon, &source);
+        assert!(dump(&target).contains(&"0:a=2".to_owned()));
+        assert_eq!(full_syncs(&source), 2);
+    }
 }

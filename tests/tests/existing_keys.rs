@@ -1,6 +1,8 @@
 //! Keys that the target holds already: refused, replaced or left, whether values come by RESTORE or by commands; and emptying
 //! the target, which has to be confirmed.
 
+use std::io::{Read, Write};
+
 use e2e::{LIMIT, Link, catch_up, run, run_file, source_of, wait_stream};
 use testkit::client::{items, text};
 use testkit::{Client, Daemon, Server, argv};
@@ -146,7 +148,25 @@ fn at_a_terminal_the_address_has_to_be_typed() {
             .stdout(std::process::Stdio::piped());
         let mut script = script.spawn().expect("start script(1)");
         let mut input = script.stdin.take().expect("its input");
-        std::io::Write::write_all(&mut input, format!("{words}\n").as_bytes()).expect("type");
+        let mut output = script.stdout.take().expect("its output");
+        // Nothing is typed before it asks: what comes earlier may not reach it.
+        let mut said = Vec::new();
+        let mut byte = [0];
+        while !said.ends_with(b"to go on: ") {
+            match output.read(&mut byte) {
+                Ok(1) => said.push(byte[0]),
+                _ => panic!("it does not ask: {}", String::from_utf8_lossy(&said)),
+            }
+        }
+        input
+            .write_all(format!("{words}\n").as_bytes())
+            .expect("type");
+        let rest = std::thread::spawn(move || {
+            let mut rest = Vec::new();
+            // A terminal whose other side has gone is an error, not an end.
+            let _ = output.read_to_end(&mut rest);
+            rest
+        });
         let deadline = std::time::Instant::now() + LIMIT;
         let mut is_emptied = false;
         while std::time::Instant::now() < deadline {
@@ -159,13 +179,14 @@ fn at_a_terminal_the_address_has_to_be_typed() {
         }
         if is_emptied {
             // It runs on: a control character ends it as a terminal does.
-            let _ = std::io::Write::write_all(&mut input, b"\x03");
+            let _ = input.write_all(b"\x03");
         }
-        let ended = script.wait_with_output().expect("its end");
+        let code = script.wait().expect("its end").code();
         drop(input);
+        said.extend(rest.join().expect("the rest of it"));
         (
             is_emptied,
-            String::from_utf8_lossy(&ended.stdout).into_owned(),
+            format!("{code:?}: {}", String::from_utf8_lossy(&said)),
         )
     };
     for words in ["y", "yes", "", "127.0.0.1:1"] {

@@ -11,6 +11,7 @@ pub mod daemon;
 pub mod engines;
 pub mod gate;
 pub mod oracle;
+pub mod plants;
 pub mod port;
 pub mod process;
 pub mod proxy;

@@ -15,11 +15,13 @@ Everything runs even if something before it failed. The last line sums up.
   --quick   without the release build, the instructions, the end-to-end tests and the rigs";
 
 /// Passed, failed and ignored tests; a step that is no test adds to `failed` when it fails.
-#[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Default, Clone, PartialEq, Eq)]
 struct Tally {
     passed: u64,
     failed: u64,
     ignored: u64,
+    /// What has failed, a line each, to be said once more at the end.
+    lines: Vec<String>,
 }
 
 /// Runs the task.
@@ -37,8 +39,10 @@ pub(crate) fn run(args: &[String]) -> Result<(), String> {
     let mut step = |name: &str, result: Result<Tally, String>| match result {
         Ok(more) => tally.add(more),
         Err(error) => {
-            eprintln!("--- {name} failed: {error}");
+            let line = format!("{name}: {error}");
+            eprintln!("--- failed: {line}");
             tally.failed += 1;
+            tally.lines.push(line);
         }
     };
     step("format", cargo(&["fmt", "--all", "--check"]));
@@ -76,6 +80,9 @@ pub(crate) fn run(args: &[String]) -> Result<(), String> {
     if tally.ignored > 0 {
         println!("{} ignored", tally.ignored);
     }
+    for line in &tally.lines {
+        println!("failed: {line}");
+    }
     println!("{} passed, {} failed", tally.passed, tally.failed);
     if tally.failed == 0 {
         Ok(())
@@ -89,6 +96,7 @@ impl Tally {
         self.passed += other.passed;
         self.failed += other.failed;
         self.ignored += other.ignored;
+        self.lines.extend(other.lines);
     }
 
     /// `test result: ok. 12 passed; 0 failed; 1 ignored; ...`
@@ -103,6 +111,7 @@ impl Tally {
             passed: count("passed")?,
             failed: count("failed")?,
             ignored: count("ignored")?,
+            lines: Vec::new(),
         })
     }
 }
@@ -130,11 +139,12 @@ fn cargo(args: &[&str]) -> Result<Tally, String> {
 }
 
 fn rigs() -> Result<Tally, String> {
-    let (passed, failed) = crate::rigs::check()?;
+    let (passed, lines) = crate::rigs::check()?;
     Ok(Tally {
         passed,
-        failed,
+        failed: lines.len() as u64,
         ignored: 0,
+        lines,
     })
 }
 
@@ -163,6 +173,7 @@ fn tests(quick: bool) -> Result<Tally, String> {
     // A test that does not compile, or ends its process, shows in no result line.
     if !status.success() && tally.failed == 0 {
         tally.failed = 1;
+        tally.lines.push(format!("cargo test: {status}"));
     }
     Ok(tally)
 }
@@ -173,8 +184,12 @@ fn show_and_count(mut output: impl BufRead, shown: &mut dyn Write) -> Tally {
     while output.read_until(b'\n', &mut line).is_ok_and(|len| len > 0) {
         // Who closed our output may still want the exit code.
         let _ = shown.write_all(&line);
-        if let Some(more) = Tally::parse(String::from_utf8_lossy(&line).trim_end()) {
+        let text = String::from_utf8_lossy(&line);
+        let text = text.trim_end();
+        if let Some(more) = Tally::parse(text) {
             tally.add(more);
+        } else if text.starts_with("test ") && text.ends_with(" ... FAILED") {
+            tally.lines.push(text.to_owned());
         }
         line.clear();
     }
@@ -193,6 +208,7 @@ mod tests {
     #[test]
     fn sums_result_lines_and_nothing_else() {
         let output = b"running 2 tests\n\
+            test one::of_them ... FAILED\ntest another ... ok\n\
             test result: ok. 12 passed; 0 failed; 1 ignored; 0 measured; 0 filtered out; finished in 0.01s\n\
             the test result: ok. 5 passed; 0 failed\n\xff\n\
             test result: FAILED. 3 passed; 2 failed; 0 ignored; 0 measured; 0 filtered out; finished in 1s\n";
@@ -204,7 +220,8 @@ mod tests {
             Tally {
                 passed: 15,
                 failed: 2,
-                ignored: 1
+                ignored: 1,
+                lines: vec!["test one::of_them ... FAILED".to_owned()],
             }
         );
     }

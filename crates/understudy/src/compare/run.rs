@@ -1,6 +1,7 @@
 //! One comparison from its beginning to its report.
 
-use std::time::Instant;
+use std::collections::HashSet;
+use std::time::{Duration, Instant};
 
 use resp::Value;
 use rewrite::Db;
@@ -13,13 +14,15 @@ use super::report::{Difference, Repair, Report, Unclear};
 use super::rounds::{LOT, Settled, Suspect, settle};
 use super::scan::{self, Choice, SCAN_COST, Walk};
 use super::what::{Found, What};
-use crate::checkpoint::Phase;
+use crate::checkpoint::{Checkpoint, Phase};
 use crate::config::{CompareConfig, Config};
 use crate::error::{Side, SyncError};
 use crate::pipeline::KeySet;
 
 /// Keys that differ at first and are remembered to be looked at again.
 const SUSPECTS_MAX: usize = 200_000;
+/// How long a link may take to say that the slots of a cluster have got their positions behind a snapshot.
+const POSITIONS_LIMIT: Duration = Duration::from_secs(3);
 
 /// A comparison under way.
 pub(super) struct Run<'a> {
@@ -64,9 +67,19 @@ impl<'a> Run<'a> {
             let address = &config.target.endpoint.address;
             Err(SyncError::stop(Side::Target, address, what))
         };
-        let checkpoints = lag.checkpoints(&mut comparer.target).await?;
+        let mut checkpoints = lag.checkpoints(&mut comparer.target).await?;
+        let is_snapshot = |(_, one): &(String, Checkpoint)| matches!(one.phase, Phase::Snapshot(_));
+        // A cluster's slots get their positions first, and the link says so behind that.
+        let from = Instant::now();
+        while comparer.target.is_cluster()
+            && checkpoints.iter().any(is_snapshot)
+            && from.elapsed() < POSITIONS_LIMIT
+        {
+            tokio::time::sleep(options.pause.min(POSITIONS_LIMIT / 10)).await;
+            checkpoints = lag.checkpoints(&mut comparer.target).await?;
+        }
         let is_any = |is: fn(&Phase) -> bool| checkpoints.iter().any(|(_, one)| is(&one.phase));
-        if is_any(|phase| matches!(phase, Phase::Snapshot(_))) {
+        if checkpoints.iter().any(is_snapshot) {
             return stop(
                 "its checkpoint says that a snapshot is being written there: compare when /readyz answers 200",
             );
@@ -197,7 +210,11 @@ impl<'a> Run<'a> {
 
     /// Looks at what differed until it is clear whether it does.
     pub(super) async fn settle(&mut self) -> Result<(), SyncError> {
-        let suspects = std::mem::take(&mut self.suspects);
+        let mut suspects = std::mem::take(&mut self.suspects);
+        // A walk may come to a key more than once.
+        let mut seen = HashSet::new();
+        suspects.retain(|suspect| seen.insert(suspect.name.clone()));
+        drop(seen);
         let progress = &self.progress;
         let settled = settle(
             &mut self.comparer,
@@ -245,7 +262,9 @@ impl<'a> Run<'a> {
 
     /// What none of the source's keys can be, and is there still. Nothing of it is on its way.
     async fn settle_strays(&mut self) -> Result<(), SyncError> {
-        let strays = std::mem::take(&mut self.strays);
+        let mut strays = std::mem::take(&mut self.strays);
+        strays.sort_unstable();
+        strays.dedup();
         for lot in strays.chunks(LOT) {
             for (db, key) in lot {
                 let target = &mut self.comparer.target;
@@ -304,7 +323,7 @@ impl<'a> Run<'a> {
                 .mark(&mut self.comparer.source, &mut self.comparer.target);
             let mark = mark.await?;
             tokio::time::sleep(self.options.pause).await;
-            let limit = std::time::Duration::from_secs(30);
+            let limit = Duration::from_secs(30);
             let ends = (&self.comparer.source, &mut self.comparer.target);
             let _: Proof = self.lag.reach(ends, (0, mark), limit, true).await?;
         }

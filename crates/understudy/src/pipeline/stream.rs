@@ -588,7 +588,10 @@ impl<'a> StreamApplier<'a> {
         if self.doubts(end).await? {
             return Ok(());
         }
-        self.merged.ask(self.config).await?;
+        if let Some(what) = self.merged.ask(self.config, None).await? {
+            self.heal.fail(what);
+            return Ok(());
+        }
         // A SELECT that fails inside MULTI would let what follows run in the wrong database.
         for db in self.next.databases() {
             self.databases.check(&self.config.target, *db).await?;

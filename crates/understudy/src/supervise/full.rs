@@ -119,7 +119,7 @@ impl Supervisor<'_> {
             sweep: target.checkpoint.owned && may_be_older,
             existing: ExistingKeys::Replace,
             is_empty: target.checkpoint.owned && !may_be_older,
-            reason: "",
+            reason: RESUMED,
         };
         Ok(Some((target, manner, progress)))
     }
@@ -331,7 +331,7 @@ impl Supervisor<'_> {
         // Keys that are gone at the source can wait for the end; a library's functions may be in the way of others.
         let flush_functions =
             manner.sweep && target.abilities.functions && has_old_libraries(self.config).await;
-        let mut is_again = progress.rdb_bytes > 0;
+        let mut is_again = progress.rdb_bytes > 0 || manner.is_resumed();
         let mut has_lost = false;
         let applied = loop {
             self.leases.clear();
@@ -341,7 +341,10 @@ impl Supervisor<'_> {
                 && self.config.function.is_some()
                 && target.cluster.is_some()
             {
+                // Keys that are not ours are not for us to remove.
+                self.refuse_over_made("snapshot_unfinished", manner.owned)?;
                 self.empty(&mut target).await?;
+                progress.rdb_bytes = 0;
             }
             if progress.rdb_bytes > 0 {
                 // What was written before this run has leases that it does not know.
@@ -426,6 +429,9 @@ impl Supervisor<'_> {
     }
 }
 
+/// Why a snapshot is applied that another run has begun to apply: no new one is taken.
+const RESUMED: &str = "";
+
 /// How a snapshot is written.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Manner {
@@ -435,4 +441,11 @@ pub(super) struct Manner {
     /// The target holds none of the keys, or none any more.
     is_empty: bool,
     pub(super) reason: &'static str,
+}
+
+impl Manner {
+    /// An earlier run may have applied any part of it, whatever its checkpoint says.
+    fn is_resumed(self) -> bool {
+        self.reason == RESUMED
+    }
 }

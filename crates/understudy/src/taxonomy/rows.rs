@@ -513,6 +513,12 @@ pub(super) const ROWS: &[Row] = &[
         "write each of the files to one of its own, or take `file_writer.type = \"aof\"`, where the later value holds",
     ),
     row(
+        "at once, of which redis_writer.db_map makes one",
+        Target,
+        Stop,
+        "start again: a new snapshot tells what it is; rename the key at the source, or `db_map = \"prefix\"`, where it comes again",
+    ),
+    row(
         "which redis_writer.db_map brings into one",
         Source,
         Stop,
@@ -596,6 +602,24 @@ pub(super) const ROWS: &[Row] = &[
         Target,
         Stop,
         "`rdb_restore_command_behavior = \"rewrite\"`, or an empty target",
+    ),
+    row(
+        "; comparing a cluster needs ",
+        Target,
+        Stop,
+        "the rights that it names, at either end",
+    ),
+    row(
+        "; this is a node of a cluster: set ",
+        Target,
+        Stop,
+        "`sync_reader.cluster = true`, or `redis_writer.cluster = true`, for that end",
+    ),
+    row(
+        "the nodes do not agree on where a key is",
+        Target,
+        Reconnect,
+        "`redis-cli --cluster check` tells, `redis-cli --cluster fix` ends that",
     ),
     row(
         "its primaries are others now (new: ",

@@ -1,6 +1,7 @@
 //! `cargo xtask bench`: what a migration costs, beside the source's own replication in the same run.
 
 mod cluster;
+mod compare;
 mod data;
 mod full;
 mod growth;
@@ -23,7 +24,7 @@ use link::Tool;
 use report::Report;
 
 const USAGE: &str = "\
-usage: cargo xtask bench [full] [set] [mixed] [latency] [restore] [growth] [cluster] [scan] [--runs N] [--keys N] [--commands N] [--engine NAME] [--binary FILE] [--tls] [--json FILE]
+usage: cargo xtask bench [full] [set] [mixed] [latency] [restore] [growth] [cluster] [compare] [scan] [--runs N] [--keys N] [--commands N] [--engine NAME] [--binary FILE] [--tls] [--json FILE]
 
 Measures understudy beside REPLICAOF (\"native\"), and beside PEER if the environment names one, in turns, and prints medians
 with their spread and each ratio to native. The first four measurements when none is named.
@@ -36,6 +37,8 @@ with their spread and each ratio to native. The first four measurements when non
   growth     the daemon alone with a hundredth of the keys up to all, with 300 to 300,000 writes/s, and with 1 to 100 links in
              one process; drawn into the file of --svg
   cluster    a stream of SETs into a cluster of three nodes, by each fence, beside the same SETs straight to the nodes
+  compare    a hundred differences of every kind among the keys (a million unless --keys says more or less), under live writes, by
+             each rate: what is found, and what it costs the source
   scan       a source that refuses PSYNC, written to at --rate, of whose keyspace events 15 % are lost, flushed three times and
              swapped twice meanwhile: how long a GET takes there before and during, and until both ends are equal
 
@@ -60,6 +63,7 @@ struct Options {
     what: Vec<Measurement>,
     runs: usize,
     keys: u64,
+    compared_keys: u64,
     commands: u64,
     rate: u64,
     seconds: u64,
@@ -79,11 +83,12 @@ enum Measurement {
     Restore,
     Growth,
     Cluster,
+    Compare,
     Scan,
 }
 
 impl Measurement {
-    const ALL: [Self; 8] = [
+    const ALL: [Self; 9] = [
         Self::Full,
         Self::Set,
         Self::Mixed,
@@ -91,6 +96,7 @@ impl Measurement {
         Self::Restore,
         Self::Growth,
         Self::Cluster,
+        Self::Compare,
         Self::Scan,
     ];
 
@@ -98,7 +104,7 @@ impl Measurement {
     fn is_usual(self) -> bool {
         !matches!(
             self,
-            Self::Restore | Self::Growth | Self::Cluster | Self::Scan
+            Self::Restore | Self::Growth | Self::Cluster | Self::Compare | Self::Scan
         )
     }
 
@@ -111,6 +117,7 @@ impl Measurement {
             Self::Restore => "restore",
             Self::Growth => "growth",
             Self::Cluster => "cluster",
+            Self::Compare => "compare",
             Self::Scan => "scan",
         }
     }
@@ -133,6 +140,7 @@ pub(crate) fn run(args: &[String]) -> Result<(), String> {
     }
     let grows = options.what.contains(&Measurement::Growth);
     let clusters = options.what.contains(&Measurement::Cluster);
+    let compares = options.what.contains(&Measurement::Compare);
     let scans = options.what.contains(&Measurement::Scan);
     options.what.retain(|what| what.is_usual());
     if !options.binary.exists() {
@@ -172,6 +180,7 @@ pub(crate) fn run(args: &[String]) -> Result<(), String> {
                     Measurement::Restore
                     | Measurement::Growth
                     | Measurement::Cluster
+                    | Measurement::Compare
                     | Measurement::Scan => continue,
                 };
                 let figures = figures
@@ -189,6 +198,10 @@ pub(crate) fn run(args: &[String]) -> Result<(), String> {
         let (binary, commands) = (&options.binary, options.commands);
         cluster::run(&options.engine, binary, options.runs, commands)?;
     }
+    if compares {
+        let keys = options.compared_keys;
+        compare::run(&options.engine, &options.binary, keys)?;
+    }
     if scans {
         let load = scan::Load {
             rate: options.rate,
@@ -204,6 +217,7 @@ fn options(args: &[String]) -> Result<Options, String> {
         what: Vec::new(),
         runs: 5,
         keys: 2_000_000,
+        compared_keys: 1_000_000,
         commands: 3_000_000,
         rate: 20_000,
         seconds: 60,
@@ -230,7 +244,10 @@ fn options(args: &[String]) -> Result<Options, String> {
         };
         match arg.as_str() {
             "--runs" => options.runs = usize::try_from(number()?).unwrap_or(usize::MAX),
-            "--keys" => options.keys = number()?,
+            "--keys" => {
+                options.keys = number()?;
+                options.compared_keys = options.keys;
+            }
             "--commands" => options.commands = number()?,
             "--rate" => options.rate = number()?,
             "--seconds" => options.seconds = number()?,

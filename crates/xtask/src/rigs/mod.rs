@@ -61,27 +61,27 @@ pub(crate) fn run(args: &[String]) -> Result<(), String> {
         .iter()
         .filter(|(name, _)| names.is_empty() || names.contains(name));
     let failed = drill(chosen, keep)?;
-    match failed {
+    match failed.len() {
         0 => Ok(()),
-        failed => Err(format!("{failed} rigs have failed")),
+        count => Err(format!("{count} rigs have failed")),
     }
 }
 
-/// All rigs: how many have passed, and how many have failed.
-pub(crate) fn check() -> Result<(u64, u64), String> {
+/// All rigs: how many have passed, and which have failed, and why.
+pub(crate) fn check() -> Result<(u64, Vec<String>), String> {
     let failed = drill(DRILLS.iter(), false)?;
-    Ok((DRILLS.len() as u64 - failed, failed))
+    Ok(((DRILLS.len() - failed.len()) as u64, failed))
 }
 
 fn drill<'a>(
     drills: impl Iterator<Item = &'a (&'static str, Drill)>,
     keep: bool,
-) -> Result<u64, String> {
+) -> Result<Vec<String>, String> {
     engine::start()?;
     let from = Instant::now();
     let images = Images::make()?;
     println!("images: {:.0} s", from.elapsed().as_secs_f64());
-    let mut failed = 0;
+    let mut failed = Vec::new();
     for (name, drill) in drills {
         let from = Instant::now();
         let mut rig = Rig::new(name, &images)?;
@@ -90,8 +90,9 @@ fn drill<'a>(
         match result {
             Ok(told) => println!("rig {name}: ok, {told} ({took:.0} s)"),
             Err(error) => {
-                failed += 1;
-                println!("rig {name}: FAILED: {error} ({took:.0} s)\n{}", rig.logs());
+                let line = format!("rig {name}: FAILED: {error} ({took:.0} s)");
+                println!("{line}\n{}", rig.logs());
+                failed.push(line);
             }
         }
         if keep {

@@ -513,7 +513,11 @@ impl<'a> ClusterStream<'a> {
 
     /// Starts the next work.
     async fn start(&mut self, work: Work) -> Result<(), SyncError> {
-        self.merged.ask(self.config).await?;
+        let asked = self.merged.ask(self.config, self.cluster.as_deref_mut());
+        if let Some(what) = asked.await? {
+            self.heal.fail(what);
+            return Ok(());
+        }
         if let Some(cluster) = &mut self.cluster {
             for db in &self.dbs {
                 cluster.have_db(*db).await?;
