@@ -7,6 +7,7 @@ use std::time::Duration;
 use e2e::{LIMIT, Link, fast, phase, rng, scan, settle};
 use testkit::client::{number, text};
 use testkit::oracle::{self, OracleOptions};
+use testkit::process::wait_until;
 use testkit::{
     Cluster, ClusterWriter, Counters, Daemon, Engine, Rng, Server, ServerOptions, Writer, argv,
     workload,
@@ -312,6 +313,69 @@ fn a_cluster_is_followed_into_a_cluster_over_failovers_and_a_new_node() {
     settle(&mut daemon, LIMIT * 2);
     target.wait_whole();
     assert_same(&source, &target.slots());
+}
+
+/// One pass, no events: a slot that goes from a node that was not read yet to one that was is read there.
+#[test]
+fn one_pass_over_a_cluster_misses_nothing_while_its_slots_move() {
+    let mut rng = rng();
+    let (source, target) = (Cluster::start("redis-7.0", 3, 0), Server::of("redis-7.0"));
+    let writer = writer(&source, &mut rng);
+    wait_until("some writes", LIMIT, || writer.answered() >= 3000);
+    writer.stop();
+    let mut daemon = Link::between(&source.address(0), &target.address())
+        .scanning()
+        .with("scan_reader", "cluster = true")
+        .with("scan_reader", "count = 10")
+        .with("limits", "target_commands_per_second = 600")
+        .start();
+    daemon.wait_for("some keys", LIMIT, |daemon| {
+        scan(daemon, "keys").is_some_and(|keys| keys > 50)
+    });
+    for _ in 0..6 {
+        move_one(&source, &mut rng);
+    }
+    assert_eq!(daemon.wait(LIMIT), 0, "{}", daemon.output());
+    assert_same(&source, &all_of(&target));
+}
+
+/// Valkey 9 moves slots as a whole: nobody sees one half moved, and no event tells of their keys.
+#[test]
+fn slots_that_valkey_moves_as_a_whole_are_followed() {
+    let mut rng = rng();
+    let source = Cluster::start_with("valkey-9.0", 3, 0, EVENTS);
+    let target = Server::of("valkey-9.0");
+    let writer = writer(&source, &mut rng);
+    let mut daemon = fast(Link::between(&source.address(0), &target.address()))
+        .scanning()
+        .with("scan_reader", "cluster = true")
+        .with("scan_reader", "ksn = true")
+        .start();
+    wait_scan(&mut daemon);
+    wait_writes(&mut daemon, &writer, 500);
+    for (from, to) in [(0, 1), (2, 1)] {
+        let slot = source.slots()[&source.address(from)][0].0;
+        let id = source.id(to);
+        let range = argv![
+            "CLUSTER",
+            "MIGRATESLOTS",
+            "SLOTSRANGE",
+            slot,
+            slot + 300,
+            "NODE",
+            id
+        ];
+        source.servers[from].client().command(&range);
+        let there = source.address(to);
+        daemon.wait_for("the slots to move", LIMIT, |_| {
+            source.owner(slot) == there && source.owner(slot + 300) == there
+        });
+        wait_writes(&mut daemon, &writer, 300);
+    }
+    daemon.wait_for_output("slots of the source have moved", LIMIT);
+    writer.stop();
+    settle(&mut daemon, LIMIT);
+    assert_same(&source, &all_of(&target));
 }
 
 #[test]
