@@ -38,6 +38,8 @@ pub(crate) struct End {
     conns: BTreeMap<String, Conn>,
     reply_bytes_max: u64,
     overran: bool,
+    /// Connections that were made.
+    opened: u64,
     /// MEMORY USAGE is not there, or not allowed.
     pub(super) tells_no_sizes: bool,
     cluster: Option<Nodes>,
@@ -113,6 +115,7 @@ impl End {
             conns: BTreeMap::new(),
             reply_bytes_max,
             overran: false,
+            opened: 0,
             tells_no_sizes: false,
             cluster,
             names: None,
@@ -406,6 +409,7 @@ impl End {
                 }
             })?;
         client.limit_replies(self.reply_bytes_max);
+        self.opened += 1;
         Ok(Conn { client, db: 0 })
     }
 
@@ -535,6 +539,11 @@ impl End {
             }
         }
         Ok(replies)
+    }
+
+    /// How many connections were made so far: behind a new one there may be another process.
+    pub(crate) fn opened(&self) -> u64 {
+        self.opened
     }
 
     /// Whether the last error was an answer longer than may be read. Forgets it.

@@ -181,6 +181,7 @@ pub(crate) async fn run(
         },
     };
     let shared = Shared::new(config, status, servers.len(), config.scan.follows());
+    shared.process.set(origin.run_id);
     for server in &servers {
         let watching = shared.pace.watch(server.clone());
         watching.map_err(|error| SyncError::local(format!("cannot start: {error}")))?;
@@ -220,6 +221,7 @@ pub(crate) async fn run(
         pending: VecDeque::new(),
         told: BTreeSet::new(),
         lots_done: 0,
+        verified: 0,
         torn: BTreeMap::new(),
         checkpointed: Instant::now(),
     };

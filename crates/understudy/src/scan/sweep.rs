@@ -518,6 +518,7 @@ impl Sweeper<'_> {
         }
         if let Some(run_id) = run_id {
             (self.before, self.run_id) = (run_id, run_id);
+            self.shared.process.set(Some(run_id));
         }
         Ok(())
     }

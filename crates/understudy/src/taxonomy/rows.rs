@@ -634,6 +634,12 @@ pub(super) const ROWS: &[Row] = &[
         "nothing, unless it repeats: look at that server's log",
     ),
     row(
+        "what it no longer holds is not removed before it was looked at",
+        Source,
+        Reconnect,
+        "nothing, if the source still has its data: a sweep looks at every key, and says so if it has not",
+    ),
+    row(
         "no node of the cluster has slots",
         Source,
         Reconnect,
