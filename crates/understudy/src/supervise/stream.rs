@@ -133,7 +133,7 @@ impl Supervisor<'_> {
             if !self.config.source.sync_aof {
                 applier.end_here();
             }
-            let error = match applier.run().await {
+            let error = match Box::pin(applier.run()).await {
                 Ok(_) => return Ok(()),
                 Err(error) if error.class != Class::Reconnect => return Err(error),
                 Err(error) => error,
