@@ -4,7 +4,7 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use e2e::LIMIT;
 use e2e::cutover::{count_until_refused, our_keys};
@@ -203,10 +203,16 @@ impl Story {
 
     /// Waits until the gate can be passed.
     fn wait_ready(&self, port: u16, log: &str) {
-        wait_until("a link that can be switched", LIMIT, || {
+        let from = Instant::now();
+        loop {
             let link = self.link(port);
-            link["phase"] == "scan" && link["cutover"]["ready"] == true
-        });
+            if link["phase"] == "scan" && link["cutover"]["ready"] == true {
+                break;
+            }
+            let reasons = &link["cutover"]["reasons"];
+            assert!(from.elapsed() < LIMIT, "{reasons}: {}", self.log(log));
+            std::thread::sleep(Duration::from_millis(100));
+        }
         let log = self.log(log);
         let line = "the source refuses PSYNC: reading it by SCAN and keyspace events instead";
         assert!(log.contains(line), "{log}");
