@@ -1,9 +1,13 @@
 //! `cargo xtask test`: everything that has to pass, in one go, with one closing line.
 
+use std::collections::VecDeque;
 use std::io::{BufRead, BufReader, Write};
 use std::path::PathBuf;
 use std::process::{Command, Stdio};
+use std::sync::{Mutex, PoisonError};
 use std::time::Instant;
+
+use serde_json::Value;
 
 const USAGE: &str = "\
 usage: cargo xtask test [--quick]
@@ -148,18 +152,12 @@ fn rigs() -> Result<Tally, String> {
     })
 }
 
-/// Runs cargo test, shows what it prints as it comes, and counts.
+/// Runs cargo test, shows what it prints as it comes, and counts; then the end-to-end tests.
 fn tests(quick: bool) -> Result<Tally, String> {
-    let mut args = vec!["test", "--workspace", "--no-fail-fast"];
-    if quick {
-        args.extend(["--exclude", "e2e"]);
-    }
+    let args = ["test", "--workspace", "--no-fail-fast", "--exclude", "e2e"];
     println!("--- cargo {}", args.join(" "));
     let mut cargo = command(&args);
     cargo.stdout(Stdio::piped());
-    if !quick {
-        cargo.env("UNDERSTUDY_BIN", target().join("release/understudy"));
-    }
     let mut child = cargo
         .spawn()
         .map_err(|error| format!("cargo test: {error}"))?;
@@ -175,7 +173,105 @@ fn tests(quick: bool) -> Result<Tally, String> {
         tally.failed = 1;
         tally.lines.push(format!("cargo test: {status}"));
     }
+    if !quick {
+        tally.add(end_to_end()?);
+    }
     Ok(tally)
+}
+
+/// The end-to-end tests, which wait for servers most of their time: some binaries beside one another, a test of each at a time. What
+/// one prints is shown when it has ended.
+fn end_to_end() -> Result<Tally, String> {
+    let args = [
+        "test",
+        "--package",
+        "e2e",
+        "--no-run",
+        "--message-format",
+        "json-render-diagnostics",
+    ];
+    println!("--- cargo {}", args.join(" "));
+    let built = command(&args)
+        .stderr(Stdio::inherit())
+        .output()
+        .map_err(|error| format!("cargo test: {error}"))?;
+    if !built.status.success() {
+        return Err(format!(
+            "the end-to-end tests cannot be built: {}",
+            built.status
+        ));
+    }
+    let queue = Mutex::new(binaries(&built.stdout));
+    let total = Mutex::new(Tally::default());
+    let workers = std::thread::available_parallelism().map_or(1, usize::from) + 1;
+    std::thread::scope(|scope| {
+        for _ in 0..workers {
+            scope.spawn(|| {
+                loop {
+                    let next = queue
+                        .lock()
+                        .unwrap_or_else(PoisonError::into_inner)
+                        .pop_front();
+                    let Some((name, file)) = next else {
+                        break;
+                    };
+                    let (tally, shown) = binary(&name, &file);
+                    let mut total = total.lock().unwrap_or_else(PoisonError::into_inner);
+                    // Who closed our output may still want the exit code.
+                    let _ = std::io::stdout().write_all(&shown);
+                    total.add(tally);
+                }
+            });
+        }
+    });
+    Ok(total.into_inner().unwrap_or_else(PoisonError::into_inner))
+}
+
+/// Names and files of what cargo has built to be run as tests.
+fn binaries(messages: &[u8]) -> VecDeque<(String, PathBuf)> {
+    let messages = messages.split(|byte| *byte == b'\n');
+    let messages = messages.filter_map(|line| serde_json::from_slice::<Value>(line).ok());
+    let tests = messages.filter(|message| message["profile"]["test"] == true);
+    tests
+        .filter_map(|message| {
+            let file = message["executable"].as_str()?.into();
+            Some((message["target"]["name"].as_str()?.to_owned(), file))
+        })
+        .collect()
+}
+
+/// Runs one of them; gives what it has printed.
+fn binary(name: &str, file: &PathBuf) -> (Tally, Vec<u8>) {
+    let folder = crate::workspace_root().join("tests");
+    let ran = Command::new(file)
+        .args(["--test-threads", "1"])
+        .env("UNDERSTUDY_BIN", target().join("release/understudy"))
+        .env("CARGO_MANIFEST_DIR", &folder)
+        .current_dir(&folder)
+        .stdin(Stdio::null())
+        .output();
+    let mut shown = format!("--- {name}\n").into_bytes();
+    let (tally, is_well) = match ran {
+        Ok(ran) => {
+            let tally = show_and_count(&ran.stdout[..], &mut shown);
+            if !ran.status.success() {
+                shown.extend(&ran.stderr);
+            }
+            (tally, ran.status.success())
+        }
+        Err(error) => {
+            shown.extend(format!("{}: {error}\n", file.display()).into_bytes());
+            (Tally::default(), false)
+        }
+    };
+    let mut tally = tally;
+    if !is_well && tally.failed == 0 {
+        tally.failed = 1;
+        tally
+            .lines
+            .push(format!("{name}: it ended before its time"));
+    }
+    (tally, shown)
 }
 
 fn show_and_count(mut output: impl BufRead, shown: &mut dyn Write) -> Tally {
@@ -204,6 +300,19 @@ pub(crate) fn target() -> PathBuf {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_cargo_has_built_as_a_test_is_run_and_nothing_else() {
+        let messages = br#"{"reason":"compiler-artifact","target":{"name":"kill"},"profile":{"test":true},"executable":"/t/kill-1"}
+{"reason":"compiler-artifact","target":{"name":"e2e"},"profile":{"test":false},"executable":null}
+{"reason":"compiler-artifact","target":{"name":"cost"},"profile":{"test":false},"executable":"/t/cost"}
+{"reason":"build-finished","success":true}
+"#;
+        assert_eq!(
+            binaries(messages),
+            [("kill".to_owned(), PathBuf::from("/t/kill-1"))]
+        );
+    }
 
     #[test]
     fn sums_result_lines_and_nothing_else() {

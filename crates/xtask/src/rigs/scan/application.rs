@@ -13,8 +13,11 @@ use super::super::wait;
 /// What the application's keys begin with.
 pub(super) const PREFIX: &str = "app:";
 const WRITERS: u64 = 3;
-/// Between two writes of a client.
-const PACE: Duration = Duration::from_millis(4);
+/// Between two writes of a client. A stream that is read by SCAN is read whole each time: it has to stay one that a small hosted
+/// Redis would have.
+const PACE: Duration = Duration::from_millis(12);
+/// One message of so many is left pending in the group.
+const PENDING: u64 = 8;
 const STREAM: &str = "app:orders";
 const GROUP: &str = "shop";
 
@@ -124,6 +127,7 @@ impl Application {
 fn write(state: &State, number: u64) {
     let key = format!("app:count:{number}");
     let name = format!("app-{number}");
+    let mut read = 0_u64;
     while !state.is_over.load(Ordering::SeqCst) {
         let Ok(mut client) = Client::try_connect(&state.address()) else {
             std::thread::sleep(PACE);
@@ -147,18 +151,13 @@ fn write(state: &State, number: u64) {
             {
                 count.fetch_add(1, Ordering::SeqCst);
             }
-            let read = argv![
-                "XREADGROUP",
-                "GROUP",
-                GROUP,
-                name.as_str(),
-                "COUNT",
-                3,
-                "STREAMS",
-                STREAM,
-                ">"
-            ];
-            if client.try_command(&read).is_err() {
+            read += 1;
+            let mut argv = argv!["XREADGROUP", "GROUP", GROUP, name.as_str(), "COUNT", 3];
+            if !read.is_multiple_of(PENDING) {
+                argv.extend(argv!["NOACK"]);
+            }
+            argv.extend(argv!["STREAMS", STREAM, ">"]);
+            if client.try_command(&argv).is_err() {
                 break;
             }
             std::thread::sleep(PACE);
@@ -204,7 +203,7 @@ impl Straggler {
                         .unwrap_or_else(PoisonError::into_inner)
                         .push(key);
                     number += 1;
-                    std::thread::sleep(PACE * 5);
+                    std::thread::sleep(PACE * 2);
                 }
             }
         });

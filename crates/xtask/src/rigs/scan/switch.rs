@@ -10,6 +10,9 @@ use super::super::compose::Rig;
 /// What the command of `--on-go` waits for: the application has its new address.
 const MOVED: &str = "/var/lib/understudy/moved";
 
+/// Gates that do not open on a machine that is busy just then.
+const ATTEMPTS: u32 = 5;
+
 /// A switch.
 pub(super) struct Switch<'a> {
     pub(super) rig: &'a Rig,
@@ -22,6 +25,18 @@ impl Switch<'_> {
     /// Makes it; `move_on` gives the application its new address. Tells how it was proved, and for how long writes were
     /// held back.
     pub(super) fn make(&self, move_on: impl Fn()) -> Result<String, String> {
+        for _ in 1..ATTEMPTS {
+            match self.attempt(&move_on)? {
+                Some(told) => return Ok(told),
+                None => println!("  the gate is not open: once more, as an operator would"),
+            }
+        }
+        let made = self.attempt(&move_on)?;
+        made.ok_or_else(|| format!("the gate has not opened in {ATTEMPTS} attempts"))
+    }
+
+    /// `None` where the gate did not open, and nothing was done.
+    fn attempt(&self, move_on: &impl Fn()) -> Result<Option<String>, String> {
         let shell = |line: &str| self.rig.inside(self.service, &["/bin/sh", "-c", line]);
         shell(&format!("echo no >{MOVED}"))?;
         let on_go = format!(
@@ -64,8 +79,14 @@ impl Switch<'_> {
             .collect();
         println!("{}", shown.join("\n"));
         if !ended.status.success() {
+            let is = |step: &Value, name: &str| step["step"] == name && step["ok"] == false;
+            let failed = steps.iter().find(|step| step["ok"] == false);
+            if failed.is_some_and(|step| is(step, "gate")) {
+                return Ok(None);
+            }
             let said = String::from_utf8_lossy(&ended.stderr);
-            return Err(format!("the switch was not made: {said}"));
+            let why = failed.map_or_else(String::new, |step| step["text"].to_string());
+            return Err(format!("the switch was not made: {why} {said}"));
         }
         let step = |name: &str| steps.iter().find(|step| step["step"] == name);
         let (Some(proof), Some(go)) = (step("proof"), step("go")) else {
@@ -78,6 +99,6 @@ impl Switch<'_> {
             proof["text"].as_str().unwrap_or_default(),
             &go["fence_seconds"],
         );
-        Ok(format!("{by}; writes were held back for {held} s"))
+        Ok(Some(format!("{by}; writes were held back for {held} s")))
     }
 }
