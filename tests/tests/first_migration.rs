@@ -13,7 +13,7 @@ use tempfile::TempDir;
 use testkit::certs::{Ca, server_words};
 use testkit::client::text;
 use testkit::port::Port;
-use testkit::process::{self, Signal, wait_until};
+use testkit::process::{self, wait_until};
 use testkit::{Client, Engine, Server, ServerOptions, argv, daemon};
 
 /// What stands in the environment of all commands.
@@ -37,7 +37,8 @@ impl Running {
 
 impl Drop for Running {
     fn drop(&mut self) {
-        process::signal(self.0.id(), Signal::KILL);
+        // It may have ended by itself.
+        let _ = self.0.kill();
         let _ = self.0.wait();
     }
 }
