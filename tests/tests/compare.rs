@@ -5,14 +5,14 @@ use std::time::Duration;
 
 use e2e::plants::{Scribbler, compare, found, make, spoil};
 use e2e::{
-    Ended, LIMIT, Link, catch_up, from_env, phase, rng, run_file, source_of, wait_more, wait_stream,
+    LIMIT, Link, catch_up, from_env, phase, rng, run_file, source_of, wait_more, wait_stream,
 };
 use testkit::client::{Argv, text};
 use testkit::daemon::STATUS_PORT;
 use testkit::oracle;
 use testkit::samples;
 use testkit::workload::fill;
-use testkit::{Client, Counters, Daemon, Rng, Server, Writer, argv};
+use testkit::{Counters, Daemon, Rng, Server, Writer, argv};
 
 /// A db that no workload uses.
 const DB: u32 = 5;

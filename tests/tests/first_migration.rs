@@ -4,7 +4,7 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use e2e::LIMIT;
 use e2e::cutover::{count_until_refused, our_keys};
@@ -13,7 +13,7 @@ use tempfile::TempDir;
 use testkit::certs::{Ca, server_words};
 use testkit::client::text;
 use testkit::port::Port;
-use testkit::process::{self, Signal, wait_until};
+use testkit::process::{self, wait_until};
 use testkit::{Client, Engine, Server, ServerOptions, argv, daemon};
 
 /// What stands in the environment of all commands.
@@ -37,7 +37,8 @@ impl Running {
 
 impl Drop for Running {
     fn drop(&mut self) {
-        process::signal(self.0.id(), Signal::KILL);
+        // It may have ended by itself.
+        let _ = self.0.kill();
         let _ = self.0.wait();
     }
 }
@@ -203,10 +204,17 @@ impl Story {
 
     /// Waits until the gate can be passed.
     fn wait_ready(&self, port: u16, log: &str) {
-        wait_until("a link that can be switched", LIMIT, || {
+        let from = Instant::now();
+        loop {
             let link = self.link(port);
-            link["phase"] == "scan" && link["cutover"]["ready"] == true
-        });
+            if link["phase"] == "scan" && link["cutover"]["ready"] == true {
+                break;
+            }
+            let reasons = &link["cutover"]["reasons"];
+            // The way back finds no difference at first, and looks again after a minute.
+            assert!(from.elapsed() < LIMIT * 2, "{reasons}: {}", self.log(log));
+            std::thread::sleep(Duration::from_millis(100));
+        }
         let log = self.log(log);
         let line = "the source refuses PSYNC: reading it by SCAN and keyspace events instead";
         assert!(log.contains(line), "{log}");

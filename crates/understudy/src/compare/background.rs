@@ -34,7 +34,7 @@ pub(crate) async fn verify_forever(config: &Config, status: &Status) -> Infallib
             tokio::time::sleep(IDLE).await;
             continue;
         }
-        match Pass::run(config, status).await {
+        match Box::pin(Pass::run(config, status)).await {
             Ok(found) => {
                 status.compare_passes.add(1);
                 status.compare_found.set(found);

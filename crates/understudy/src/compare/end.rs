@@ -658,7 +658,7 @@ mod tests {
         let text = "[sync_reader]\naddress = \"a:1\"\n[redis_writer]\naddress = \"b:1\"\n";
         let config = Config::parse(std::path::Path::new("shake.toml"), text).unwrap();
         End {
-            endpoint: config.target.endpoint.clone(),
+            endpoint: config.target.endpoint,
             side: Side::Target,
             fork: Fork::Redis,
             version: Version::new(7, 0, 0),

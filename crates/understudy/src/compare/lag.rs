@@ -385,7 +385,10 @@ impl<'a> Lag<'a> {
         let newest = self.marks.back().map(|(look, _)| *look);
         let (reached, upto) = match (left, is_still) {
             (0, _) => (Reached::Yes, upto),
-            (_, true) => (Reached::Still(left), newest),
+            (_, true) => {
+                self.is_still = true;
+                (Reached::Still(left), newest)
+            }
             (_, false) => (Reached::Moving(left), upto),
         };
         Ok(Proof {
@@ -421,10 +424,12 @@ impl<'a> Lag<'a> {
             };
             let now = own.map_or(0, |own| own.offset);
             if own.is_some() && now >= offset {
+                self.is_still = false;
                 return Ok(Reached::Yes);
             }
             let has_moved = *first.get_or_insert(now) != now;
-            if from.elapsed() >= limit {
+            self.is_still &= !has_moved;
+            if from.elapsed() >= limit || self.is_still {
                 let behind = offset.saturating_sub(now);
                 return Ok(match has_moved {
                     true => Reached::Moving(behind),
