@@ -541,6 +541,80 @@ fn a_single_pass_repairs_what_the_target_has_lost() {
     equal(&source, &target);
 }
 
+/// A large stream is put in pieces, and has its messages before it has what it counts: a target that came back so far
+/// differs in that alone.
+#[test]
+fn what_a_large_stream_counts_is_compared() {
+    let (source, target) = (Server::of("redis-7.0"), Server::of("redis-7.0"));
+    let mut client = source.client();
+    let value = "x".repeat(3000);
+    for n in 1..=400 {
+        client.command(&argv!["XADD", "large", format!("{n}-1"), "f", value]);
+    }
+    client.command(&argv!["XDEL", "large", "100-1", "300-1"]);
+    client.command(&argv!["XTRIM", "large", "MAXLEN", "390"]);
+    let mut daemon = Link::new(&source, &target).scanning().start();
+    assert_eq!(daemon.wait(LIMIT), 0, "{}", daemon.output());
+    equal(&source, &target);
+    for counts in [["398", "300-1"], ["400", "100-1"]] {
+        let [added, deleted] = counts;
+        target.client().command(&argv![
+            "XSETID",
+            "large",
+            "400-1",
+            "ENTRIESADDED",
+            added,
+            "MAXDELETEDID",
+            deleted
+        ]);
+        daemon.spawn();
+        assert_eq!(daemon.wait(LIMIT), 0, "{}", daemon.output());
+        equal(&source, &target);
+    }
+}
+
+#[test]
+fn functions_into_a_target_that_has_none_are_said_by_name() {
+    let (source, target) = (source("redis-7.0", ""), Server::of("redis-6.2"));
+    let mut client = source.client();
+    let library = |name: &str| {
+        format!("#!lua name={name}\nredis.register_function('{name}_f', function() return 1 end)")
+    };
+    client.command(&argv!["FUNCTION", "LOAD", library("first")]);
+    client.command(&argv!["SET", "a", "1"]);
+    let link = fast(Link::new(&source, &target))
+        .scanning()
+        .with("scan_reader", "ksn = true");
+    let mut daemon = link.start();
+    assert_eq!(daemon.wait(LIMIT), 4, "{}", daemon.output());
+    for told in ["first", "needs functions (Redis 7.0)", "losses"] {
+        assert!(
+            daemon.output().contains(told),
+            "{told}\n{}",
+            daemon.output()
+        );
+    }
+    let mut daemon = link.with("redis_writer", "losses = \"warn\"").start();
+    settle(&mut daemon, LIMIT);
+    assert_eq!(dropped(&daemon, "snapshot_function"), Some(1));
+    client.command(&argv!["FUNCTION", "LOAD", library("second")]);
+    daemon.wait_for_output("second", LIMIT);
+    settle(&mut daemon, LIMIT);
+    assert_eq!(dropped(&daemon, "snapshot_function"), Some(2));
+    let output = daemon.output();
+    assert_eq!(output.matches("has no functions").count(), 2, "{output}");
+    equal_keys(&source, &target);
+}
+
+/// The same keys at both ends, whatever either has besides.
+fn equal_keys(source: &Server, target: &Server) {
+    let options = OracleOptions {
+        functions: false,
+        ..OracleOptions::live(&source.engine().version)
+    };
+    oracle::assert_equal_with(&source.address(), &target.address(), &options);
+}
+
 /// Nobody tells which of many streams an XACK was for, and of none whether this run has read it.
 #[test]
 fn one_acknowledgement_among_many_streams_arrives() {

@@ -34,7 +34,8 @@ pub(crate) use late_writes::{count_forever as count_late_forever, prefix_of};
 pub(crate) use lease::{LEASE_MS, Leases, end_all, now_ms, settle_forever, time_ms};
 pub(crate) use repair::{Copied, Copies, Repairs, copied_time, read as read_copies};
 pub(crate) use snapshot::{
-    Applied, Behind, SnapshotApplier, is_unknown_module, kind_name, method_name, rdb_limits,
+    Applied, Behind, SnapshotApplier, is_unknown_module, kind_name, left_out, method_name,
+    rdb_limits, say_left_out,
 };
 pub(crate) use stream::Hole;
 pub(crate) use stream::StreamApplier;

@@ -654,7 +654,28 @@ pub(super) fn count_left_out(
     modules_refused: u64,
     status: &Status,
 ) {
-    let reasons = [
+    let reasons = left_out(counts, modules_refused).into_iter();
+    for (reason, count) in reasons.filter(|(_, count)| *count > 0) {
+        status.dropped.add(reason, count);
+        say_left_out(reason, count);
+    }
+}
+
+/// Filters and expiries are meant; the rest is what the target cannot hold.
+pub(crate) fn say_left_out(reason: &str, count: u64) {
+    if reason.starts_with("snapshot_filter_") || reason.starts_with("snapshot_expired_") {
+        tracing::info!(left_out = reason, count, "not in the copy");
+    } else {
+        tracing::warn!(left_out = reason, count, "not in the copy");
+    }
+}
+
+/// What was left out, by its name in `understudy_commands_dropped_total`. `modules_refused`: values that the target itself refused.
+pub(crate) fn left_out(
+    counts: &rewrite::SnapshotCounts,
+    modules_refused: u64,
+) -> [(&'static str, u64); 19] {
+    [
         ("snapshot_own_key", counts.own_keys),
         ("snapshot_filter_db", counts.filtered_dbs),
         ("snapshot_filter_key", counts.filtered_keys),
@@ -683,16 +704,7 @@ pub(super) fn count_left_out(
         ),
         ("snapshot_function", counts.functions_dropped),
         ("snapshot_module_data", counts.module_data_dropped),
-    ];
-    for (reason, count) in reasons.into_iter().filter(|(_, count)| *count > 0) {
-        status.dropped.add(reason, count);
-        // Filters and expiries are meant; the rest is what the target cannot hold.
-        if reason.starts_with("snapshot_filter_") || reason.starts_with("snapshot_expired_") {
-            tracing::info!(left_out = reason, count, "not in the copy");
-        } else {
-            tracing::warn!(left_out = reason, count, "not in the copy");
-        }
-    }
+    ]
 }
 
 /// What a server says of a module's value if it does not have the module, or one that does not read the value.

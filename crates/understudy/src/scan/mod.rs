@@ -165,6 +165,7 @@ pub(crate) async fn run(
         has_told_events: false,
         hold: None,
         has_told_libraries: false,
+        lost_libraries: BTreeSet::new(),
     };
     let mut worker = Worker {
         put: Put::new(&shared, databases, target, manner.existing),

@@ -8,7 +8,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use bytes::Bytes;
 use rdb::{Dialect, Event, KeyHead, Kind, Poll, RdbVersion, Want, dump};
 use resp::ReplyKind;
-use rewrite::{Db, Losses, Sent, SnapshotError, SnapshotRewriter};
+use rewrite::{Db, Losses, Sent, SnapshotCounts, SnapshotError, SnapshotRewriter};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 use super::dirty::Work;
@@ -18,8 +18,8 @@ use crate::compare::{Library, Name};
 use crate::config::ExistingKeys;
 use crate::error::{Class, Side, SyncError, io_word};
 use crate::pipeline::{
-    Lane, NOT_OURS, Reply, answers, cluster, guard, is_unknown_module, kind_name, method_name,
-    rdb_limits, show,
+    Lane, NOT_OURS, Reply, answers, cluster, guard, is_unknown_module, kind_name, left_out,
+    method_name, rdb_limits, say_left_out, show,
 };
 use crate::target::{Databases, Target};
 
@@ -43,6 +43,8 @@ pub(super) struct Put<'a> {
     checked: BTreeSet<Db>,
     existing: ExistingKeys,
     counts: BTreeMap<(&'static str, &'static str), u64>,
+    /// What was left out, as it was told last.
+    left_out: SnapshotCounts,
 }
 
 impl<'a> Put<'a> {
@@ -85,6 +87,7 @@ impl<'a> Put<'a> {
             checked: BTreeSet::new(),
             existing,
             counts: BTreeMap::new(),
+            left_out: SnapshotCounts::default(),
             target,
         }
     }
@@ -347,8 +350,28 @@ impl<'a> Put<'a> {
             let label = format!("{kind}|{method}");
             self.shared.status.snapshot_keys.add(&label, count);
         }
+        self.count_left_out();
         self.shared.status.inflight_bytes.set(0);
         self.shared.status.inflight_commands.set(0);
+    }
+
+    /// What of the keys that were put has no place at the target, each time that they are put.
+    fn count_left_out(&mut self) {
+        let now = self.rewriter.counts();
+        if *now == self.left_out {
+            return;
+        }
+        let (before, counts) = (left_out(&self.left_out, 0), left_out(now, 0));
+        for ((reason, before), (_, count)) in before.into_iter().zip(counts) {
+            if count == before {
+                continue;
+            }
+            self.shared.status.dropped.add(reason, count - before);
+            if before == 0 {
+                say_left_out(reason, count);
+            }
+        }
+        self.left_out = now.clone();
     }
 
     async fn renew(&mut self) -> Result<(), SyncError> {

@@ -4,20 +4,24 @@
 //! A key that differs while an event of it is on its way is no difference. To know that, a sweep waits behind each look
 //! until every event that was published before has arrived ([`super::shared::Listeners::barrier`]).
 
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use resp::Value;
+use rewrite::Losses;
 use tokio::time::Instant;
 
 use super::pages::head;
 use super::reads::{self, Found, Way};
 use super::shared::Shared;
+use super::words::{bytes, field};
 use crate::backoff::Backoff;
 use crate::check::provider;
 use crate::checkpoint::ScanAt;
 use crate::client::Info;
 use crate::compare::{Comparer, Held, Libraries, Name, Verdict, Walk, absent, differing_libraries};
 use crate::error::{Class, Side, SyncError};
+use crate::pipeline::ALLOW_LOSS;
 use crate::rdb::names::printable;
 
 /// Keys that are compared at once.
@@ -63,6 +67,8 @@ pub(super) struct Sweeper<'a> {
     /// The hold of a switch-over that the pass under way is for.
     pub(super) hold: Option<u64>,
     pub(super) has_told_libraries: bool,
+    /// Libraries of functions that have no place at the target, and were told.
+    pub(super) lost_libraries: BTreeSet<String>,
 }
 
 impl Sweeper<'_> {
@@ -531,7 +537,7 @@ impl Sweeper<'_> {
         }
         let mut found = match differing_libraries(&mut self.comparer).await? {
             Libraries::Differing(found) => found,
-            Libraries::Lacking => return Ok(0),
+            Libraries::Lacking => return self.lose_libraries().await.map(|()| 0),
             Libraries::Refused { side, reply } => {
                 self.tell_libraries(side, &reply);
                 return Ok(0);
@@ -545,6 +551,39 @@ impl Sweeper<'_> {
         *self.shared.libraries.borrow_mut() = found;
         self.shared.marked.notify_one();
         Ok(differences)
+    }
+
+    /// The target has no functions (7.0): what the source has of them is refused, or said and counted by library.
+    async fn lose_libraries(&mut self) -> Result<(), SyncError> {
+        if !self.comparer.source.has(7, 0) || self.comparer.target.has(7, 0) {
+            return Ok(());
+        }
+        let argv: [&[u8]; 2] = [b"FUNCTION", b"LIST"];
+        let Value::Array(rows) = self.comparer.source.one(0, &argv).await? else {
+            return Ok(());
+        };
+        let names = rows.iter().filter_map(|row| field(row, "library_name"));
+        let mut names: Vec<String> = names.map(|name| printable(&bytes(name))).collect();
+        names.retain(|name| !self.lost_libraries.contains(name));
+        if names.is_empty() {
+            return Ok(());
+        }
+        let libraries = names.join(", ");
+        if self.shared.config.target.losses == Losses::Refuse {
+            let what = format!(
+                "the library of functions {libraries} needs functions (Redis 7.0), which the target does not have: allow the loss, or filter it out{ALLOW_LOSS}"
+            );
+            let address = &self.shared.config.target.endpoint.address;
+            return Err(SyncError::stop(Side::Target, address, what));
+        }
+        tracing::warn!(
+            libraries,
+            "the target has no functions (Redis 7.0): these libraries are not in the copy"
+        );
+        let dropped = &self.shared.status.dropped;
+        dropped.add("snapshot_function", names.len() as u64);
+        self.lost_libraries.extend(names);
+        Ok(())
     }
 
     fn tell_libraries(&mut self, side: Side, reply: &str) {

@@ -487,7 +487,7 @@ pub(super) const ROWS: &[Row] = &[
         Stop,
         "a newer target, a filter, or `redis_writer.losses = \"warn\"`",
     ),
-    row("which the target does not have", Source, Stop, "the same"),
+    row("which the target does not have", Target, Stop, "the same"),
     row(
         "is not known to the target: migrate to a newer target",
         Source,
