@@ -665,6 +665,7 @@ mod tests {
             conns: BTreeMap::new(),
             reply_bytes_max: 1,
             overran: false,
+            opened: 0,
             tells_no_sizes: false,
             cluster: None,
             names: map,

@@ -295,8 +295,10 @@ mod tests {
         let text = "[scan_reader]\naddress = \"a:1\"\ncluster = true\n";
         let scan = parse(text).unwrap().scan;
         assert!(scan.cluster && scan.nodes_seen().is_empty());
+        // Whoever has a copy knows of it too.
+        let other = scan.clone();
         scan.note_nodes(vec!["b:1".to_owned()]);
-        assert_eq!(scan.clone().nodes_seen(), ["b:1"]);
+        assert_eq!(other.nodes_seen(), ["b:1"]);
         let error = parse(&format!("{text}prefer_replica = true\n")).unwrap_err();
         assert!(error.contains("not for a cluster"), "{error}");
     }

@@ -524,7 +524,7 @@ impl Sweeper<'_> {
     }
 
     /// Keys of databases that are looked at.
-    fn count(&self, told: Vec<(Option<String>, Vec<(u32, u64)>)>) -> u64 {
+    fn count(&self, told: impl IntoIterator<Item = (Option<String>, Vec<(u32, u64)>)>) -> u64 {
         let keyspaces = told.into_iter().flat_map(|(_, keyspace)| keyspace);
         let taken = keyspaces.filter(|(db, _)| self.shared.choice.takes_db(*db));
         taken.map(|(_, keys)| keys).sum()
