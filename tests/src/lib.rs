@@ -15,6 +15,7 @@ mod fake;
 mod link;
 pub mod plants;
 mod run;
+pub mod shards;
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
