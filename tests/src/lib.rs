@@ -16,6 +16,7 @@ mod link;
 pub mod plants;
 mod run;
 mod scanned;
+pub mod shards;
 
 use std::path::{Path, PathBuf};
 use std::process::Command;

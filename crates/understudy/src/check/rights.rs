@@ -25,6 +25,8 @@ pub(super) const TARGET_RIGHTS: &str = "~* +@write +ping +info +select +multi +e
 /// Those that a cluster needs beside them.
 const CLUSTER_RIGHTS: &str =
     "+cluster|slots +cluster|info +cluster|nodes +asking +wait +dump +lindex +memory|usage";
+/// Those that a cluster needs where the source is one too: what is in the slots that are taken over.
+const SLOT_RIGHTS: &str = "+cluster|countkeysinslot +cluster|getkeysinslot";
 /// By which connections of a writer that was replaced are ended there.
 const KILL_RIGHTS: &str = "+client|list +client|kill +client|setname";
 /// By which what they write comes to nothing instead.
@@ -44,7 +46,11 @@ fn target_rights(config: &Config) -> String {
             SlotFence::Auto | SlotFence::Kill => KILL_RIGHTS,
         },
     };
-    format!("{TARGET_RIGHTS} {CLUSTER_RIGHTS} {fence}")
+    let rights = format!("{TARGET_RIGHTS} {CLUSTER_RIGHTS} {fence}");
+    match config.source.cluster {
+        true => format!("{rights} {SLOT_RIGHTS}"),
+        false => rights,
+    }
 }
 
 /// The lines that make such users.
@@ -426,6 +432,10 @@ pub(super) async fn target(config: &Config, target: &Server) -> Result<Finding, 
             &[b"CLUSTER", b"INFO"],
             &[b"ASKING"],
         ]);
+        if config.source.cluster {
+            plain.push(&[b"CLUSTER", b"COUNTKEYSINSLOT", b"0"]);
+            plain.push(&[b"CLUSTER", b"GETKEYSINSLOT", b"0", b"1"]);
+        }
     }
     let endpoint = &config.target.endpoint;
     let found = denied_of(endpoint, Side::Target, &queued, &plain).await?;

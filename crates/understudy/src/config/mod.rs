@@ -177,6 +177,8 @@ pub struct ClusterConfig {
     pub fence: SlotFence,
     /// Addresses of nodes that were seen: when the one that was given is gone, others tell where the slots are.
     pub seen: Arc<Mutex<Vec<String>>>,
+    /// The source is this shard of a cluster, whose links share the slots.
+    pub shard: Option<Arc<Shard>>,
 }
 
 impl ClusterConfig {
@@ -419,9 +421,10 @@ impl Config {
                 "compare.background_qps is not for source clusters in this version; set it to 0";
             return Err(doc.error("compare.background_qps", what));
         }
-        if source.cluster && target.cluster.is_some() {
-            let what = "a source cluster into a target cluster is not in this version: set redis_writer.cluster = false with a single server as the target";
-            return Err(doc.error("sync_reader.cluster", what));
+        let fence = target.cluster.as_ref().map(|cluster| cluster.fence);
+        if source.cluster && fence == Some(SlotFence::Lua) {
+            let what = "redis_writer.slot_fence = \"lua\" is not for source clusters in this version: give the user at the target +client|list +client|kill +client|setname, and set it to \"auto\" or \"kill\"";
+            return Err(doc.error("redis_writer.slot_fence", what));
         }
         let dir = PathBuf::from(doc.text("advanced.dir"));
         let function = function::read(doc, &target)?;
@@ -697,6 +700,7 @@ fn cluster(doc: &Document) -> Option<ClusterConfig> {
             _ => SlotFence::Auto,
         },
         seen: Arc::default(),
+        shard: None,
     })
 }
 

@@ -152,7 +152,12 @@ impl Watcher {
             .collect();
         for member in &gone {
             let link = self.group.link_name(&member.id);
-            let mut visit = target::visit(&self.config.target, &link).await?;
+            let mut config = self.config.target.clone();
+            if let Some(cluster) = &mut config.cluster {
+                let shard = Shard::new(self.group.clone(), usize::MAX, &member.id, false);
+                cluster.shard = Some(Arc::new(shard));
+            }
+            let mut visit = target::visit(&config, &link).await?;
             while let Found::Checkpoint(found) = &visit.found {
                 let next = Checkpoint {
                     epoch: found.epoch + 1,
@@ -161,7 +166,12 @@ impl Watcher {
                     ..found.clone()
                 };
                 match visit.take(next).await? {
-                    Ok(_) => break,
+                    Ok(mut taken) => {
+                        if let Some(cluster) = &mut taken.cluster {
+                            cluster.free_all(&config).await?;
+                        }
+                        break;
+                    }
                     Err(again) => visit = again,
                 }
             }
@@ -403,8 +413,9 @@ impl Watcher {
             .map(|(slot, owner)| owner.filter(|_| !moving.contains(&slot)).and_then(place))
             .collect();
         let addresses = self.members.iter().map(|member| member.address.clone());
-        self.is_moving =
-            self.group.set_plan(Plan::new(&plan, addresses.collect())) || !moving.is_empty();
+        let ids = self.members.iter().map(|member| member.id.clone());
+        let plan = Plan::new(&plan, addresses.collect(), ids.collect());
+        self.is_moving = self.group.set_plan(plan) || !moving.is_empty();
     }
 
     /// Another master has taken over where one has failed, or was made a replica.
@@ -450,8 +461,11 @@ impl Watcher {
             .map(|member| member.id.clone())
             .unwrap_or_default();
         let sweeps = is_late || self.group.begun.get().is_some_and(|begun| begun.sweeps);
-        let shard = Arc::new(Shard::new(self.group.clone(), index, sweeps));
+        let shard = Arc::new(Shard::new(self.group.clone(), index, &id, sweeps));
         let mut config = self.config.clone();
+        if let Some(cluster) = &mut config.target.cluster {
+            cluster.shard = Some(shard.clone());
+        }
         config.link_name = self.group.link_name(&id);
         config.spool = config.spool.of_link(&config.link_name);
         config.filter.only(shard.applied.clone());

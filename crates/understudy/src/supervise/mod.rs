@@ -579,7 +579,10 @@ impl Supervisor<'_> {
 
     /// From here on the link has the slots that its checkpoint says.
     fn begin_slots(&self, target: &Target) {
-        begin_slots(self.config, &target.checkpoint);
+        // In a cluster the slots themselves say it: that was read when it was taken.
+        if target.cluster.is_none() {
+            begin_slots(self.config, &target.checkpoint);
+        }
     }
 
     /// Takes the target, whose checkpoint stays what it is but for its owner.

@@ -550,6 +550,24 @@ pub(super) const ROWS: &[Row] = &[
         "are its nodes there, and are the addresses that they announce reachable from here?",
     ),
     row(
+        "the source is a cluster, and the target does not allow CLIENT LIST, CLIENT KILL",
+        Target,
+        Stop,
+        "`ACL SETUSER <user> +client|list +client|kill +client|setname` at every node of the target",
+    ),
+    row(
+        "for a source cluster the user at the target also needs",
+        Target,
+        Stop,
+        "`ACL SETUSER <user> +cluster|countkeysinslot +cluster|getkeysinslot` at every node of the target",
+    ),
+    row(
+        "keys are left after the flush of a shard",
+        Target,
+        Reconnect,
+        "nothing, unless it repeats: find who else writes at the target",
+    ),
+    row(
         "the shard has another master",
         Source,
         Reconnect,
