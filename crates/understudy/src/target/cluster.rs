@@ -751,7 +751,7 @@ impl Cluster {
     /// How many keys of ours all nodes have together: the link's, and those of its slots that are there.
     pub(crate) async fn count_own_keys(&mut self) -> Result<u64, SyncError> {
         let questions = (0..SLOTS).map(Slot).map(|slot| {
-            let key = mark_key(slot, &self.link_name);
+            let key = mark_key(slot, &self.marks_name);
             let mut frame = Vec::new();
             resp::encode::command(&mut frame, &[b"EXISTS", key.as_bytes()]);
             (slot, frame)
