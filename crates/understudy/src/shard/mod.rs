@@ -19,6 +19,7 @@ pub(crate) mod copy;
 mod group;
 mod held;
 mod nodes;
+pub(crate) mod refused;
 mod slices;
 pub(crate) mod watch;
 

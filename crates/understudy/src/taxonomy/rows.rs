@@ -562,6 +562,12 @@ pub(super) const ROWS: &[Row] = &[
         "give all processes the same n in `shards`, and each its own i",
     ),
     row(
+        "read by SCAN is not shared by several processes",
+        Source,
+        Stop,
+        "allow PSYNC at every node, or `shards = \"1/1\"` in one process",
+    ),
+    row(
         "another understudy has taken this link; the claims",
         Target,
         Reconnect,
@@ -646,10 +652,52 @@ pub(super) const ROWS: &[Row] = &[
         "`rdb_restore_command_behavior = \"rewrite\"`, or an empty target",
     ),
     row(
-        "is not compared with a cluster in this version",
+        "; comparing a cluster needs ",
         Target,
         Stop,
-        "copy it once (`scan_reader.ksn = false`), or follow it into a single server",
+        "the rights that it names, at either end",
+    ),
+    row(
+        "; this is a node of a cluster: set ",
+        Target,
+        Stop,
+        "`sync_reader.cluster = true`, or `redis_writer.cluster = true`, for that end",
+    ),
+    row(
+        "the nodes do not agree on where a key is",
+        Target,
+        Reconnect,
+        "`redis-cli --cluster check` tells, `redis-cli --cluster fix` ends that",
+    ),
+    row(
+        "its primaries are others now (new: ",
+        Source,
+        Reconnect,
+        "nothing: a failover, or a node that has come; all of them are listened to, and every key is looked at",
+    ),
+    row(
+        "it was started anew, or another server took its place, while it was looked at",
+        Source,
+        Reconnect,
+        "nothing, unless it repeats: look at that server's log",
+    ),
+    row(
+        "what it no longer holds is not removed before it was looked at",
+        Source,
+        Reconnect,
+        "nothing, if the source still has its data: a sweep looks at every key, and says so if it has not",
+    ),
+    row(
+        "no node of the cluster has slots",
+        Source,
+        Reconnect,
+        "`redis-cli --cluster check` tells what is wrong with the cluster",
+    ),
+    row(
+        "shards are followed by PSYNC, each by a link of its own, and none is read by SCAN alone",
+        Source,
+        Stop,
+        "allow PSYNC again; or choose SCAN for all of the cluster: `[scan_reader]` with `cluster = true` and `ksn = true`",
     ),
     row(
         "it has started anew and holds {offered} keys, but the target",
