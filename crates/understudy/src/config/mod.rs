@@ -181,6 +181,15 @@ pub struct ClusterConfig {
     pub shard: Option<Arc<Shard>>,
 }
 
+impl ClusterConfig {
+    /// Nodes that were seen, the last one that answered first.
+    pub(crate) fn nodes_seen(&self) -> Vec<String> {
+        let seen = self.seen.lock();
+        seen.unwrap_or_else(std::sync::PoisonError::into_inner)
+            .clone()
+    }
+}
+
 /// What keeps a replaced writer's late transactions out of a cluster.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum SlotFence {
@@ -448,7 +457,7 @@ impl Config {
             shutdown_timeout: Duration::from_millis(doc.int("limits.shutdown_timeout")),
             memory_bytes: doc.int("limits.memory"),
             restore_bytes: doc.int("limits.restore_bytes"),
-            compare: compare::read(doc, target.db_map.is_some())?,
+            compare: compare::read(doc)?,
             cutover: cutover::read(doc)?,
             scan,
             limits: limits(doc),
