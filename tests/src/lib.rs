@@ -15,6 +15,7 @@ mod fake;
 mod link;
 pub mod plants;
 mod run;
+mod scanned;
 pub mod shards;
 
 use std::path::{Path, PathBuf};
@@ -31,6 +32,7 @@ pub use every::Every;
 pub use fake::Fake;
 pub use link::Link;
 pub use run::{Ended, run, run_file, run_in};
+pub use scanned::{fast, is_ready, scan, settle};
 
 /// How long anything may take that takes a moment on an idle machine.
 pub const LIMIT: Duration = Duration::from_secs(60);

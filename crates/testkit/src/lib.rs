@@ -31,4 +31,4 @@ pub use gate::Gate;
 pub use proxy::Proxy;
 pub use rng::Rng;
 pub use server::{Server, ServerOptions};
-pub use workload::{ClusterWriter, Counters, Ledger, Writer};
+pub use workload::{Churn, ClusterWriter, Counters, Ledger, Writer};

@@ -6,6 +6,7 @@
 //! they queue PSYNC. Before 6.0 there are no permissions.)
 
 use resp::{ErrorCode, Value};
+use rewrite::Version;
 
 use super::facts::Server;
 use super::finding::{Finding, fail, pass, unknown, warn};
@@ -13,6 +14,7 @@ use super::provider::Provider;
 use crate::client::Client;
 use crate::config::{Config, Endpoint, ScanWhen, SlotFence};
 use crate::error::{Side, SyncError};
+use crate::target::version_of;
 
 /// The least rights of a user at the source.
 pub(super) const SOURCE_RIGHTS: &str = "+ping +psync +replconf +info";
@@ -210,6 +212,43 @@ pub(super) async fn psync(config: &Config, source: &Server) -> Result<Finding, S
             ),
             format!("it needs {SOURCE_RIGHTS}"),
         ),
+    })
+}
+
+/// What a server answers that surely does not offer PSYNC to us; nothing of a sync is begun.
+///
+/// # Errors
+/// Those of the connection.
+pub(crate) async fn refusal_of_psync(
+    config: &Config,
+    endpoint: &Endpoint,
+) -> Result<Option<String>, SyncError> {
+    let command = config.source.psync_at(&endpoint.address).as_bytes();
+    let mut client = Client::connect(endpoint, Side::Source).await?;
+    // Too few words: this tells whether the command is there, and no more.
+    let told = client.ask(&[command]).await?;
+    let text = match &told {
+        Value::Error(error) => String::from_utf8_lossy(&error.text).into_owned(),
+        _ => return Ok(None),
+    };
+    if matches!(answer(&told), Answer::Denied | Answer::Lacking(_)) {
+        return Ok(Some(text));
+    }
+    let is_own_name = command.eq_ignore_ascii_case(b"psync");
+    let version = match client.info("server").await {
+        Ok(info) => version_of(&info).and_then(|(_, version)| version.parse::<Version>().ok()),
+        Err(_) => None,
+    };
+    // Before 6.0 there are no rights; and what has another name is not tried.
+    let version = version.filter(|version| is_own_name && *version >= Version::new(6, 0, 0));
+    let Some(version) = version else {
+        return Ok(None);
+    };
+    let is_7 = version >= Version::new(7, 0, 0);
+    Ok(match allowed_psync(&mut client, command, is_7).await? {
+        Answer::Denied => Some("NOPERM: its user may not use it".to_owned()),
+        Answer::Lacking(text) => Some(text),
+        Answer::Allowed | Answer::Unclear(_) => None,
     })
 }
 

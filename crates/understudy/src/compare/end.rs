@@ -38,6 +38,8 @@ pub(crate) struct End {
     conns: BTreeMap<String, Conn>,
     reply_bytes_max: u64,
     overran: bool,
+    /// Connections that were made.
+    opened: u64,
     /// MEMORY USAGE is not there, or not allowed.
     pub(super) tells_no_sizes: bool,
     cluster: Option<Nodes>,
@@ -82,7 +84,20 @@ impl End {
         side: Side,
         reply_bytes_max: u64,
     ) -> Result<Self, SyncError> {
-        let nodes = Nodes::find(endpoint, side, &[]).await?;
+        Self::connect_cluster_by(endpoint, side, reply_bytes_max, &[]).await
+    }
+
+    /// The same for a cluster of which these nodes were seen before: they are asked first, as the one that was given may be gone.
+    ///
+    /// # Errors
+    /// The same.
+    pub(crate) async fn connect_cluster_by(
+        endpoint: &Endpoint,
+        side: Side,
+        reply_bytes_max: u64,
+        seen: &[String],
+    ) -> Result<Self, SyncError> {
+        let nodes = Nodes::find(endpoint, side, seen).await?;
         Self::open(endpoint, side, reply_bytes_max, Some(nodes)).await
     }
 
@@ -100,6 +115,7 @@ impl End {
             conns: BTreeMap::new(),
             reply_bytes_max,
             overran: false,
+            opened: 0,
             tells_no_sizes: false,
             cluster,
             names: None,
@@ -124,12 +140,12 @@ impl End {
     }
 
     /// Whether it is a cluster.
-    pub(super) fn is_cluster(&self) -> bool {
+    pub(crate) fn is_cluster(&self) -> bool {
         self.cluster.is_some()
     }
 
     /// Who has which slot, if it is a cluster.
-    pub(super) fn topology(&self) -> Option<&Topology> {
+    pub(crate) fn topology(&self) -> Option<&Topology> {
         self.cluster.as_ref().map(|nodes| &nodes.topology)
     }
 
@@ -146,7 +162,7 @@ impl End {
     }
 
     /// Addresses of all primaries; of a single server its own.
-    pub(super) fn primaries(&self) -> Vec<String> {
+    pub(crate) fn primaries(&self) -> Vec<String> {
         match &self.cluster {
             Some(nodes) => nodes.topology.primaries(),
             None => vec![self.endpoint.address.clone()],
@@ -316,11 +332,14 @@ impl End {
     ///
     /// # Errors
     /// As [`Self::ask`].
-    pub(super) async fn each(
+    pub(crate) async fn each(
         &mut self,
         db: u32,
         argv: &[&[u8]],
     ) -> Result<Vec<(String, Value)>, SyncError> {
+        if self.cluster.as_ref().is_some_and(|nodes| nodes.is_stale) {
+            self.look_around().await?;
+        }
         let mut all = Vec::new();
         for address in self.primaries() {
             let reply = self.one_at(&address, db, argv).await?;
@@ -333,7 +352,7 @@ impl End {
     ///
     /// # Errors
     /// As [`Self::ask`].
-    pub(super) async fn one_at(
+    pub(crate) async fn one_at(
         &mut self,
         address: &str,
         db: u32,
@@ -390,6 +409,7 @@ impl End {
                 }
             })?;
         client.limit_replies(self.reply_bytes_max);
+        self.opened += 1;
         Ok(Conn { client, db: 0 })
     }
 
@@ -521,6 +541,11 @@ impl End {
         Ok(replies)
     }
 
+    /// How many connections were made so far: behind a new one there may be another process.
+    pub(crate) fn opened(&self) -> u64 {
+        self.opened
+    }
+
     /// Whether the last error was an answer longer than may be read. Forgets it.
     pub(crate) fn take_overrun(&mut self) -> bool {
         std::mem::take(&mut self.overran)
@@ -530,7 +555,7 @@ impl End {
     ///
     /// # Errors
     /// Those of the connection; stop where it does not tell.
-    pub(super) async fn keyspaces(
+    pub(crate) async fn keyspaces(
         &mut self,
     ) -> Result<Vec<(Option<String>, Vec<(u32, u64)>)>, SyncError> {
         let is_cluster = self.is_cluster();
@@ -640,6 +665,7 @@ mod tests {
             conns: BTreeMap::new(),
             reply_bytes_max: 1,
             overran: false,
+            opened: 0,
             tells_no_sizes: false,
             cluster: None,
             names: map,

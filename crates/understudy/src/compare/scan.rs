@@ -166,7 +166,11 @@ impl Walk {
 
     /// Only these databases; all, where none is named. One that the end does not tell of is looked at all the same.
     pub(crate) fn only(&mut self, dbs: &[u32], choice: &Choice<'_>) {
-        if !dbs.is_empty() {
+        if self.moves.is_some() {
+            // Those that its nodes have.
+            self.stages
+                .retain(|stage| dbs.is_empty() || dbs.contains(&stage.db));
+        } else if !dbs.is_empty() {
             let mut walk = Self::over(dbs, choice);
             std::mem::swap(&mut self.stages, &mut walk.stages);
         }
@@ -184,14 +188,14 @@ impl Walk {
         self.at = Some((stage, cursor.to_string().into()));
     }
 
-    /// Where it is, if that is in the midst of a database.
+    /// Where it is, if that is in the midst of a database of a single server.
     pub(crate) fn place(&self) -> Option<(u32, u64)> {
-        let (stage, cursor) = self.at.as_ref()?;
+        let (stage, cursor) = self.at.as_ref().filter(|(stage, _)| stage.node.is_none())?;
         Some((stage.db, std::str::from_utf8(cursor).ok()?.parse().ok()?))
     }
 
     /// Whether it has given up following slots that moved on and on.
-    pub(super) fn is_unsure(&self) -> bool {
+    pub(crate) fn is_unsure(&self) -> bool {
         let moves = self.moves.as_ref();
         moves.is_some_and(|moves| moves.passes > PASSES_MAX)
     }

@@ -181,6 +181,15 @@ pub struct ClusterConfig {
     pub shard: Option<Arc<Shard>>,
 }
 
+impl ClusterConfig {
+    /// Nodes that were seen, the last one that answered first.
+    pub(crate) fn nodes_seen(&self) -> Vec<String> {
+        let seen = self.seen.lock();
+        seen.unwrap_or_else(std::sync::PoisonError::into_inner)
+            .clone()
+    }
+}
+
 /// What keeps a replaced writer's late transactions out of a cluster.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum SlotFence {

@@ -18,6 +18,7 @@ pub(crate) mod copy;
 mod group;
 mod held;
 mod nodes;
+pub(crate) mod refused;
 pub(crate) mod watch;
 
 use std::collections::BTreeMap;

@@ -118,9 +118,14 @@ async fn source_version(config: &Config, stop: &Stop) -> Result<SourceVersion, S
         let what = "this is a Sentinel; use the address of the master it watches";
         return Err(SyncError::stop(Side::Source, &endpoint.address, what));
     }
-    if info.get("redis_mode") == Some("cluster") && config.shard.is_none() {
+    let is_whole = config.shard.is_some() || config.scan.cluster;
+    if info.get("redis_mode") == Some("cluster") && !is_whole {
+        let key = match config.reader {
+            Reader::Scan => "scan_reader.cluster",
+            Reader::Sync | Reader::Rdb(_) | Reader::Aof(_) => "sync_reader.cluster",
+        };
         tracing::warn!(
-            "the source is a node of a cluster: only the slots of this one node are read, and resharding is not followed; sync_reader.cluster = true follows all of it"
+            "the source is a node of a cluster: only the slots of this one node are read, and resharding is not followed; {key} = true follows all of it"
         );
     }
     tracing::info!(?fork, version, "source");

@@ -205,8 +205,11 @@ impl Cluster {
         if matches!(checkpoint.phase, Phase::Stream(_)) {
             cluster.read_marks().await?;
         }
-        if let Phase::Snapshot(progress) = &checkpoint.phase {
-            cluster.begin_snapshot(progress.rdb_bytes).await?;
+        match &checkpoint.phase {
+            Phase::Snapshot(progress) => cluster.begin_snapshot(progress.rdb_bytes).await?,
+            // Put by plain commands, as a snapshot is, which has no position.
+            Phase::Scan(_) => cluster.begin_snapshot(0).await?,
+            Phase::Stream(_) | Phase::Diverged(_) => {}
         }
         Ok(cluster)
     }
@@ -308,7 +311,13 @@ impl Cluster {
         let (key, slot) = (self.key.clone(), self.own_slot());
         let value = self.call(slot, &[b"GET", key.as_bytes()]).await?;
         match value.as_bytes().map(|value| Checkpoint::parse(value)) {
-            Some(Ok(found)) if found.owner == self.owner && found.epoch == self.epoch => Ok(()),
+            // Its epoch may be one that we have raised it to since.
+            Some(Ok(found))
+                if found.owner == self.owner
+                    && (found.epoch == self.epoch || found.to_string() == self.written) =>
+            {
+                Ok(())
+            }
             _ => Err(self.lost("the link was taken over meanwhile; looking again")),
         }
     }
@@ -737,6 +746,20 @@ impl Cluster {
         let all = foreign_keys(config, &self.topology).await?;
         let wanted = all.iter().filter(|(db, _)| of.is_none_or(|of| of == *db));
         Ok(wanted.map(|(_, keys)| keys).sum())
+    }
+
+    /// How many keys of ours all nodes have together: the link's, and those of its slots that are there.
+    pub(crate) async fn count_own_keys(&mut self) -> Result<u64, SyncError> {
+        let questions = (0..SLOTS).map(Slot).map(|slot| {
+            let key = mark_key(slot, &self.marks_name);
+            let mut frame = Vec::new();
+            resp::encode::command(&mut frame, &[b"EXISTS", key.as_bytes()]);
+            (slot, frame)
+        });
+        let answers = self.ask_slots(questions.collect()).await?;
+        let there = answers.iter().filter(|answer| **answer == Value::Int(1));
+        // The checkpoint, and what is kept beside it.
+        Ok(2 + there.count() as u64)
     }
 
     /// Asks any node, whatever it answers.

@@ -640,10 +640,34 @@ pub(super) const ROWS: &[Row] = &[
         "`redis-cli --cluster check` tells, `redis-cli --cluster fix` ends that",
     ),
     row(
-        "is not compared with a cluster in this version",
-        Target,
+        "its primaries are others now (new: ",
+        Source,
+        Reconnect,
+        "nothing: a failover, or a node that has come; all of them are listened to, and every key is looked at",
+    ),
+    row(
+        "it was started anew, or another server took its place, while it was looked at",
+        Source,
+        Reconnect,
+        "nothing, unless it repeats: look at that server's log",
+    ),
+    row(
+        "what it no longer holds is not removed before it was looked at",
+        Source,
+        Reconnect,
+        "nothing, if the source still has its data: a sweep looks at every key, and says so if it has not",
+    ),
+    row(
+        "no node of the cluster has slots",
+        Source,
+        Reconnect,
+        "`redis-cli --cluster check` tells what is wrong with the cluster",
+    ),
+    row(
+        "shards are followed by PSYNC, each by a link of its own, and none is read by SCAN alone",
+        Source,
         Stop,
-        "copy it once (`scan_reader.ksn = false`), or follow it into a single server",
+        "allow PSYNC again; or choose SCAN for all of the cluster: `[scan_reader]` with `cluster = true` and `ksn = true`",
     ),
     row(
         "it has started anew and holds {offered} keys, but the target",

@@ -9,6 +9,7 @@ mod latency;
 mod link;
 mod report;
 mod restore;
+mod scan;
 mod stream;
 mod tls;
 mod usage;
@@ -23,7 +24,7 @@ use link::Tool;
 use report::Report;
 
 const USAGE: &str = "\
-usage: cargo xtask bench [full] [set] [mixed] [latency] [restore] [growth] [cluster] [compare] [--runs N] [--keys N] [--commands N] [--engine NAME] [--binary FILE] [--tls] [--json FILE]
+usage: cargo xtask bench [full] [set] [mixed] [latency] [restore] [growth] [cluster] [compare] [scan] [--runs N] [--keys N] [--commands N] [--engine NAME] [--binary FILE] [--tls] [--json FILE]
 
 Measures understudy beside REPLICAOF (\"native\"), and beside PEER if the environment names one, in turns, and prints medians
 with their spread and each ratio to native. The first four measurements when none is named.
@@ -38,10 +39,14 @@ with their spread and each ratio to native. The first four measurements when non
   cluster    a stream of SETs into a cluster of three nodes, by each fence, beside the same SETs straight to the nodes
   compare    a hundred differences of every kind among the keys (a million unless --keys says more or less), under live writes, by
              each rate: what is found, and what it costs the source
+  scan       a source that refuses PSYNC, written to at --rate, of whose keyspace events 15 % are lost, flushed three times and
+             swapped twice meanwhile: how long a GET takes there before and during, and until both ends are equal
 
   --runs N       times each is run (5)
   --keys N       strings in the data set (2000000); other kinds in proportion, and three large keys
   --commands N   commands of a stream (3000000)
+  --rate N       writes a second in scan (20000)
+  --seconds N    how long scan follows them (60)
   --engine NAME  both servers (redis-7.0)
   --binary FILE  the daemon (target/release/understudy; build it first: cargo build --release -p understudy)
   --tls          the daemon a second time, with TLS to both servers (shown as understudy-tls; the engine has to have TLS)
@@ -60,6 +65,8 @@ struct Options {
     keys: u64,
     compared_keys: u64,
     commands: u64,
+    rate: u64,
+    seconds: u64,
     engine: Engine,
     binary: PathBuf,
     tls: bool,
@@ -77,10 +84,11 @@ enum Measurement {
     Growth,
     Cluster,
     Compare,
+    Scan,
 }
 
 impl Measurement {
-    const ALL: [Self; 8] = [
+    const ALL: [Self; 9] = [
         Self::Full,
         Self::Set,
         Self::Mixed,
@@ -89,13 +97,14 @@ impl Measurement {
         Self::Growth,
         Self::Cluster,
         Self::Compare,
+        Self::Scan,
     ];
 
     /// What is measured beside native, and without being asked for.
     fn is_usual(self) -> bool {
         !matches!(
             self,
-            Self::Restore | Self::Growth | Self::Cluster | Self::Compare
+            Self::Restore | Self::Growth | Self::Cluster | Self::Compare | Self::Scan
         )
     }
 
@@ -109,6 +118,7 @@ impl Measurement {
             Self::Growth => "growth",
             Self::Cluster => "cluster",
             Self::Compare => "compare",
+            Self::Scan => "scan",
         }
     }
 }
@@ -131,6 +141,7 @@ pub(crate) fn run(args: &[String]) -> Result<(), String> {
     let grows = options.what.contains(&Measurement::Growth);
     let clusters = options.what.contains(&Measurement::Cluster);
     let compares = options.what.contains(&Measurement::Compare);
+    let scans = options.what.contains(&Measurement::Scan);
     options.what.retain(|what| what.is_usual());
     if !options.binary.exists() {
         let file = options.binary.display();
@@ -169,7 +180,8 @@ pub(crate) fn run(args: &[String]) -> Result<(), String> {
                     Measurement::Restore
                     | Measurement::Growth
                     | Measurement::Cluster
-                    | Measurement::Compare => continue,
+                    | Measurement::Compare
+                    | Measurement::Scan => continue,
                 };
                 let figures = figures
                     .map_err(|error| format!("{} of {}: {error}", what.name(), tool.name()))?;
@@ -190,6 +202,13 @@ pub(crate) fn run(args: &[String]) -> Result<(), String> {
         let keys = options.compared_keys;
         compare::run(&options.engine, &options.binary, keys)?;
     }
+    if scans {
+        let load = scan::Load {
+            rate: options.rate,
+            seconds: options.seconds,
+        };
+        scan::run(&options.engine, &options.binary, options.runs, load)?;
+    }
     Ok(())
 }
 
@@ -200,6 +219,8 @@ fn options(args: &[String]) -> Result<Options, String> {
         keys: 2_000_000,
         compared_keys: 1_000_000,
         commands: 3_000_000,
+        rate: 20_000,
+        seconds: 60,
         engine: Engine::find("redis-7.0")?,
         binary: "target/release/understudy".into(),
         tls: false,
@@ -228,6 +249,8 @@ fn options(args: &[String]) -> Result<Options, String> {
                 options.compared_keys = options.keys;
             }
             "--commands" => options.commands = number()?,
+            "--rate" => options.rate = number()?,
+            "--seconds" => options.seconds = number()?,
             "--engine" => options.engine = Engine::find(value)?,
             "--binary" => options.binary = value.into(),
             "--json" => options.json = Some(value.into()),
