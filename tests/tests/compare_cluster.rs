@@ -573,3 +573,57 @@ fn a_node_that_is_taken_for_a_server_is_told() {
         ended.stderr
     );
 }
+
+/// Between two clusters each slot of the target says which shard's link holds it.
+#[test]
+fn all_planted_differences_are_found_between_two_clusters_and_repaired() {
+    let mut rng = rng();
+    let source = Cluster::start_with("redis-7.0", 3, 0, SHARD_WORDS);
+    let target = Cluster::start("redis-7.0", 4, 0);
+    let planted = 60;
+    let all = make_in_cluster(&source, planted);
+    let link = Link::between(&source.address(0), &target.address(0))
+        .with("sync_reader", "cluster = true")
+        .with("redis_writer", "cluster = true");
+    let writer = ClusterWriter::start(&nodes_of(&source, 3), rng.number(), 600);
+    let mut daemon = link.start();
+    wait_shards(&mut daemon, 3);
+    wait_more("writes", 1000, || writer.answered());
+    spoil_in_cluster(&target, planted, str::to_owned);
+    let (ended, report) = compare_beside(&link, &daemon, &["--qps", "0"]);
+    println!("{}", report["sums"]);
+    assert_eq!(found(&report), all, "{}", ended.stderr);
+    let notes = report["notes"].to_string();
+    assert!(!notes.contains("no checkpoint"), "{notes}");
+    // By checkpoints alone.
+    let (ended, report) = compare(&link, &["--qps", "0"]);
+    assert_eq!(found(&report), all, "{}", ended.stderr);
+    let (ended, report) = compare_beside(&link, &daemon, &["--qps", "0", "--repair"]);
+    assert_eq!(found(&report), all, "{}", ended.stderr);
+    assert_eq!(
+        (ended.code, report["sums"]["open"].as_u64()),
+        (0, Some(0)),
+        "{report}"
+    );
+    let moved: Vec<u16> = (0..6)
+        .map(|n| source.slot(&key_of(&PLANTS[n], n as u64)))
+        .collect();
+    let (_, (ended, report)) = std::thread::scope(|scope| {
+        let moving = scope.spawn(|| {
+            for slot in &moved {
+                for (cluster, count) in [(&source, 3), (&target, 4)] {
+                    let from = cluster.place_of(*slot);
+                    cluster.move_slot(*slot, from, (from + 1) % count);
+                }
+            }
+        });
+        let compared = compare_beside(&link, &daemon, &["--qps", "1000"]);
+        (moving.join().expect("slots move"), compared)
+    });
+    assert_eq!(
+        (ended.code, found(&report)),
+        (0, BTreeMap::new()),
+        "{report}"
+    );
+    writer.stop();
+}

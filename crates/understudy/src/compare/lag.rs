@@ -4,9 +4,9 @@
 //! checkpoint, nothing is known, and a pause has to do. A source that is a cluster has a link for each shard, and each of its
 //! keys is judged by the link that holds its slot. At a target that is a cluster the link's checkpoint trails by some ten
 //! seconds; there the running sync is asked by its status port, if it has one, and otherwise older looks are what the checkpoint
-//! proves something about.
+//! proves something about. Between two clusters each slot of the target says whose it is.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::Duration;
 
 use resp::Value;
@@ -22,6 +22,7 @@ use crate::error::{Side, SyncError};
 use crate::http::ask::{Request, ask};
 use crate::shard::Group;
 use crate::status::Status;
+use crate::target::cluster::mark_key;
 
 /// Between two looks at the checkpoint.
 const POLL: Duration = Duration::from_millis(10);
@@ -37,6 +38,10 @@ pub(super) struct Lag<'a> {
     claims: Option<String>,
     /// Their names, or the one of the link.
     links: Vec<String>,
+    /// Of a source cluster: the ids of its nodes, which links are called by.
+    nodes: Vec<String>,
+    /// Slots of the keys that are looked at.
+    wanted: BTreeSet<u16>,
     exact: Exact<'a>,
     /// The checkpoint trails, and nobody tells more exactly.
     is_trailing: bool,
@@ -73,6 +78,7 @@ struct NodeMark {
 
 /// What a link has applied.
 struct Applied {
+    link: String,
     replid: String,
     offset: u64,
     checkpoint: Checkpoint,
@@ -135,6 +141,8 @@ impl<'a> Lag<'a> {
             link,
             claims,
             links,
+            nodes: Vec::new(),
+            wanted: BTreeSet::new(),
             exact,
             is_trailing: false,
             marks: VecDeque::new(),
@@ -149,10 +157,31 @@ impl<'a> Lag<'a> {
         self.is_none = true;
     }
 
-    /// A new row of looks begins.
-    pub(super) fn begin(&mut self) {
+    /// A new row of looks at these keys begins.
+    pub(super) fn begin<'k>(&mut self, names: impl Iterator<Item = &'k Name>) {
         self.marks.clear();
         self.moved = None;
+        self.wanted = match self.claims {
+            None => BTreeSet::new(),
+            Some(_) => names.map(|(_, key)| slot_of(key).0).collect(),
+        };
+    }
+
+    /// Asks a source that is a cluster which nodes it has.
+    ///
+    /// # Errors
+    /// Those of the connection.
+    pub(super) async fn know(&mut self, source: &mut End) -> Result<(), SyncError> {
+        if self.claims.is_none() {
+            return Ok(());
+        }
+        let told = source.one_here(0, &[b"CLUSTER", b"NODES"]).await?;
+        let text = told.as_bytes().cloned().unwrap_or_default();
+        let text = String::from_utf8_lossy(&text).into_owned();
+        let ids = text.lines().filter_map(|line| line.split(' ').next());
+        self.nodes = ids.map(str::to_owned).collect();
+        self.links.clear();
+        Ok(())
     }
 
     /// Whether what is applied is told some ten seconds late.
@@ -180,7 +209,10 @@ impl<'a> Lag<'a> {
                 let name = String::from_utf8_lossy(value.as_bytes()?).into_owned();
                 name.starts_with(&prefix).then_some(name)
             });
-            self.links = names.collect();
+            // At a cluster nothing is claimed: there slots say it.
+            let group = Group::new(self.link.clone());
+            let by_id = self.nodes.iter().map(|id| group.link_name(id));
+            self.links = names.chain(by_id).collect();
             self.links.sort_unstable();
             self.links.dedup();
         }
@@ -212,12 +244,17 @@ impl<'a> Lag<'a> {
             false => None,
         };
         self.is_trailing = trails && exact.is_none();
+        if self.claims.is_some() {
+            let is_there = |link: &String| checkpoints.iter().any(|(there, _)| there == link);
+            self.links.retain(is_there);
+        }
         let applied = checkpoints.into_iter().filter_map(|(link, checkpoint)| {
             let Phase::Stream(position) = checkpoint.phase else {
                 return None;
             };
             let told = exact.as_ref().and_then(|exact| exact.get(&link)).copied();
             Some(Applied {
+                link,
                 replid: position.replid.to_string(),
                 offset: position.offset.0.max(told.unwrap_or(0)),
                 checkpoint,
@@ -238,7 +275,7 @@ impl<'a> Lag<'a> {
             Exact::Port { address, failures } => {
                 let told = told(address).await.filter(|told| {
                     let links = &self.links;
-                    links.iter().all(|link| told.contains_key(link))
+                    links.iter().any(|link| told.contains_key(link))
                 });
                 *failures = match told {
                     Some(_) => 0,
@@ -278,7 +315,7 @@ impl<'a> Lag<'a> {
             };
             if !is_followed(&applied) && self.claims.is_some() {
                 // A shard that is new since the links were asked for.
-                self.links.clear();
+                self.know(source).await?;
                 applied = self.applied(target).await?;
             }
             match offset {
@@ -343,7 +380,8 @@ impl<'a> Lag<'a> {
                     }
                 }
             };
-            let slots = slots_of(source, &mark, &applied);
+            let holders = self.holders(target).await?;
+            let slots = slots_of(source, &mark, &applied, holders.as_ref());
             return Ok(Proof {
                 reached,
                 upto,
@@ -360,6 +398,7 @@ impl<'a> Lag<'a> {
         if now != furthest {
             self.moved = Some((now, Instant::now()));
         }
+        let holders = self.holders(target).await?;
         let (mut upto, mut slots, mut left) = (None, None, 0);
         while let Some((look, mark)) = self.marks.front() {
             match behind(mark, &applied) {
@@ -378,7 +417,7 @@ impl<'a> Lag<'a> {
                 }
             }
             upto = Some(*look);
-            slots = slots_of(source, mark, &applied);
+            slots = slots_of(source, mark, &applied, holders.as_ref());
             self.marks.pop_front();
         }
         let is_still = left > 0 && now == furthest && since.elapsed() >= TRAILS_STILL;
@@ -416,11 +455,14 @@ impl<'a> Lag<'a> {
                 return Ok(Reached::Unknown);
             }
             // Of one that does not name the source's history nothing is known; of a cluster's shard, that it does not have the slot.
+            let slot = slot_of(key);
+            self.wanted = BTreeSet::from([slot.0]);
+            let holders = self.holders(target).await?;
             let own = match self.claims {
                 None => applied.first(),
-                Some(_) => applied.iter().find(|one| {
-                    one.replid == replid && holds(&one.checkpoint, slot_of(key), one.offset)
-                }),
+                Some(_) => applied
+                    .iter()
+                    .find(|one| one.replid == replid && holds(one, slot, holders.as_ref())),
             };
             let now = own.map_or(0, |own| own.offset);
             if own.is_some() && now >= offset {
@@ -439,7 +481,44 @@ impl<'a> Lag<'a> {
             tokio::time::sleep(POLL).await;
         }
     }
+
+    /// Between two clusters: by slot the link that holds it, as the slot itself says, of the keys that are looked at.
+    async fn holders(&self, target: &mut End) -> Result<Option<Holders>, SyncError> {
+        if self.claims.is_none() || !target.is_cluster() {
+            return Ok(None);
+        }
+        let group = Group::new(self.link.clone());
+        let keys: Vec<(u16, String)> = self
+            .wanted
+            .iter()
+            .map(|slot| (*slot, mark_key(Slot(*slot), &group.slots_name())))
+            .collect();
+        let mut holders = Holders::new();
+        for keys in keys.chunks(SLOTS_AT_ONCE) {
+            let asked: Vec<Vec<&[u8]>> = keys
+                .iter()
+                .map(|(_, key)| vec![&b"GET"[..], key.as_bytes()])
+                .collect();
+            let values = target.ask_here(0, &asked).await?;
+            for ((slot, _), value) in keys.iter().zip(values) {
+                let text = value
+                    .as_bytes()
+                    .map(|text| String::from_utf8_lossy(text).into_owned());
+                if let Some(id) = text.as_deref().and_then(|text| text.split('|').nth(HOLDER)) {
+                    holders.insert(*slot, group.link_name(id));
+                }
+            }
+        }
+        Ok(Some(holders))
+    }
 }
+
+/// Links by the slots that they hold.
+type Holders = BTreeMap<u16, String>;
+/// The place of the holder in a slot's checkpoint.
+const HOLDER: usize = 7;
+/// Slots in one round trip.
+const SLOTS_AT_ONCE: usize = 1024;
 
 /// How many bytes of what was done up to the mark are not applied; none where a link has gone, or follows something else now.
 fn behind(mark: &Mark, applied: &[Applied]) -> Option<u64> {
@@ -454,7 +533,12 @@ fn behind(mark: &Mark, applied: &[Applied]) -> Option<u64> {
 }
 
 /// Of a source cluster: slots whose link is one that has applied what its node had done, and holds them.
-fn slots_of(source: &End, mark: &Mark, applied: &[Applied]) -> Option<SlotSet> {
+fn slots_of(
+    source: &End,
+    mark: &Mark,
+    applied: &[Applied],
+    holders: Option<&Holders>,
+) -> Option<SlotSet> {
     let topology = source.topology()?;
     let slots = SlotSet::new();
     for slot in (0..SLOTS).map(Slot) {
@@ -466,7 +550,7 @@ fn slots_of(source: &End, mark: &Mark, applied: &[Applied]) -> Option<SlotSet> {
             let mut links = applied
                 .iter()
                 .filter(|one| node.replids.contains(&one.replid));
-            links.any(|one| one.offset >= node.offset && holds(&one.checkpoint, slot, one.offset))
+            links.any(|one| one.offset >= node.offset && holds(one, slot, holders))
         });
         if is_held {
             slots.insert(slot);
@@ -475,9 +559,13 @@ fn slots_of(source: &End, mark: &Mark, applied: &[Applied]) -> Option<SlotSet> {
     Some(slots)
 }
 
-/// Whether the link holds the slot, and has applied what follows what it copied of it.
-fn holds(checkpoint: &Checkpoint, slot: Slot, offset: u64) -> bool {
-    let Some(held) = &checkpoint.slots else {
+/// Whether the link holds the slot, and has applied what follows what it copied of it: as the slot says, where the target is a
+/// cluster, else as the link's checkpoint does.
+fn holds(link: &Applied, slot: Slot, holders: Option<&Holders>) -> bool {
+    if let Some(holders) = holders {
+        return holders.get(&slot.0) == Some(&link.link);
+    }
+    let Some(held) = &link.checkpoint.slots else {
         return true;
     };
     let mut ranges = held.ranges.iter();
@@ -485,7 +573,7 @@ fn holds(checkpoint: &Checkpoint, slot: Slot, offset: u64) -> bool {
         || held
             .copied
             .iter()
-            .any(|(copied, from)| *copied == slot.0 && *from <= offset)
+            .any(|(copied, from)| *copied == slot.0 && *from <= link.offset)
 }
 
 /// What the links of the process behind a status port have applied.
@@ -514,6 +602,7 @@ mod tests {
         let replid: String = std::iter::repeat_n(replid, 40).collect();
         let text = format!("v1|1|{:016x}|stream|{replid}|{offset}|0|o||{slots}", 7);
         Applied {
+            link: format!("base/{}", replid.get(..12).unwrap()),
             replid,
             offset,
             checkpoint: Checkpoint::parse(text.as_bytes()).unwrap(),
@@ -539,10 +628,18 @@ mod tests {
 
     #[test]
     fn a_slot_that_was_copied_is_held_from_there_on() {
-        let link = applied('a', 100, "0-9,20@80,30@200");
-        let held = |slot, offset| holds(&link.checkpoint, Slot(slot), offset);
+        let held = |slot, offset| {
+            let link = applied('a', offset, "0-9,20@80,30@200");
+            holds(&link, Slot(slot), None)
+        };
         assert!(held(9, 1) && held(20, 100) && !held(20, 79));
         assert!(!held(30, 100) && !held(10, 100));
+        // Between clusters the slot says it.
+        let holders = Holders::from([(30, "base/aaaaaaaaaaaa".to_owned())]);
+        let link = applied('a', 100, "0-9");
+        assert!(holds(&link, Slot(30), Some(&holders)));
+        assert!(!holds(&link, Slot(9), Some(&holders)));
+        assert!(!holds(&applied('b', 100, "0-9"), Slot(30), Some(&holders)));
     }
 
     #[test]

@@ -79,7 +79,7 @@ pub(super) async fn settle(
     mut tell: impl FnMut(&str),
 ) -> Result<Settled, SyncError> {
     let mut settled = Settled::default();
-    lag.begin();
+    lag.begin(suspects.iter().map(|suspect| &suspect.name));
     // The look before was the first.
     let mut look = 0;
     for round in 2..=config.rounds {

@@ -51,6 +51,7 @@ impl<'a> Run<'a> {
         progress: Progress,
     ) -> Result<Self, SyncError> {
         let mut lag = Lag::new(config);
+        lag.know(&mut comparer.source).await?;
         let mut report = Report {
             source: [
                 config.source.endpoint.address.clone(),
