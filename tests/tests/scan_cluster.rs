@@ -300,8 +300,10 @@ fn a_cluster_is_followed_into_a_cluster_over_failovers_and_a_new_node() {
         }
     }
     wait_writes(&mut daemon, &writer, 500);
-    let at_new = source.address(new);
-    daemon.wait_for_output(&at_new, LIMIT);
+    let mut at_new = source.servers[new].client();
+    daemon.wait_for("a subscription at the new node", LIMIT, |_| {
+        number(&at_new.command(&argv!["PUBSUB", "NUMPAT"])) == Some(1)
+    });
     let dies = source.address(0);
     source.servers[0].kill();
     daemon.wait_for("another primary", LIMIT, |_| {
