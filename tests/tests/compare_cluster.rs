@@ -161,12 +161,14 @@ fn slots_that_move_at_the_target_hide_no_key_and_make_no_difference() {
     let (moves, (ended, report)) = std::thread::scope(|scope| {
         let moving = scope.spawn(|| {
             let mut moves = 0;
-            while !stop.load(Ordering::Relaxed) {
+            // No slot comes round to where it was: that nobody can see who looks at the slots now and then.
+            while !stop.load(Ordering::Relaxed) && moves < 2 * planted as usize {
                 let plant = &PLANTS[moves % PLANTS.len()];
                 let slot = cluster.slot(&key_of(plant, (moves % planted as usize) as u64));
                 let from = cluster.place_of(slot);
                 cluster.move_slot(slot, from, (from + 1) % 3);
                 moves += 1;
+                std::thread::sleep(Duration::from_millis(40));
             }
             moves
         });

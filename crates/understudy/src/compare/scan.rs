@@ -104,7 +104,7 @@ pub(crate) struct Walk {
 /// Slots of a cluster that go to other nodes while it is walked through. SCAN tells of every key that a node has from the
 /// beginning of its walk to the end. A key may go from a node that is not walked through yet to one that was already. So in
 /// the end the nodes that have got slots are walked through once more, for these; what a slot's former node had was looked at
-/// before that.
+/// before that. (One that leaves and comes back between two looks is not seen.)
 #[derive(Debug)]
 struct Moves {
     /// Who had which slot when the pass began.
