@@ -7,12 +7,16 @@
 //! `UNDERSTUDY_STOP_SECONDS` make the long proofs of the short tests; `UNDERSTUDY_RUN_SECONDS` is how long a command may take in them.
 
 mod browser;
+pub mod checked;
 mod cluster;
 pub mod cutover;
 mod every;
 mod fake;
 mod link;
+pub mod plants;
 mod run;
+mod scanned;
+pub mod shards;
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -28,6 +32,7 @@ pub use every::Every;
 pub use fake::Fake;
 pub use link::Link;
 pub use run::{Ended, run, run_file, run_in};
+pub use scanned::{fast, is_ready, scan, settle};
 
 /// How long anything may take that takes a moment on an idle machine.
 pub const LIMIT: Duration = Duration::from_secs(60);

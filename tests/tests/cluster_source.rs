@@ -4,100 +4,16 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use e2e::{LIMIT, Link, from_env, full_syncs, rng, source_of, written};
-use serde_json::Value;
-use testkit::oracle::{self, OracleOptions};
-use testkit::{Client, Cluster, ClusterWriter, Daemon, Rng, Server, argv};
-
-/// Nobody waits for others before a snapshot, and no failover outlasts the backlog.
-const WORDS: &str = "--repl-diskless-sync-delay 0 --repl-backlog-size 64mb";
+use e2e::shards::{WORDS, assert_same, wait_streams, wait_writes, writer};
+use e2e::{LIMIT, Link, from_env, full_syncs, rng, source_of};
+use testkit::{Client, Cluster, Server, argv};
 
 fn link(source: &Cluster, target: &str) -> Link {
     Link::between(&source.address(0), target).with("sync_reader", "cluster = true")
 }
 
-/// What the status says of each link.
-fn links(daemon: &Daemon) -> Vec<Value> {
-    let status = daemon.status().unwrap_or_default();
-    match &status["understudy"]["links"] {
-        Value::Array(links) => links.clone(),
-        _ => Vec::new(),
-    }
-}
-
-fn number(link: &Value, field: &str) -> u64 {
-    link[field].as_u64().unwrap_or(0)
-}
-
-fn wait_streams(daemon: &mut Daemon, count: usize) {
-    daemon.wait_for("the stream phase of all shards", LIMIT, |daemon| {
-        let links = links(daemon);
-        links.len() == count && links.iter().all(|link| link["phase"] == "stream")
-    });
-}
-
-/// Waits until every shard's stream is applied as far as it is written, and no slot is on its way.
-fn catch_up(daemon: &mut Daemon, source: &Cluster) {
-    source.wait_whole();
-    let addresses: Vec<String> = source.slots().into_keys().collect();
-    let servers: Vec<&Server> = source
-        .servers
-        .iter()
-        .filter(|server| addresses.contains(&server.address()))
-        .collect();
-    let goals: BTreeMap<String, u64> = servers
-        .iter()
-        .map(|server| (server.address(), written(server)))
-        .collect();
-    let slots: BTreeMap<String, u64> = source
-        .slots()
-        .into_iter()
-        .map(|(address, ranges)| {
-            (
-                address,
-                ranges
-                    .iter()
-                    .map(|(first, last)| u64::from(last - first) + 1)
-                    .sum(),
-            )
-        })
-        .collect();
-    daemon.wait_for(&format!("{goals:?}"), LIMIT, |daemon| {
-        let links = links(daemon);
-        goals.iter().all(|(address, goal)| {
-            links.iter().any(|link| {
-                link["source"] == address.as_str()
-                    && number(link, "applied_offset") >= *goal
-                    && number(link, "slots_held") == slots[address]
-            })
-        })
-    });
-    daemon.wait_for("readiness", LIMIT, |daemon| {
-        daemon.get("/readyz").is_some_and(|(code, _)| code == 200)
-            && links(daemon)
-                .iter()
-                .all(|link| number(link, "leases_waiting") == 0)
-    });
-}
-
-fn assert_same(daemon: &mut Daemon, source: &Cluster, target: &BTreeMap<String, Vec<(u16, u16)>>) {
-    catch_up(daemon, source);
-    let options = OracleOptions::live(&source.servers[0].engine().version);
-    oracle::assert_clusters_equal(&source.slots(), target, &options);
-}
-
 fn all_of(target: &Server) -> BTreeMap<String, Vec<(u16, u16)>> {
     BTreeMap::from([(target.address(), vec![(0, 16_383)])])
-}
-
-fn writer(source: &Cluster, rng: &mut Rng) -> ClusterWriter {
-    let nodes: Vec<String> = (0..3).map(|at| source.address(at)).collect();
-    ClusterWriter::start(&nodes, rng.number(), 2000)
-}
-
-fn wait_writes(daemon: &mut Daemon, writer: &ClusterWriter, more: u64) {
-    let goal = writer.answered() + more;
-    daemon.wait_for("writes", LIMIT, |_| writer.answered() >= goal);
 }
 
 #[test]
@@ -134,7 +50,7 @@ fn slots_move_both_ways_while_the_daemon_is_killed() {
     wait_streams(&mut daemon, 3);
     wait_writes(&mut daemon, &writer, 1000);
     writer.stop();
-    assert_same(&mut daemon, &source, &all_of(&target));
+    assert_same(&mut daemon, &source, &all_of(&target), 0);
     for server in &source.servers {
         assert_eq!(full_syncs(server), 1, "{}", server.address());
     }
@@ -177,7 +93,7 @@ fn a_primary_fails_and_another_one_hands_over() {
     wait_streams(&mut daemon, 3);
     wait_writes(&mut daemon, &writer, 1000);
     writer.stop();
-    assert_same(&mut daemon, &source, &all_of(&target));
+    assert_same(&mut daemon, &source, &all_of(&target), 0);
 }
 
 #[test]
@@ -195,7 +111,7 @@ fn a_flush_of_one_shard_leaves_the_others() {
     wait_writes(&mut daemon, &writer, 500);
     source.servers[2].client().command(&argv!["FLUSHDB"]);
     writer.stop();
-    assert_same(&mut daemon, &source, &all_of(&target));
+    assert_same(&mut daemon, &source, &all_of(&target), 0);
     let kept = Client::connect(&target.address()).keyspace()[&0];
     assert!(kept > 20, "{kept}");
 }
@@ -232,7 +148,7 @@ fn slots_that_valkey_moves_as_a_whole() {
         wait_writes(&mut daemon, &writer, 300);
     }
     writer.stop();
-    assert_same(&mut daemon, &source, &all_of(&target));
+    assert_same(&mut daemon, &source, &all_of(&target), 0);
     for server in &source.servers {
         assert_eq!(full_syncs(server), 1, "{}", server.address());
     }

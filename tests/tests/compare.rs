@@ -3,193 +3,19 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
+use e2e::plants::{Scribbler, compare, found, make, spoil};
 use e2e::{
-    Ended, LIMIT, Link, catch_up, from_env, phase, rng, run_file, source_of, wait_more, wait_stream,
+    LIMIT, Link, catch_up, from_env, phase, rng, run_file, source_of, wait_more, wait_stream,
 };
 use testkit::client::{Argv, text};
 use testkit::daemon::STATUS_PORT;
 use testkit::oracle;
 use testkit::samples;
 use testkit::workload::fill;
-use testkit::{Client, Counters, Daemon, Rng, Server, Writer, argv};
+use testkit::{Counters, Daemon, Rng, Server, Writer, argv};
 
 /// A db that no workload uses.
 const DB: u32 = 5;
-
-/// Runs `compare` on a link, with JSON.
-fn compare(link: &Link, more: &[&str]) -> (Ended, serde_json::Value) {
-    let text = link.text().replace(STATUS_PORT, "0");
-    let args = [&["compare", "shake.toml", "--json"], more].concat();
-    let ended = run_file(&args, Some(text.as_bytes()));
-    let json = serde_json::from_str(&ended.stdout).unwrap_or_else(|error| {
-        panic!(
-            "{error}: code {} {:?}\n{}",
-            ended.code, ended.stdout, ended.stderr
-        )
-    });
-    (ended, json)
-}
-
-/// The differences that a report names: kind by (db, key); db -1 stands for a library.
-fn found(report: &serde_json::Value) -> BTreeMap<(i64, String), String> {
-    let differences = report["differences"].as_array().expect("a list");
-    differences
-        .iter()
-        .map(|one| {
-            let text = |field: &str| one[field].as_str().expect("a text").to_owned();
-            (
-                (one["db"].as_i64().unwrap_or(-1), text("key")),
-                text("difference"),
-            )
-        })
-        .collect()
-}
-
-/// One kind of planted difference: commands that make the key at the source, and those that spoil the copy.
-struct Plant {
-    kind: &'static str,
-    word: &'static str,
-    make: fn(&str) -> Vec<Argv>,
-    spoil: fn(&str) -> Vec<Argv>,
-}
-
-fn stream_with_group(key: &str) -> Vec<Argv> {
-    vec![
-        argv!["XADD", key, "1-1", "f", "v"],
-        argv!["XADD", key, "2-1", "f", "w"],
-        argv!["XADD", key, "3-1", "f", "x"],
-        argv!["XGROUP", "CREATE", key, "g", "0"],
-        argv![
-            "XREADGROUP",
-            "GROUP",
-            "g",
-            "alice",
-            "COUNT",
-            2,
-            "STREAMS",
-            key,
-            ">"
-        ],
-    ]
-}
-
-const PLANTS: &[Plant] = &[
-    Plant {
-        kind: "value",
-        word: "string",
-        make: |key| vec![argv!["SET", key, "value"]],
-        spoil: |key| vec![argv!["SET", key, "valuE"]],
-    },
-    Plant {
-        kind: "value",
-        word: "hash",
-        make: |key| vec![argv!["HSET", key, "f", 1, "g", 2]],
-        spoil: |key| vec![argv!["HSET", key, "g", 3]],
-    },
-    Plant {
-        kind: "value",
-        word: "set",
-        make: |key| vec![argv!["SADD", key, "a", "b"]],
-        spoil: |key| vec![argv!["SREM", key, "a"], argv!["SADD", key, "c"]],
-    },
-    Plant {
-        kind: "type",
-        word: "other",
-        make: |key| vec![argv!["RPUSH", key, "a"]],
-        spoil: |key| vec![argv!["DEL", key], argv!["SADD", key, "a"]],
-    },
-    Plant {
-        kind: "ttl",
-        word: "expiry",
-        make: |key| vec![argv!["SET", key, "v", "EX", 10_000]],
-        spoil: |key| vec![argv!["EXPIRE", key, 20_000]],
-    },
-    Plant {
-        kind: "ttl",
-        word: "persistent",
-        make: |key| vec![argv!["SET", key, "v", "EX", 10_000]],
-        spoil: |key| vec![argv!["PERSIST", key]],
-    },
-    Plant {
-        kind: "order",
-        word: "list",
-        make: |key| vec![argv!["RPUSH", key, "a", "b", "c"]],
-        spoil: |key| vec![argv!["LMOVE", key, key, "LEFT", "RIGHT"]],
-    },
-    Plant {
-        kind: "score",
-        word: "zset",
-        make: |key| vec![argv!["ZADD", key, 1, "a", 2.5, "b"]],
-        spoil: |key| vec![argv!["ZADD", key, 2.25, "b"]],
-    },
-    Plant {
-        kind: "missing",
-        word: "missing",
-        make: |key| vec![argv!["SET", key, "v"]],
-        spoil: |key| vec![argv!["DEL", key]],
-    },
-    Plant {
-        kind: "extra",
-        word: "extra",
-        make: |_| vec![],
-        spoil: |key| vec![argv!["SET", key, "v"]],
-    },
-    Plant {
-        kind: "group",
-        word: "no-group",
-        make: stream_with_group,
-        spoil: |key| vec![argv!["XGROUP", "DESTROY", key, "g"]],
-    },
-    Plant {
-        kind: "group",
-        word: "group-id",
-        make: stream_with_group,
-        spoil: |key| vec![argv!["XGROUP", "SETID", key, "g", "1-1"]],
-    },
-    Plant {
-        kind: "pending",
-        word: "acknowledged",
-        make: stream_with_group,
-        spoil: |key| vec![argv!["XACK", key, "g", "2-1"]],
-    },
-    Plant {
-        kind: "pending",
-        word: "claimed",
-        make: stream_with_group,
-        spoil: |key| vec![argv!["XCLAIM", key, "g", "bob", 0, "2-1"]],
-    },
-    Plant {
-        kind: "messages",
-        word: "stream",
-        make: |key| vec![argv!["XADD", key, "1-1", "f", "v"]],
-        spoil: |key| vec![argv!["XADD", key, "2-1", "f", "v"]],
-    },
-];
-
-fn key_of(plant: &Plant, number: u64) -> String {
-    format!("plant:{}:{number}", plant.word)
-}
-
-/// Makes `count` keys to be spoilt, and gives what a comparison has to find once they are.
-fn make(source: &mut Client, count: u64) -> BTreeMap<(i64, String), String> {
-    source.select(DB);
-    let mut expected = BTreeMap::new();
-    for number in 0..count {
-        let plant = &PLANTS[number as usize % PLANTS.len()];
-        let key = key_of(plant, number);
-        source.commands(&(plant.make)(&key));
-        expected.insert((i64::from(DB), key), plant.kind.to_owned());
-    }
-    expected
-}
-
-fn spoil(target: &mut Client, count: u64) {
-    target.select(DB);
-    for number in 0..count {
-        let plant = &PLANTS[number as usize % PLANTS.len()];
-        target.commands(&(plant.spoil)(&key_of(plant, number)));
-    }
-}
 
 /// How often a server was asked these commands.
 fn calls_of(server: &Server, commands: &[&str]) -> u64 {
@@ -204,61 +30,6 @@ fn calls_of(server: &Server, commands: &[&str]) -> u64 {
             .unwrap_or(0)
     };
     commands.iter().map(calls).sum()
-}
-
-/// Writes to the keys that `fill` has made and to new ones, in pieces that a comparison can come between.
-struct Scribbler {
-    stopped: std::sync::Arc<std::sync::atomic::AtomicBool>,
-    thread: Option<std::thread::JoinHandle<u64>>,
-}
-
-impl Scribbler {
-    fn start(source: &Server, mut rng: Rng, keys: u64) -> Self {
-        let stopped = std::sync::Arc::new(std::sync::atomic::AtomicBool::new(false));
-        let stop = std::sync::Arc::clone(&stopped);
-        let mut client = source.client();
-        let thread = std::thread::spawn(move || {
-            let mut count = 0;
-            while !stop.load(std::sync::atomic::Ordering::Relaxed) {
-                let mut commands = Vec::new();
-                for _ in 0..50 {
-                    let number = rng.below(keys);
-                    let key = format!("scribble:{number}");
-                    commands.push(match rng.below(6) {
-                        0 => argv!["SET", key, rng.number()],
-                        1 => argv!["SET", key, rng.number(), "PX", 500 + rng.below(100_000)],
-                        2 => argv!["DEL", key],
-                        3 => argv!["RENAME", key, format!("scribble:{}", rng.below(keys))],
-                        4 => argv!["LPUSH", format!("list:{}", number % 1000), rng.number()],
-                        _ => argv!["APPEND", key, "x"],
-                    });
-                }
-                let (_, error) = client.pipeline(&commands);
-                assert_eq!(error, None);
-                count += 50;
-                std::thread::sleep(Duration::from_millis(10));
-            }
-            count
-        });
-        Self {
-            stopped,
-            thread: Some(thread),
-        }
-    }
-
-    fn stop(mut self) -> u64 {
-        self.stopped
-            .store(true, std::sync::atomic::Ordering::Relaxed);
-        let thread = self.thread.take().expect("it runs");
-        thread.join().expect("the scribbler does not panic")
-    }
-}
-
-impl Drop for Scribbler {
-    fn drop(&mut self) {
-        self.stopped
-            .store(true, std::sync::atomic::Ordering::Relaxed);
-    }
 }
 
 #[test]
@@ -281,7 +52,7 @@ fn all_planted_differences_are_found_under_live_writes_and_nothing_else() {
     for from in (0..plain).step_by(1000) {
         client.commands(&commands(from));
     }
-    let expected = make(&mut client, planted);
+    let expected = make(&mut client, DB, planted);
     let link = Link::new(&source, &target);
     let counters = Counters::start(&source.address(), rng.number(), 1000);
     let scribbler = Scribbler::start(&source, Rng::new(rng.number()), plain);
@@ -291,7 +62,7 @@ fn all_planted_differences_are_found_under_live_writes_and_nothing_else() {
         phase(daemon) == "stream"
     });
     wait_more("operations", 1000, || counters.acknowledged());
-    spoil(&mut target.client(), planted);
+    spoil(&mut target.client(), DB, planted);
     let file = tempfile::NamedTempFile::new().expect("a file");
     let path = file.path().to_string_lossy().into_owned();
     let (ended, report) = compare(&link, &["--qps", "0", "--tsv", &path]);
@@ -323,7 +94,7 @@ fn differences_are_repaired_while_sync_runs_and_the_source_is_written_to() {
     let keys = from_env("UNDERSTUDY_COMPARE_KEYS", 5_000);
     let mut client = source.client();
     fill(&mut client, rng.number(), keys);
-    let mut expected = make(&mut client, 60);
+    let mut expected = make(&mut client, DB, 60);
     let mut hot = source.client();
     hot.select(DB);
     // These are written on and on, between the looks and the repairs.
@@ -341,7 +112,7 @@ fn differences_are_repaired_while_sync_runs_and_the_source_is_written_to() {
     let mut daemon = link.start();
     wait_stream(&mut daemon);
     wait_more("operations", 500, || counters.acknowledged());
-    spoil(&mut target.client(), 60);
+    spoil(&mut target.client(), DB, 60);
     let mut at_target = target.client();
     at_target.select(DB);
     for n in 0..20 {
@@ -638,14 +409,14 @@ fn a_snapshot_stands_for_the_keys_of_the_source() {
     let (source, target) = (source_of("redis-7.4"), Server::of("redis-8.0"));
     let mut client = source.client();
     fill(&mut client, rng.number(), 5_000);
-    let expected = make(&mut client, 60);
+    let expected = make(&mut client, DB, 60);
     let link = Link::new(&source, &target);
     let counters = Counters::start(&source.address(), rng.number(), 500);
     let scribbler = Scribbler::start(&source, Rng::new(rng.number()), 5_000);
     let mut daemon = link.start();
     wait_stream(&mut daemon);
     wait_more("operations", 500, || counters.acknowledged());
-    spoil(&mut target.client(), 60);
+    spoil(&mut target.client(), DB, 60);
     let (_, report) = compare(&link, &["--qps", "0", "--snapshot"]);
     println!("{}", report["sums"]);
     assert_eq!(found(&report), expected);
@@ -669,7 +440,7 @@ fn sync_compares_all_the_while() {
     let (source, target) = (source_of("redis-7.0"), Server::of("valkey-8.1"));
     let mut client = source.client();
     fill(&mut client, rng.number(), 500);
-    let expected = make(&mut client, 30);
+    let expected = make(&mut client, DB, 30);
     let link = Link::new(&source, &target)
         .with("compare", "background_qps = 1000")
         .with("compare", "pause = \"100ms\"");
@@ -694,7 +465,7 @@ fn sync_compares_all_the_while() {
     for bad in ["missing", "extra", "different", "unchecked"] {
         assert_eq!(result(&daemon, bad), 0.0, "{bad}\n{}", daemon.output());
     }
-    spoil(&mut target.client(), 30);
+    spoil(&mut target.client(), DB, 30);
     let count = |kind: &str| expected.values().filter(|one| *one == kind).count() as f64;
     daemon.wait_for("what was spoilt", LIMIT, |daemon| {
         result(daemon, "missing") >= count("missing")

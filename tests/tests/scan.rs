@@ -9,12 +9,14 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use e2e::{LIMIT, Link, from_env, phase, rng};
+use e2e::{LIMIT, Link, fast, from_env, is_ready, phase, rng, scan, settle};
 use testkit::gate::{Gate, Refusal};
 use testkit::oracle::{self, OracleOptions};
 use testkit::process::wait_until;
 use testkit::samples::{self, Samples};
-use testkit::{Client, Counters, Daemon, Engine, Server, ServerOptions, Writer, argv, workload};
+use testkit::{
+    Churn, Client, Counters, Daemon, Engine, Server, ServerOptions, Writer, argv, workload,
+};
 
 const EVENTS: &str = "--notify-keyspace-events KEA";
 
@@ -23,10 +25,6 @@ fn source(engine: &str, args: &str) -> Server {
         &Engine::of(engine),
         ServerOptions::args(&format!("{EVENTS} {args}")),
     )
-}
-
-fn scan(daemon: &Daemon, field: &str) -> Option<u64> {
-    daemon.status()?["understudy"]["scan"][field].as_u64()
 }
 
 fn dropped(daemon: &Daemon, reason: &str) -> Option<u64> {
@@ -38,28 +36,9 @@ fn dropped(daemon: &Daemon, reason: &str) -> Option<u64> {
     row.map(|(_, value)| *value as u64)
 }
 
-fn is_ready(daemon: &Daemon) -> bool {
-    daemon.get("/readyz").is_some_and(|(code, _)| code == 200)
-}
-
-/// Waits for a sweep that began after this, and found nothing.
-#[track_caller]
-fn settle(daemon: &mut Daemon, limit: Duration) {
-    let sweeps = scan(daemon, "sweeps").unwrap_or(0);
-    daemon.wait_for("a clean sweep, and nothing that waits", limit, |daemon| {
-        scan(daemon, "sweeps").is_some_and(|now| now >= sweeps + 2)
-            && is_ready(daemon)
-            && scan(daemon, "dirty") == Some(0)
-    });
-}
-
 fn equal(source: &Server, target: &Server) {
     let options = OracleOptions::live(&source.engine().version);
     oracle::assert_equal_with(&source.address(), &target.address(), &options);
-}
-
-fn fast(link: Link) -> Link {
-    link.with("scan_reader", "repair_interval = \"500ms\"")
 }
 
 /// A source that refuses is read by SCAN, says so in one line, and is followed.
@@ -90,9 +69,8 @@ fn a_renamed_psync_is_read_around() {
     falls_back(&source, Link::new(&source, &source));
 }
 
-#[test]
-fn a_user_without_psync_reads_by_scan() {
-    let source = source("redis-7.0", "");
+/// A link whose user may do everything but PSYNC.
+fn without_psync(source: &Server, link: Link) -> Link {
     source.client().command(&argv![
         "ACL",
         "SETUSER",
@@ -105,9 +83,14 @@ fn a_user_without_psync_reads_by_scan() {
         "-psync",
         "-replconf"
     ]);
-    let link = Link::new(&source, &source)
-        .with("sync_reader", "username = \"reader\"")
-        .with("sync_reader", "password = \"secret\"");
+    link.with("sync_reader", "username = \"reader\"")
+        .with("sync_reader", "password = \"secret\"")
+}
+
+#[test]
+fn a_user_without_psync_reads_by_scan() {
+    let source = source("redis-7.0", "");
+    let link = without_psync(&source, Link::new(&source, &source));
     falls_back(&source, link);
 }
 
@@ -135,73 +118,6 @@ fn who_does_not_want_scan_is_told_why_it_stops() {
     );
 }
 
-/// Every kind of write, so many in a second; and the time that a GET takes meanwhile.
-struct Load {
-    stopped: Arc<AtomicBool>,
-    writer: JoinHandle<u64>,
-}
-
-impl Load {
-    fn start(address: &str, seed: u64, rate: u64) -> Self {
-        let stopped = Arc::new(AtomicBool::new(false));
-        let (address, over) = (address.to_owned(), stopped.clone());
-        let writer = std::thread::spawn(move || {
-            let mut client = Client::connect(&address);
-            let mut rng = testkit::Rng::new(seed);
-            let (from, mut done) = (Instant::now(), 0_u64);
-            while !over.load(Ordering::SeqCst) {
-                let due = from.elapsed().as_millis() as u64 * rate / 1000;
-                if done >= due {
-                    std::thread::sleep(Duration::from_millis(1));
-                    continue;
-                }
-                let commands: Vec<_> = (0..100).map(|_| one(&mut rng)).collect();
-                done += commands.len() as u64;
-                client.commands(&commands);
-            }
-            done
-        });
-        Self { stopped, writer }
-    }
-
-    fn stop(self) -> u64 {
-        self.stopped.store(true, Ordering::SeqCst);
-        self.writer.join().expect("the writer ends well")
-    }
-}
-
-/// A write. A key has one type only, so that none fails.
-fn one(rng: &mut testkit::Rng) -> Vec<Vec<u8>> {
-    let n = rng.below(20_000);
-    let value = format!("{}", rng.number());
-    let name = |kind: &str| format!("load:{kind}:{n}");
-    match rng.below(12) {
-        0..=3 => argv!["SET", name("s"), value],
-        4 => argv![
-            "SET",
-            name("e"),
-            value,
-            "PX",
-            format!("{}", 20 + rng.below(4000))
-        ],
-        5 => argv!["HSET", name("h"), format!("f{}", rng.below(5)), value],
-        6 => argv!["RPUSH", name("l"), value],
-        7 => argv!["LTRIM", name("l"), "-5", "-1"],
-        8 => argv!["ZADD", name("z"), format!("{}", rng.below(100)), value],
-        9 => argv!["INCR", name("i")],
-        10 => argv!["DEL", name("s"), name("h"), name("z"), name("l")],
-        _ => argv![
-            "XADD",
-            format!("load:x:{}", n % 50),
-            "MAXLEN",
-            "100",
-            "*",
-            "f",
-            value
-        ],
-    }
-}
-
 /// Milliseconds that so many GETs took, at the median and at 99 %.
 fn latencies(address: &str, count: usize) -> (f64, f64) {
     let mut client = Client::connect(address);
@@ -218,30 +134,50 @@ fn latencies(address: &str, count: usize) -> (f64, f64) {
     (took[count / 2], took[count * 99 / 100])
 }
 
-/// The measured run: a load, 15 % of the events lost, three FLUSHALLs and a SWAPDB, the daemon killed, the target killed.
+/// How PSYNC is refused.
+#[derive(Debug, Clone, Copy)]
+enum Refused {
+    ByAProxy,
+    Renamed,
+    Denied,
+}
+
+/// The measured run: PSYNC refused one way or another, a load, 15 % of the events lost, three FLUSHALLs and two SWAPDBs, the daemon
+/// killed, the target killed.
 #[test]
 fn lost_events_flushes_swaps_and_kills_are_all_healed() {
     let rate = from_env("UNDERSTUDY_SCAN_RATE", 1500);
     let seconds = from_env("UNDERSTUDY_SCAN_SECONDS", 6);
     let mut rng = rng();
-    let source = source("redis-7.0", "");
+    let refused = *rng.pick(&[Refused::ByAProxy, Refused::Renamed, Refused::Denied]);
+    println!("PSYNC is refused: {refused:?}");
+    let source = source(
+        "redis-7.0",
+        match refused {
+            Refused::Renamed => "--rename-command PSYNC nobody-knows",
+            Refused::ByAProxy | Refused::Denied => "",
+        },
+    );
     let mut target = Server::start(
         &Engine::of("redis-7.0"),
         ServerOptions::args("--appendonly yes"),
     );
-    let gate = Gate::start(
-        &source.address(),
-        &["psync", "replconf"],
-        Refusal::Unknown,
-        rng.number(),
-    );
+    let commands: &[&str] = match refused {
+        Refused::ByAProxy => &["psync", "replconf"],
+        Refused::Renamed | Refused::Denied => &[],
+    };
+    let gate = Gate::start(&source.address(), commands, Refusal::Unknown, rng.number());
     gate.lose(15);
     workload::fill(&mut source.client(), rng.number(), 2000);
-    let load = Load::start(&source.address(), rng.number(), rate);
+    let load = Churn::start(&source.address(), rng.number(), rate);
     let writer = Writer::start(&source.address(), rng.number(), (rate / 10).max(200));
     std::thread::sleep(Duration::from_secs(1));
     let before = latencies(&source.address(), 500);
     let link = fast(Link::new(&source, &target).source(&gate.address()));
+    let link = match refused {
+        Refused::Denied => without_psync(&source, link),
+        Refused::ByAProxy | Refused::Renamed => link,
+    };
     let mut daemon = link.start();
     daemon.wait_for("the scan phase", LIMIT, |daemon| phase(daemon) == "scan");
     // Nobody reads what it holds at the source by now: what happens here is spread over the run.
@@ -464,8 +400,21 @@ fn a_replica_that_follows_no_more_is_read_no_more() {
     equal(&source, &target);
 }
 
+/// Turns a list until it is stopped.
+struct Turning {
+    stopped: Arc<AtomicBool>,
+    writer: JoinHandle<u64>,
+}
+
+impl Turning {
+    fn stop(self) -> u64 {
+        self.stopped.store(true, Ordering::SeqCst);
+        self.writer.join().expect("the writer ends well")
+    }
+}
+
 /// A list that is as long all the time, and other at every moment.
-fn turning(address: &str) -> Load {
+fn turning(address: &str) -> Turning {
     let stopped = Arc::new(AtomicBool::new(false));
     let (address, over) = (address.to_owned(), stopped.clone());
     let writer = std::thread::spawn(move || {
@@ -477,7 +426,7 @@ fn turning(address: &str) -> Load {
         }
         done
     });
-    Load { stopped, writer }
+    Turning { stopped, writer }
 }
 
 #[test]

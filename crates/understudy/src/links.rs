@@ -10,6 +10,7 @@ use crate::config::{Config, HttpConfig, Rival, Writer};
 use crate::error::SyncError;
 use crate::notices::Notices;
 use crate::progress::{self, Bar, Progress};
+use crate::shard::refused;
 use crate::shard::watch::Watcher;
 use crate::status::{Phase, Status};
 use crate::stop::Stop;
@@ -86,7 +87,13 @@ pub(crate) fn check(links: &[(&Path, &Config)]) -> Result<(), String> {
 pub(crate) fn run(configs: Vec<Config>, bar: Bar, notices: &Notices) -> Ended {
     let (mut links, mut watchers) = (Vec::new(), Vec::new());
     for config in among_rivals(configs) {
-        if config.source.cluster {
+        let by_scan = match config.source.cluster {
+            true => runtime()?.block_on(refused::by_scan(&config))?,
+            false => None,
+        };
+        if let Some(by_scan) = by_scan {
+            links.push(Link::new(by_scan));
+        } else if config.source.cluster {
             let (watcher, shards) = runtime()?.block_on(Watcher::open(&config))?;
             links.extend(shards.into_iter().map(Link::new));
             watchers.push(watcher);

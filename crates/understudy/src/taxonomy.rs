@@ -3,10 +3,10 @@
 //! of the code, and the page is this.
 
 mod rows;
+mod shards;
 
 #[cfg(test)]
 use resp::ErrorCode;
-use rows::ROWS;
 
 #[cfg(test)]
 use crate::client::{class_of, mend};
@@ -39,9 +39,14 @@ const fn row(says: &'static str, side: Side, class: Class, mend: &'static str) -
     }
 }
 
+/// All rows.
+fn rows() -> impl Iterator<Item = &'static Row> {
+    rows::ROWS.iter().chain(shards::ROWS)
+}
+
 /// What mends the error with these words, where the table knows it.
 pub(crate) fn mend_of(error: &str) -> Option<&'static str> {
-    let row = ROWS.iter().find(|row| is_said(row.says, error))?;
+    let row = rows().find(|row| is_said(row.says, error))?;
     (row.mend != "the same").then_some(row.mend)
 }
 
@@ -119,7 +124,7 @@ fn page() -> String {
          Where the side is `target`, a connection to the source may say the same with `source` (and exit code 3).\n\n\
          | words | side | what is done | exit code, if it stops | mend |\n|---|---|---|---|---|\n",
     );
-    for row in ROWS {
+    for row in rows() {
         let _ = writeln!(
             out,
             "| `{}` | {} | {} | {} | {} |",
@@ -180,7 +185,7 @@ mod tests {
     #[test]
     fn the_words_are_those_of_the_code() {
         let sources = sources();
-        for row in ROWS {
+        for row in rows() {
             let is_there = sources.values().any(|text| text.contains(row.says));
             assert!(is_there, "nowhere in the code: {:?}", row.says);
         }
@@ -208,7 +213,7 @@ mod tests {
                 continue;
             }
             if makes.iter().any(|word| text.contains(word)) {
-                let has = ROWS.iter().any(|row| text.contains(row.says));
+                let has = rows().any(|row| text.contains(row.says));
                 assert!(has, "{} makes errors that no row names", path.display());
             }
         }
@@ -255,7 +260,7 @@ mod tests {
                         continue;
                     }
                     seen += 1;
-                    let has = ROWS.iter().any(|row| said.contains(row.says));
+                    let has = rows().any(|row| said.contains(row.says));
                     assert!(has, "{path}: no row for \"{said}");
                 }
             }

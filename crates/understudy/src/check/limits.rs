@@ -32,7 +32,8 @@ pub(super) async fn limits(config: &Config, os: Option<&str>) -> Result<Vec<Find
         transaction(config, &endpoint, &key).await?,
     ];
     if let Some(settings) = &config.target.cluster {
-        found.push(fence(&endpoint, profile, settings.fence, &key).await?);
+        let is_sharded = config.source.cluster;
+        found.push(fence(&endpoint, profile, settings.fence, is_sharded, &key).await?);
     }
     Ok(found)
 }
@@ -127,6 +128,7 @@ async fn fence(
     endpoint: &Endpoint,
     profile: Profile,
     wanted: SlotFence,
+    is_sharded: bool,
     key: &[u8],
 ) -> Result<Finding, SyncError> {
     const CHECK: &str = "slot_fence";
@@ -136,6 +138,15 @@ async fn fence(
             None => {
                 let what = "a writer that was replaced is kept out of the cluster by CLIENT KILL";
                 return Ok(pass(CHECK, what));
+            }
+            Some(why) if is_sharded => {
+                return Ok(fail(
+                    CHECK,
+                    format!(
+                        "the source is a cluster, and the target does not allow what keeps a replaced link out then ({why})"
+                    ),
+                    "ACL SETUSER <user> +client|list +client|kill +client|setname",
+                ));
             }
             Some(why) if wanted == SlotFence::Kill => {
                 return Ok(fail(
@@ -148,6 +159,13 @@ async fn fence(
             }
             Some(_) => {}
         }
+    }
+    if is_sharded {
+        return Ok(fail(
+            CHECK,
+            "a source cluster into a service that ends no connections is not in this version",
+            "take a cluster of nodes as the target",
+        ));
     }
     // A hash that no script has: who may not use scripts is told so first.
     let script = "return redis.call('GET', KEYS[1])";

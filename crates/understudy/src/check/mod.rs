@@ -30,6 +30,7 @@ use facts::Server;
 use finding::{Finding, State, exit_code, fail, json, pass, table, unknown};
 use line::{Estimate, Mark};
 pub(crate) use provider::{Provider, provider};
+pub(crate) use rights::refusal_of_psync;
 
 /// Options of `check`.
 #[derive(Debug, Args)]
@@ -205,8 +206,10 @@ impl Check<'_> {
     }
 
     async fn source(&mut self, source: &Server) -> Result<(), SyncError> {
-        self.findings
-            .extend(source::role(source, self.config.source.cluster));
+        self.findings.extend(source::role(
+            source,
+            self.config.source.cluster || self.config.scan.cluster,
+        ));
         let psync = rights::psync(self.config, source).await?;
         let is_offered = psync.state == State::Pass;
         let is_refused = psync.state == State::Fail;

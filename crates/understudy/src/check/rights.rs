@@ -6,6 +6,7 @@
 //! they queue PSYNC. Before 6.0 there are no permissions.)
 
 use resp::{ErrorCode, Value};
+use rewrite::Version;
 
 use super::facts::Server;
 use super::finding::{Finding, fail, pass, unknown, warn};
@@ -13,6 +14,7 @@ use super::provider::Provider;
 use crate::client::Client;
 use crate::config::{Config, Endpoint, ScanWhen, SlotFence};
 use crate::error::{Side, SyncError};
+use crate::target::version_of;
 
 /// The least rights of a user at the source.
 pub(super) const SOURCE_RIGHTS: &str = "+ping +psync +replconf +info";
@@ -23,6 +25,8 @@ pub(super) const TARGET_RIGHTS: &str = "~* +@write +ping +info +select +multi +e
 /// Those that a cluster needs beside them.
 const CLUSTER_RIGHTS: &str =
     "+cluster|slots +cluster|info +cluster|nodes +asking +wait +dump +lindex +memory|usage";
+/// Those that a cluster needs where the source is one too: what is in the slots that are taken over.
+const SLOT_RIGHTS: &str = "+cluster|countkeysinslot +cluster|getkeysinslot";
 /// By which connections of a writer that was replaced are ended there.
 const KILL_RIGHTS: &str = "+client|list +client|kill +client|setname";
 /// By which what they write comes to nothing instead.
@@ -42,7 +46,11 @@ fn target_rights(config: &Config) -> String {
             SlotFence::Auto | SlotFence::Kill => KILL_RIGHTS,
         },
     };
-    format!("{TARGET_RIGHTS} {CLUSTER_RIGHTS} {fence}")
+    let rights = format!("{TARGET_RIGHTS} {CLUSTER_RIGHTS} {fence}");
+    match config.source.cluster {
+        true => format!("{rights} {SLOT_RIGHTS}"),
+        false => rights,
+    }
 }
 
 /// The lines that make such users.
@@ -204,6 +212,43 @@ pub(super) async fn psync(config: &Config, source: &Server) -> Result<Finding, S
             ),
             format!("it needs {SOURCE_RIGHTS}"),
         ),
+    })
+}
+
+/// What a server answers that surely does not offer PSYNC to us; nothing of a sync is begun.
+///
+/// # Errors
+/// Those of the connection.
+pub(crate) async fn refusal_of_psync(
+    config: &Config,
+    endpoint: &Endpoint,
+) -> Result<Option<String>, SyncError> {
+    let command = config.source.psync_at(&endpoint.address).as_bytes();
+    let mut client = Client::connect(endpoint, Side::Source).await?;
+    // Too few words: this tells whether the command is there, and no more.
+    let told = client.ask(&[command]).await?;
+    let text = match &told {
+        Value::Error(error) => String::from_utf8_lossy(&error.text).into_owned(),
+        _ => return Ok(None),
+    };
+    if matches!(answer(&told), Answer::Denied | Answer::Lacking(_)) {
+        return Ok(Some(text));
+    }
+    let is_own_name = command.eq_ignore_ascii_case(b"psync");
+    let version = match client.info("server").await {
+        Ok(info) => version_of(&info).and_then(|(_, version)| version.parse::<Version>().ok()),
+        Err(_) => None,
+    };
+    // Before 6.0 there are no rights; and what has another name is not tried.
+    let version = version.filter(|version| is_own_name && *version >= Version::new(6, 0, 0));
+    let Some(version) = version else {
+        return Ok(None);
+    };
+    let is_7 = version >= Version::new(7, 0, 0);
+    Ok(match allowed_psync(&mut client, command, is_7).await? {
+        Answer::Denied => Some("NOPERM: its user may not use it".to_owned()),
+        Answer::Lacking(text) => Some(text),
+        Answer::Allowed | Answer::Unclear(_) => None,
     })
 }
 
@@ -387,6 +432,10 @@ pub(super) async fn target(config: &Config, target: &Server) -> Result<Finding, 
             &[b"CLUSTER", b"INFO"],
             &[b"ASKING"],
         ]);
+        if config.source.cluster {
+            plain.push(&[b"CLUSTER", b"COUNTKEYSINSLOT", b"0"]);
+            plain.push(&[b"CLUSTER", b"GETKEYSINSLOT", b"0", b"1"]);
+        }
     }
     let endpoint = &config.target.endpoint;
     let found = denied_of(endpoint, Side::Target, &queued, &plain).await?;

@@ -123,8 +123,7 @@ pub(super) fn fork(source: &Server) -> Vec<Finding> {
 
 /// Whether a source that refuses PSYNC is read by SCAN.
 pub(super) fn falls_back(config: &Config) -> bool {
-    let is_into_cluster = config.target.cluster.is_some() && config.scan.follows();
-    config.scan.when == ScanWhen::PsyncRefused && !config.source.cluster && !is_into_cluster
+    config.scan.when == ScanWhen::PsyncRefused
 }
 
 /// Whether keyspace events are sent, and may be listened to, where the source is followed by them.

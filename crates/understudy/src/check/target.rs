@@ -15,6 +15,7 @@ use crate::config::{Config, Endpoint, ExistingKeys, human_bytes};
 use crate::error::{Class, Side, SyncError};
 use crate::handover::mark::{self, Record};
 use crate::rdb::names::printable;
+use crate::shard::Group;
 use crate::target::{self, cluster};
 
 /// Commands without which nothing can be written as it has to be.
@@ -202,7 +203,11 @@ pub(super) async fn leftovers(
     }
     let key = checkpoint::key(&config.link_name);
     let mut others: Vec<String> = Vec::new();
-    let is_other = |found: &Bytes| !cluster::is_of_link(found, &key, &config.link_name);
+    // Those of a source cluster's shards are this link's.
+    let group = Group::new(config.link_name.clone());
+    let is_sibling = |found: &Bytes| config.source.cluster && group.has_key(found);
+    let is_other =
+        |found: &Bytes| !is_sibling(found) && !cluster::is_of_link(found, &key, &config.link_name);
     if config.target.cluster.is_none() {
         for (db, _) in target.info.keyspace() {
             ours_in(&mut target.end, db, &is_other, &mut others).await?;

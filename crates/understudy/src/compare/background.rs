@@ -34,7 +34,7 @@ pub(crate) async fn verify_forever(config: &Config, status: &Status) -> Infallib
             tokio::time::sleep(IDLE).await;
             continue;
         }
-        match Pass::run(config, status).await {
+        match Box::pin(Pass::run(config, status)).await {
             Ok(found) => {
                 status.compare_passes.add(1);
                 status.compare_found.set(found);
@@ -59,7 +59,8 @@ struct Pass<'a> {
     status: &'a Status,
     options: &'a CompareConfig,
     comparer: Comparer,
-    lag: Lag,
+    config: &'a Config,
+    lag: Lag<'a>,
     told: u64,
 }
 
@@ -71,7 +72,8 @@ impl<'a> Pass<'a> {
             status,
             options,
             comparer: super::connect(config, options, options.background_qps).await?,
-            lag: Lag::new(config),
+            config,
+            lag: Lag::inside(config, status),
             told: 0,
         };
         let choice = Choice::new(config, options.sample_ppm);
@@ -84,6 +86,15 @@ impl<'a> Pass<'a> {
         while let Some(found) = walk.next(&mut pass.comparer.target, &choice).await? {
             let cost = SCAN_COST + found.len().div_ceil(4);
             pass.comparer.limiter.take(cost).await;
+            for (db, key) in walk.strays.drain(..) {
+                pass.status.compared.add("extra", 1);
+                pass.tell(
+                    db,
+                    &key,
+                    What::Extra,
+                    "redis_writer.db_map gives this name to no key of the source",
+                );
+            }
             let extra = scan::absent(&mut pass.comparer.source, &found).await?;
             pass.look(extra.into()).await?;
         }
@@ -101,6 +112,7 @@ impl<'a> Pass<'a> {
                 match verdict {
                     Verdict::Equal => equal += 1,
                     Verdict::Unchecked(_) => self.status.compared.add("unchecked", 1),
+                    Verdict::Differs(look) if look.is_left_out(self.config) => {}
                     Verdict::Differs(look) => suspects.push(Suspect::new(name, look)),
                 }
             }
@@ -132,16 +144,8 @@ impl<'a> Pass<'a> {
                 _ => "different",
             };
             self.status.compared.add(result, 1);
-            self.told += 1;
-            if self.told <= TOLD_MAX {
-                tracing::warn!(
-                    db = suspect.name.0,
-                    key = printable(&suspect.name.1),
-                    difference = found.what.name(),
-                    detail = found.detail,
-                    "a key of the target differs from the source's: somebody else writes there? `understudy compare --repair` mends it"
-                );
-            }
+            let (db, key) = &suspect.name;
+            self.tell(*db, key, found.what, &found.detail);
         }
         for (result, count) in [
             ("unsettled", settled.unsettled.len()),
@@ -152,5 +156,18 @@ impl<'a> Pass<'a> {
             }
         }
         Ok(settled.equal)
+    }
+
+    fn tell(&mut self, db: u32, key: &[u8], what: What, detail: &str) {
+        self.told += 1;
+        if self.told <= TOLD_MAX {
+            tracing::warn!(
+                db,
+                key = printable(key),
+                difference = what.name(),
+                detail,
+                "a key of the target differs from the source's: somebody else writes there? `understudy compare --repair` mends it"
+            );
+        }
     }
 }

@@ -11,6 +11,7 @@ use resp::Value;
 use super::end::End;
 use super::large;
 use super::limiter::Limiter;
+use super::scan::absent;
 use super::what::{self, Found, Reading, What};
 use crate::config::Config;
 use crate::error::{Class, Side, SyncError};
@@ -161,7 +162,30 @@ impl Comparer {
             }
             left = names.get(verdicts.len()..).unwrap_or_default();
         }
+        self.look_at_siblings(names, &mut verdicts).await?;
         Ok(verdicts)
+    }
+
+    /// Where several databases of the source go into one, a key of the target may be another one's than the one that was looked
+    /// at: it is looked at under that name.
+    async fn look_at_siblings(
+        &mut self,
+        names: &[Name],
+        verdicts: &mut [Verdict],
+    ) -> Result<(), SyncError> {
+        for (name, verdict) in names.iter().zip(verdicts) {
+            let is_extra =
+                matches!(verdict, Verdict::Differs(look) if look.found.what == What::Extra);
+            if !is_extra {
+                continue;
+            }
+            let siblings = self.target.siblings(name);
+            let absent = absent(&mut self.source, &siblings).await?;
+            if absent.len() < siblings.len() {
+                *verdict = Verdict::Equal;
+            }
+        }
+        Ok(())
     }
 
     /// What stands for a value of the source that came in events.
@@ -406,8 +430,13 @@ pub(crate) async fn shapes(
 ) -> Result<Vec<Shape>, SyncError> {
     let is_absolute = end.has(7, 0);
     let ttl: &[u8] = if is_absolute { b"PEXPIRETIME" } else { b"PTTL" };
+    // What is left of an expiry is told by the clock of the key's own node.
+    let has_clocks = end.is_cluster() && !is_absolute;
     let mut commands: Vec<Vec<&[u8]>> = vec![vec![b"TIME"]];
     for key in keys {
+        if has_clocks {
+            commands.push(vec![b"TIME"]);
+        }
         commands.push(vec![ttl, key]);
         if !end.tells_no_sizes {
             commands.push(vec![b"MEMORY", b"USAGE", key]);
@@ -421,6 +450,9 @@ pub(crate) async fn shapes(
     }
     let mut shapes = Vec::with_capacity(keys.len());
     for _ in keys {
+        if has_clocks && let Some(time) = replies.next().as_ref().and_then(time_ms) {
+            *now_ms = time;
+        }
         let at_ms = match replies.next().unwrap_or(Value::Null) {
             Value::Int(-2) => None,
             Value::Int(-1) => Some(None),

@@ -10,6 +10,7 @@ mod lag;
 mod large;
 mod limiter;
 mod look;
+mod nodes;
 mod progress;
 mod repair;
 mod report;
@@ -29,7 +30,6 @@ use crate::logging::tell;
 pub(crate) use background::verify_forever;
 pub(crate) use end::End;
 pub(crate) use functions::{Libraries, Library, differing as differing_libraries};
-use lag::Lag;
 pub(crate) use large::has_field_ttl;
 use look::REPLY_BYTES_MAX;
 pub(crate) use look::{Comparer, Held, Name, Shape, Verdict, read, shapes};
@@ -124,17 +124,12 @@ pub(crate) fn run(args: &CompareArgs) -> u8 {
         let what = "compare looks at two servers, and an end of this link is a file; `understudy rdb diff` compares two RDB files";
         return crate::cli::say(&what, crate::cli::USAGE);
     }
-    if config.target.db_map.is_some() {
-        let what = "redis_writer.db_map is set, and keys under other names or numbers are not compared in this version";
-        return crate::cli::say(&what, crate::cli::USAGE);
-    }
     if config.function.is_some() {
         let what = "filter.function is set: what the target should hold is what the function has made, which the source does not tell";
         return crate::cli::say(&what, crate::cli::USAGE);
     }
-    if config.source.cluster {
-        let what =
-            "sync_reader.cluster is set, and a source cluster is not compared in this version";
+    if config.source.cluster && args.rdb.is_some() {
+        let what = "--rdb names one file, and sync_reader.cluster is set: a file has the keys of one shard; compare with --snapshot, or key by key";
         return crate::cli::say(&what, crate::cli::USAGE);
     }
     let runtime = tokio::runtime::Builder::new_current_thread()
@@ -180,10 +175,12 @@ async fn compare(config: &Config, args: &CompareArgs) -> Result<Report, SyncErro
     let progress = Progress::new(config.log.interval);
     let mut run = Run::begin(config, &options, comparer, progress).await?;
     match (&args.rdb, args.snapshot) {
-        (Some(file), _) => run.snapshot(file).await?,
+        (Some(file), _) => run.snapshot(&[file]).await?,
         (None, true) => {
-            let file = snapshot::take(config, &run.progress).await?;
-            run.snapshot(file.path()).await?;
+            let masters = run.comparer.source.primaries();
+            let files = snapshot::take(config, &masters, &run.progress).await?;
+            let paths: Vec<&Path> = files.iter().map(tempfile::NamedTempFile::path).collect();
+            run.snapshot(&paths).await?;
         }
         (None, false) => {
             run.source_keys().await?;
@@ -196,8 +193,10 @@ async fn compare(config: &Config, args: &CompareArgs) -> Result<Report, SyncErro
         run.report.differences.push(Difference {
             db: None,
             key: library.name.clone(),
+            at_target: None,
             found: library.found.clone(),
             repair: Repair::None,
+            is_stray: false,
         });
     }
     if args.repair {
@@ -246,8 +245,9 @@ pub(crate) async fn verify(
     let mut comparer = connect(config, &options, options.qps).await?;
     options.sample_ppm = crate::config::WHOLE_PPM;
     if !is_full {
-        let keyspace = comparer.source.info("keyspace").await?.keyspace();
-        let keys: u64 = keyspace.iter().map(|(_, keys)| keys).sum();
+        let keyspaces = comparer.source.keyspaces().await?;
+        let all = keyspaces.iter().flat_map(|(_, keyspace)| keyspace);
+        let keys: u64 = all.map(|(_, keys)| keys).sum();
         let ppm = SAMPLE_KEYS.saturating_mul(1_000_000) / keys.max(1);
         options.sample_ppm = u32::try_from(ppm)
             .unwrap_or(u32::MAX)
@@ -261,7 +261,7 @@ pub(crate) async fn verify(
     )
     .await?;
     if beside == Beside::Nothing {
-        run.lag = Lag::none();
+        run.lag.set_none();
     }
     run.source_keys().await?;
     run.target_keys(None).await?;
@@ -300,8 +300,16 @@ async fn connect(
     options: &CompareConfig,
     qps: u64,
 ) -> Result<Comparer, SyncError> {
-    let source = End::connect(&config.source.endpoint, Side::Source, REPLY_BYTES_MAX).await?;
-    let target = End::connect(&config.target.endpoint, Side::Target, REPLY_BYTES_MAX).await?;
+    let (from, to) = (&config.source.endpoint, &config.target.endpoint);
+    let source = match config.source.cluster {
+        false => End::connect(from, Side::Source, REPLY_BYTES_MAX).await?,
+        true => End::connect_cluster(from, Side::Source, REPLY_BYTES_MAX).await?,
+    };
+    let mut target = match config.target.cluster {
+        None => End::connect(to, Side::Target, REPLY_BYTES_MAX).await?,
+        Some(_) => End::connect_cluster(to, Side::Target, REPLY_BYTES_MAX).await?,
+    };
+    target.name_by(config.target.db_map.clone());
     let tolerance_ms = u64::try_from(options.ttl_tolerance.as_millis()).unwrap_or(u64::MAX);
     Ok(Comparer::new(source, target, qps, tolerance_ms))
 }

@@ -12,12 +12,15 @@
 //! A command that changes nothing at the target does not end the watch. Therefore whatever was repaired is compared once
 //! more, in rounds, and repaired again if need be: a key counts as repaired when it was found to be equal.
 
+use std::borrow::Cow;
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use bytes::Bytes;
 use resp::Value;
-use rewrite::{Abilities, Outcome, StreamOptions, StreamRewriter};
+use rewrite::{Abilities, Outcome, StreamOptions, StreamRewriter, slot_of};
 
+use super::end::End;
 use super::functions::Library;
 use super::lag::Reached;
 use super::look::Name;
@@ -27,9 +30,11 @@ use super::run::Run;
 use crate::checkpoint::{self, Names};
 use crate::client::Client;
 use crate::clock::unix_ms;
+use crate::config::Endpoint;
 use crate::error::{Class, Side, SyncError};
 use crate::pipeline::{Copied, read_copies};
 use crate::target;
+use crate::target::cluster::redirects;
 
 /// Keys that are repaired in one transaction.
 const LOT: usize = 32;
@@ -44,17 +49,30 @@ const EXPIRY_SLACK_MS: u64 = 50;
 
 /// Repairs all differences of the report, keys and libraries.
 pub(super) async fn repair(run: &mut Run<'_>, libraries: &[Library]) -> Result<(), SyncError> {
-    let mut target = Client::connect(&run.config.target.endpoint, Side::Target).await?;
+    let mut target = Nodes::connect(run).await?;
     let key = checkpoint::key(&run.config.link_name);
-    let (abilities, _) = target::probe(&mut target, &run.config.target, &key).await?;
+    let at = run.comparer.target.node_of(key.as_bytes());
+    let probed = target.node(&at).await?;
+    let (abilities, _) = target::probe(probed, &run.config.target, &key).await?;
     for library in libraries {
-        let done = self::library(&mut target, library).await?;
+        let mut done = Repair::Done;
+        for address in run.comparer.target.primaries() {
+            let one = self::library(target.node(&address).await?, library).await?;
+            if one != Repair::Done {
+                done = one;
+            }
+        }
         mark(run, None, &library.name, done);
     }
     let mut open: Vec<Name> = Vec::new();
-    for difference in &run.report.differences {
-        if let Some(db) = difference.db {
-            open.push((db, difference.key.clone()));
+    for difference in &mut run.report.differences {
+        match difference.db {
+            Some(_) if difference.is_stray => {
+                let why = "it is left: no key of the source can be meant by it";
+                difference.repair = Repair::Failed(why.to_owned());
+            }
+            Some(db) => open.push((db, difference.key.clone())),
+            None => {}
         }
     }
     for round in 1..=ROUNDS {
@@ -63,17 +81,78 @@ pub(super) async fn repair(run: &mut Run<'_>, libraries: &[Library]) -> Result<(
         }
         run.progress.tell(&format!("repairing {} keys", open.len()));
         let mut written = Vec::new();
-        for lot in open.chunks(LOT) {
+        for lot in lots(run, std::mem::take(&mut open)) {
             let done = Repairer {
                 run: &mut *run,
                 target: &mut target,
                 abilities: &abilities,
             };
-            written.extend(Box::pin(done.lot(lot)).await?);
+            written.extend(Box::pin(done.lot(&lot)).await?);
         }
         open = verify(run, written, round == ROUNDS).await?;
     }
     Ok(())
+}
+
+/// Keys that can be read in one transaction, and written in one: at a cluster those of one slot.
+fn lots(run: &Run<'_>, names: Vec<Name>) -> Vec<Vec<Name>> {
+    let (source, target) = (&run.comparer.source, &run.comparer.target);
+    let mut groups: BTreeMap<(u16, u16), Vec<Name>> = BTreeMap::new();
+    for name in names {
+        let here = run.config.target.name_of(name.0, &name.1).1.into_owned();
+        let slot = |end: &End, key: &[u8]| match end.is_cluster() {
+            true => slot_of(key).0,
+            false => 0,
+        };
+        let place = (slot(source, &name.1), slot(target, &here));
+        groups.entry(place).or_default().push(name);
+    }
+    let groups = groups.into_values();
+    groups
+        .flat_map(|group| group.chunks(LOT).map(<[Name]>::to_vec).collect::<Vec<_>>())
+        .collect()
+}
+
+/// Connections for writing, to one server or to the nodes of a cluster.
+struct Nodes {
+    endpoint: Endpoint,
+    is_cluster: bool,
+    clients: BTreeMap<String, Client>,
+}
+
+impl Nodes {
+    async fn connect(run: &Run<'_>) -> Result<Self, SyncError> {
+        let target = &run.comparer.target;
+        let mut nodes = Self {
+            endpoint: run.config.target.endpoint.clone(),
+            is_cluster: target.is_cluster(),
+            clients: BTreeMap::new(),
+        };
+        for address in target.primaries() {
+            nodes.node(&address).await?;
+        }
+        Ok(nodes)
+    }
+
+    /// The connection to a node; a new one, if there is none.
+    async fn node(&mut self, address: &str) -> Result<&mut Client, SyncError> {
+        if !self.clients.contains_key(address) {
+            let mut endpoint = self.endpoint.clone();
+            if self.is_cluster {
+                address.clone_into(&mut endpoint.address);
+            }
+            let client = Client::connect(&endpoint, Side::Target).await?;
+            self.clients.insert(address.to_owned(), client);
+        }
+        match self.clients.get_mut(address) {
+            Some(client) => Ok(client),
+            None => Err(SyncError::reconnect(
+                Side::Target,
+                address,
+                "not connected to it",
+            )),
+        }
+    }
 }
 
 /// Notes what became of a difference.
@@ -143,7 +222,7 @@ async fn library(target: &mut Client, library: &Library) -> Result<Repair, SyncE
 
 struct Repairer<'a, 'b> {
     run: &'a mut Run<'b>,
-    target: &'a mut Client,
+    target: &'a mut Nodes,
     abilities: &'a Abilities,
 }
 
@@ -185,12 +264,13 @@ impl Repairer<'_, '_> {
         };
         let has_checkpoint = {
             let target = &mut self.run.comparer.target;
-            self.run.lag.checkpoint(target).await?.is_some()
+            !self.run.lag.checkpoints(target).await?.is_empty()
         };
-        if has_checkpoint {
+        if let (true, Some((_, key))) = (has_checkpoint, part.first()) {
             let target = &mut self.run.comparer.target;
-            let mark = Some(first.offset);
-            match self.run.lag.reach(target, mark, REACH_LIMIT).await? {
+            let replid = first.replid.map(|id| id.to_string()).unwrap_or_default();
+            let at = (key.as_ref(), replid.as_str(), first.offset);
+            match self.run.lag.reach_copy(target, at, REACH_LIMIT).await? {
                 Reached::Yes | Reached::Unknown => {}
                 Reached::Moving(behind) | Reached::Still(behind) => {
                     let why = format!(
@@ -201,11 +281,9 @@ impl Repairer<'_, '_> {
                 }
             }
         }
-        for copied in &first.keys {
-            let db = copied.db.to_string();
-            self.target.call(&[b"SELECT", db.as_bytes()]).await?;
-            self.target.call(&[b"WATCH", &copied.key]).await?;
-        }
+        let Some(address) = self.watch(&first.keys).await? else {
+            return Ok((Vec::new(), part.to_vec()));
+        };
         // Not all may have fitted into one reading.
         let names: Vec<Name> = first
             .keys
@@ -223,7 +301,7 @@ impl Repairer<'_, '_> {
                 })
         };
         let same: Vec<&Copied> = first.keys.iter().filter(is_same).collect();
-        let done = self.write(&same).await?;
+        let done = self.write(&address, &same).await?;
         let again = part
             .iter()
             .filter(|name| !done.contains(name))
@@ -232,12 +310,53 @@ impl Repairer<'_, '_> {
         Ok((done, again))
     }
 
+    /// Watches keys at the node that has them, which is given; none where that is another one by now.
+    async fn watch(&mut self, keys: &[Copied]) -> Result<Option<String>, SyncError> {
+        let names: Vec<(u32, Vec<u8>)> = keys
+            .iter()
+            .map(|copied| {
+                let (db, key) = self.run.config.target.name_of(copied.db, &copied.key);
+                (db, key.into_owned())
+            })
+            .collect();
+        let target = &self.run.comparer.target;
+        let key = names.first().map_or(&[][..], |(_, key)| key);
+        let address = target.node_of(key);
+        let client = self.target.node(&address).await?;
+        for (db, key) in &names {
+            let db = db.to_string();
+            client.call(&[b"SELECT", db.as_bytes()]).await?;
+            let watched = client.ask(&[b"WATCH", key]).await?;
+            match &watched {
+                Value::Error(error) if redirects(error.code) => {
+                    client.call(&[b"UNWATCH"]).await?;
+                    self.run.comparer.target.look_around().await?;
+                    return Ok(None);
+                }
+                Value::Error(error) => return Err(client.refused(&[b"WATCH"], error)),
+                _ => {}
+            }
+        }
+        Ok(Some(address))
+    }
+
+    /// Reads keys that the source has in one slot, or at one server.
     async fn read(&self, names: &[Name]) -> Result<crate::pipeline::Copies, SyncError> {
         let mut wanted = Names::default();
         for (db, key) in names {
             wanted.insert(*db, key.clone());
         }
-        read_copies(self.run.config, wanted, self.run.comparer.source.has(7, 0)).await
+        let source = &self.run.comparer.source;
+        let tells_time = source.has(7, 0);
+        match (source.is_cluster(), names.first()) {
+            (true, Some((_, key))) => {
+                let mut config = self.run.config.clone();
+                config.source.cluster = false;
+                config.source.endpoint.address = source.node_of(key);
+                read_copies(&config, wanted, tells_time).await
+            }
+            _ => read_copies(self.run.config, wanted, tells_time).await,
+        }
     }
 
     fn fail(&mut self, names: &[Name], why: &str) {
@@ -254,7 +373,7 @@ impl Repairer<'_, '_> {
     }
 
     /// Writes the values in one transaction; gives the keys, or none where something was changed meanwhile.
-    async fn write(&mut self, copies: &[&Copied]) -> Result<Vec<Name>, SyncError> {
+    async fn write(&mut self, address: &str, copies: &[&Copied]) -> Result<Vec<Name>, SyncError> {
         let mut rewriter = StreamRewriter::new(StreamOptions {
             source_version: Some(self.run.comparer.source.version),
             losses: self.run.config.target.losses,
@@ -265,7 +384,8 @@ impl Repairer<'_, '_> {
         let (mut count, mut places, mut fits) = (0, Vec::new(), Vec::new());
         for copied in copies {
             let mut commands = Vec::new();
-            match encode(&mut rewriter, copied, &mut commands) {
+            let name = self.run.config.target.name_of(copied.db, &copied.key);
+            match encode(&mut rewriter, copied, &name, &mut commands) {
                 Ok(more) => {
                     unit.extend_from_slice(&commands);
                     count += more;
@@ -276,11 +396,12 @@ impl Repairer<'_, '_> {
             }
         }
         if fits.is_empty() {
-            self.target.call(&[b"UNWATCH"]).await?;
+            self.target.node(address).await?.call(&[b"UNWATCH"]).await?;
             return Ok(Vec::new());
         }
         resp::encode::command(&mut unit, &[b"EXEC"]);
-        let mut replies = self.target.ask_encoded(&unit, count + 2).await?;
+        let client = self.target.node(address).await?;
+        let mut replies = client.ask_encoded(&unit, count + 2).await?;
         let answers = match replies.pop() {
             Some(Value::Array(answers)) => answers,
             Some(Value::Error(exec)) => {
@@ -288,7 +409,13 @@ impl Repairer<'_, '_> {
                     Value::Error(error) => Some(error),
                     _ => None,
                 });
-                let text = &refused.unwrap_or(&exec).text;
+                let refused = refused.unwrap_or(&exec);
+                if redirects(refused.code) {
+                    // The slot is on its way: it is tried again where that is then.
+                    self.run.comparer.target.look_around().await?;
+                    return Ok(Vec::new());
+                }
+                let text = &refused.text;
                 self.fail(&fits, &String::from_utf8_lossy(text));
                 return Ok(Vec::new());
             }
@@ -306,21 +433,20 @@ impl Repairer<'_, '_> {
     }
 }
 
-/// The commands that put a value in its place; how many.
+/// The commands that put a value in its place, under its name at the target; how many.
 fn encode(
     rewriter: &mut StreamRewriter,
     copied: &Copied,
+    (db, key): &(u32, Cow<'_, [u8]>),
     out: &mut Vec<u8>,
 ) -> Result<usize, String> {
-    let (db, at_ms) = (copied.db.to_string(), copied.at_ms.to_string());
-    let mut commands: Vec<Vec<&[u8]>> = vec![
-        vec![b"SELECT", db.as_bytes()],
-        vec![b"DEL", copied.key.as_ref()],
-    ];
+    let (db, at_ms) = (db.to_string(), copied.at_ms.to_string());
+    let mut commands: Vec<Vec<&[u8]>> =
+        vec![vec![b"SELECT", db.as_bytes()], vec![b"DEL", key.as_ref()]];
     if let Some(value) = &copied.value {
         commands.push(vec![
             b"RESTORE",
-            copied.key.as_ref(),
+            key.as_ref(),
             at_ms.as_bytes(),
             value.as_ref(),
             b"REPLACE",

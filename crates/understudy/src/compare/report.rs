@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 
+use super::look::Name;
 use super::what::{Found, What};
 use crate::rdb::names::{grouped, printable};
 use crate::rdb::text;
@@ -18,8 +19,12 @@ pub(super) struct Difference {
     /// None for a library.
     pub(super) db: Option<u32>,
     pub(super) key: Bytes,
+    /// Database and name at the target, where they are others.
+    pub(super) at_target: Option<Name>,
     pub(super) found: Found,
     pub(super) repair: Repair,
+    /// It is a key of the target, under its name there, that none of the source's can be.
+    pub(super) is_stray: bool,
 }
 
 /// What was done about it.
@@ -190,11 +195,15 @@ impl Report {
                     Repair::Done => (Some(true), None),
                     Repair::Failed(why) => (Some(false), Some(why)),
                 };
-                serde_json::json!({
+                let mut row = serde_json::json!({
                     "difference": one.found.what.name(), "db": one.db, "key": key(&one.key),
                     "type": one.found.kind, "detail": one.found.detail,
                     "repaired": repaired, "why_not": why,
-                })
+                });
+                if let Some((db, name)) = &one.at_target {
+                    row["at_target"] = serde_json::json!({ "db": db, "key": key(name) });
+                }
+                row
             })
             .collect();
         let kinds: BTreeMap<&str, u64> = self
@@ -222,16 +231,33 @@ impl Report {
         .to_string()
     }
 
-    /// Writes all differences, one a line, with a head line.
+    /// Writes all differences, one a line, with a head line. Where keys have other names at the target, those stand in two more
+    /// columns.
     pub(super) fn write_tsv(&self, file: &Path) -> io::Result<()> {
-        let mut out = b"difference\tdb\ttype\tkey\tdetail\trepaired\n".to_vec();
-        let mut row = |what: &str, db: Option<u32>, kind: &str, key: &[u8], rest: [&str; 2]| {
+        let mut out = b"difference\tdb\ttype\tkey\tdetail\trepaired".to_vec();
+        let is_named = self.differences.iter().any(|one| one.at_target.is_some());
+        if is_named {
+            out.extend_from_slice(b"\ttarget_db\ttarget_key");
+        }
+        out.push(b'\n');
+        let mut row = |what: &str,
+                       db: Option<u32>,
+                       kind: &str,
+                       key: &[u8],
+                       rest: [&str; 2],
+                       at_target: Option<&Name>| {
             let db = db.map_or(String::new(), |db| db.to_string());
             out.extend_from_slice(format!("{what}\t{db}\t{kind}\t").as_bytes());
             cell(&mut out, key);
             for text in rest {
                 out.push(b'\t');
                 cell(&mut out, text.as_bytes());
+            }
+            if let Some((db, name)) = at_target {
+                out.extend_from_slice(format!("\t{db}\t").as_bytes());
+                cell(&mut out, name);
+            } else if is_named {
+                out.extend_from_slice(b"\t\t");
             }
             out.push(b'\n');
         };
@@ -242,14 +268,16 @@ impl Report {
                 Repair::Done => "yes",
                 Repair::Failed(why) => why,
             };
-            row(what.name(), one.db, kind, &one.key, [detail, repaired]);
+            let at_target = one.at_target.as_ref();
+            let rest = [detail, repaired];
+            row(what.name(), one.db, kind, &one.key, rest, at_target);
         }
         for (word, list) in [
             ("unsettled", &self.unsettled),
             ("unchecked", &self.unchecked),
         ] {
             for one in list {
-                row(word, Some(one.db), "", &one.key, [&one.why, ""]);
+                row(word, Some(one.db), "", &one.key, [&one.why, ""], None);
             }
         }
         std::fs::write(file, out)
@@ -274,6 +302,8 @@ mod tests {
         let difference = |what, key: &'static [u8], repair| Difference {
             db: Some(3),
             key: Bytes::from_static(key),
+            at_target: None,
+            is_stray: false,
             found: Found {
                 what,
                 kind: "list",
@@ -319,5 +349,21 @@ mod tests {
             lines[2],
             "order\t3\tlist\t\"tab\\there\"\t2 / 3 elements\twhy"
         );
+    }
+
+    #[test]
+    fn other_names_at_the_target_stand_beside() {
+        let mut report = report();
+        report.differences[1].at_target = Some((0, Bytes::from_static(b"db3:tab\there")));
+        let json: serde_json::Value = serde_json::from_str(&report.json()).unwrap();
+        assert!(json["differences"][0].get("at_target").is_none());
+        assert_eq!(json["differences"][1]["at_target"]["key"], "db3:tab\there");
+        let file = tempfile::NamedTempFile::new().unwrap();
+        report.write_tsv(file.path()).unwrap();
+        let text = std::fs::read_to_string(file.path()).unwrap();
+        let lines: Vec<&str> = text.lines().collect();
+        assert!(lines[0].ends_with("\trepaired\ttarget_db\ttarget_key"));
+        assert!(lines[1].ends_with("\tyes\t\t"));
+        assert!(lines[2].ends_with("\twhy\t0\t\"db3:tab\\there\""));
     }
 }

@@ -1,23 +1,28 @@
 //! One comparison from its beginning to its report.
 
-use std::time::Instant;
+use std::collections::HashSet;
+use std::time::{Duration, Instant};
 
+use resp::Value;
 use rewrite::Db;
 
 use super::functions::{self, Libraries, Library};
-use super::lag::{Lag, Reached};
+use super::lag::{Lag, Proof};
 use super::look::{Comparer, Name, Verdict};
 use super::progress::Progress;
 use super::report::{Difference, Repair, Report, Unclear};
 use super::rounds::{LOT, Settled, Suspect, settle};
 use super::scan::{self, Choice, SCAN_COST, Walk};
-use crate::checkpoint::Phase;
+use super::what::{Found, What};
+use crate::checkpoint::{Checkpoint, Phase};
 use crate::config::{CompareConfig, Config};
 use crate::error::{Side, SyncError};
 use crate::pipeline::KeySet;
 
 /// Keys that differ at first and are remembered to be looked at again.
 const SUSPECTS_MAX: usize = 200_000;
+/// How long a link may take to say that the slots of a cluster have got their positions behind a snapshot.
+const POSITIONS_LIMIT: Duration = Duration::from_secs(3);
 
 /// A comparison under way.
 pub(super) struct Run<'a> {
@@ -25,8 +30,10 @@ pub(super) struct Run<'a> {
     pub(super) options: &'a CompareConfig,
     pub(super) choice: Choice<'a>,
     pub(super) comparer: Comparer,
-    pub(super) lag: Lag,
+    pub(super) lag: Lag<'a>,
     pub(super) suspects: Vec<Suspect>,
+    /// Keys of the target that none of the source's can be, as they are called there.
+    strays: Vec<Name>,
     pub(super) report: Report,
     pub(super) progress: Progress,
     begun: Instant,
@@ -43,7 +50,8 @@ impl<'a> Run<'a> {
         mut comparer: Comparer,
         progress: Progress,
     ) -> Result<Self, SyncError> {
-        let lag = Lag::new(config);
+        let mut lag = Lag::new(config);
+        lag.know(&mut comparer.source).await?;
         let mut report = Report {
             source: [
                 config.source.endpoint.address.clone(),
@@ -60,19 +68,32 @@ impl<'a> Run<'a> {
             let address = &config.target.endpoint.address;
             Err(SyncError::stop(Side::Target, address, what))
         };
-        match lag.checkpoint(&mut comparer.target).await? {
-            Some(found) if matches!(found.phase, Phase::Snapshot(_)) => {
-                return stop(
-                    "its checkpoint says that a snapshot is being written there: compare when /readyz answers 200",
-                );
-            }
-            Some(found) if matches!(found.phase, Phase::Diverged(_)) => report.notes.push(
+        let mut checkpoints = lag.checkpoints(&mut comparer.target).await?;
+        let is_snapshot = |(_, one): &(String, Checkpoint)| matches!(one.phase, Phase::Snapshot(_));
+        // A cluster's slots get their positions first, and the link says so behind that.
+        let from = Instant::now();
+        while comparer.target.is_cluster()
+            && checkpoints.iter().any(is_snapshot)
+            && from.elapsed() < POSITIONS_LIMIT
+        {
+            tokio::time::sleep(options.pause.min(POSITIONS_LIMIT / 10)).await;
+            checkpoints = lag.checkpoints(&mut comparer.target).await?;
+        }
+        let is_any = |is: fn(&Phase) -> bool| checkpoints.iter().any(|(_, one)| is(&one.phase));
+        if checkpoints.iter().any(is_snapshot) {
+            return stop(
+                "its checkpoint says that a snapshot is being written there: compare when /readyz answers 200",
+            );
+        }
+        if is_any(|phase| matches!(phase, Phase::Diverged(_))) {
+            report.notes.push(
                 "the target's checkpoint says that it has diverged: a start of sync takes a new snapshot".to_owned(),
-            ),
-            Some(_) => {}
-            None => report.notes.push(
+            );
+        }
+        if checkpoints.is_empty() {
+            report.notes.push(
                 "there is no checkpoint of this link at the target: whether changes are on their way is told by pauses alone".to_owned(),
-            ),
+            );
         }
         Ok(Self {
             config,
@@ -81,6 +102,7 @@ impl<'a> Run<'a> {
             comparer,
             lag,
             suspects: Vec::new(),
+            strays: Vec::new(),
             report,
             progress,
             begun: Instant::now(),
@@ -105,7 +127,16 @@ impl<'a> Run<'a> {
         for lot in std::mem::take(&mut waiting).chunks(size) {
             self.look(lot).await?;
         }
+        self.note_moves(&walk, Side::Source);
         Ok(())
+    }
+
+    fn note_moves(&mut self, walk: &Walk, side: Side) {
+        if walk.is_unsure() {
+            self.report.notes.push(format!(
+                "slots of the {side} moved from node to node all the while: a key on its way may not have been looked at; compare again when they are where they belong"
+            ));
+        }
     }
 
     /// Compares keys of the source.
@@ -143,13 +174,25 @@ impl<'a> Run<'a> {
         while let Some(mut found) = walk.next(&mut self.comparer.target, &self.choice).await? {
             self.report.target_keys += found.len() as u64;
             self.progress.advance(found.len());
-            found.retain(|(db, key)| known.is_none_or(|known| !known.contains(*db, key)));
+            for stray in walk.strays.drain(..) {
+                self.report.target_keys += 1;
+                match self.strays.len() < SUSPECTS_MAX {
+                    true => self.strays.push(stray),
+                    false => self.report.beyond += 1,
+                }
+            }
+            if let Some(known) = known {
+                let is_known = |(db, key): &Name| known.contains(*db, key);
+                let target = &self.comparer.target;
+                found.retain(|name| !is_known(name) && !target.siblings(name).iter().any(is_known));
+            }
             // Asking for it alone is a small part of comparing.
             let cost = SCAN_COST + found.len().div_ceil(4);
             self.comparer.limiter.take(cost).await;
             let extra = scan::absent(&mut self.comparer.source, &found).await?;
             self.look_at_extra(&extra).await?;
         }
+        self.note_moves(&walk, Side::Target);
         Ok(())
     }
 
@@ -168,7 +211,11 @@ impl<'a> Run<'a> {
 
     /// Looks at what differed until it is clear whether it does.
     pub(super) async fn settle(&mut self) -> Result<(), SyncError> {
-        let suspects = std::mem::take(&mut self.suspects);
+        let mut suspects = std::mem::take(&mut self.suspects);
+        // A walk may come to a key more than once.
+        let mut seen = HashSet::new();
+        suspects.retain(|suspect| seen.insert(suspect.name.clone()));
+        drop(seen);
         let progress = &self.progress;
         let settled = settle(
             &mut self.comparer,
@@ -191,11 +238,14 @@ impl<'a> Run<'a> {
         self.report
             .differences
             .extend(differing.into_iter().map(|suspect| Difference {
+                at_target: self.comparer.target.name_of(&suspect.name),
                 db: Some(suspect.name.0),
                 key: suspect.name.1,
                 found: suspect.look.found,
                 repair: Repair::None,
+                is_stray: false,
             }));
+        self.settle_strays().await?;
         self.report
             .unsettled
             .extend(unsettled.into_iter().map(|suspect| Unclear {
@@ -207,6 +257,37 @@ impl<'a> Run<'a> {
             self.report.notes.push(format!(
                 "the target is {behind} bytes behind the source and does not go on: is sync running? What differs may be on its way"
             ));
+        }
+        Ok(())
+    }
+
+    /// What none of the source's keys can be, and is there still. Nothing of it is on its way.
+    async fn settle_strays(&mut self) -> Result<(), SyncError> {
+        let mut strays = std::mem::take(&mut self.strays);
+        strays.sort_unstable();
+        strays.dedup();
+        for lot in strays.chunks(LOT) {
+            for (db, key) in lot {
+                let target = &mut self.comparer.target;
+                match target.one_here(*db, &[b"EXISTS", key]).await? {
+                    Value::Int(0) => continue,
+                    Value::Int(_) => {}
+                    other => return Err(target.strange("EXISTS", &other)),
+                }
+                self.report.differences.push(Difference {
+                    db: Some(*db),
+                    key: key.clone(),
+                    at_target: Some((*db, key.clone())),
+                    found: Found {
+                        what: What::Extra,
+                        kind: "",
+                        detail: "redis_writer.db_map gives this name to no key of the source"
+                            .to_owned(),
+                    },
+                    repair: Repair::None,
+                    is_stray: true,
+                });
+            }
         }
         Ok(())
     }
@@ -243,11 +324,9 @@ impl<'a> Run<'a> {
                 .mark(&mut self.comparer.source, &mut self.comparer.target);
             let mark = mark.await?;
             tokio::time::sleep(self.options.pause).await;
-            let limit = std::time::Duration::from_secs(30);
-            let _: Reached = self
-                .lag
-                .reach(&mut self.comparer.target, mark, limit)
-                .await?;
+            let limit = Duration::from_secs(30);
+            let ends = (&self.comparer.source, &mut self.comparer.target);
+            let _: Proof = self.lag.reach(ends, (0, mark), limit, true).await?;
         }
         let Libraries::Differing(mut found) = functions::differing(&mut self.comparer).await?
         else {

@@ -1,15 +1,17 @@
 //! Which keys are looked at: what the filter lets through, what is not ours, and a sample of that.
 
+use std::collections::BTreeSet;
 use std::hash::{BuildHasher, RandomState};
 
 use bytes::Bytes;
 use resp::Value;
-use rewrite::Db;
+use rewrite::{Db, SLOTS, Slot, SlotSet, slot_of};
 
-use super::end::End;
+use super::end::{End, Origin};
 use super::look::Name;
 use crate::config::Config;
-use crate::error::SyncError;
+use crate::error::{Class, SyncError};
+use crate::target::cluster::Topology;
 
 /// Keys that one SCAN looks at.
 const SCAN_COUNT: usize = 256;
@@ -54,10 +56,14 @@ impl<'a> Choice<'a> {
     /// Whether this key is looked at.
     pub(crate) fn takes(&self, db: u32, key: &[u8]) -> bool {
         let filter = &self.config.filter;
-        let is_sampled = self.ppm >= crate::config::WHOLE_PPM
+        self.samples(db, key) && !is_ours(key) && self.takes_db(db) && filter.key(key)
+    }
+
+    /// Whether it is in the sample.
+    fn samples(&self, db: u32, key: &[u8]) -> bool {
+        self.ppm >= crate::config::WHOLE_PPM
             || self.state.hash_one((db, key)) % u64::from(crate::config::WHOLE_PPM)
-                < u64::from(self.ppm);
-        is_sampled && !is_ours(key) && self.takes_db(db) && filter.key(key)
+                < u64::from(self.ppm)
     }
 
     /// Whether anything is left out.
@@ -71,48 +77,102 @@ pub(crate) fn is_ours(key: &[u8]) -> bool {
     key.windows(OURS.len()).any(|part| part == OURS)
 }
 
-/// A walk over all keys of an end, database by database.
+/// A database of a node that is walked through.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Stage {
+    /// Which node of a cluster; none, where it is no cluster.
+    node: Option<String>,
+    db: u32,
+}
+
+/// A walk over all keys of an end, database by database, and in a cluster node by node.
 #[derive(Debug)]
 pub(crate) struct Walk {
     /// Those that are still to come, the last one first.
-    dbs: Vec<u32>,
-    at: Option<(u32, Bytes)>,
+    stages: Vec<Stage>,
+    at: Option<(Stage, Bytes)>,
     /// Keys that the end has, as it says.
     pub(crate) keys: u64,
     /// Keys that one SCAN looks at.
     count: String,
+    /// Keys of the end, under their names there, that none of the source's can be.
+    pub(super) strays: Vec<Name>,
+    /// In a cluster: what is on its way meanwhile.
+    moves: Option<Moves>,
 }
+
+/// Slots of a cluster that go to other nodes while it is walked through. SCAN tells of every key that a node has from the
+/// beginning of its walk to the end. A key may go from a node that is not walked through yet to one that was already. So in
+/// the end the nodes that have got slots are walked through once more, for these; what a slot's former node had was looked at
+/// before that.
+#[derive(Debug)]
+struct Moves {
+    /// Who had which slot when the pass began.
+    before: Topology,
+    /// Slots that were on their way at the beginning of the pass, and are looked at with their new nodes.
+    known: BTreeSet<(String, u16)>,
+    /// This pass is for these slots alone.
+    only: Option<SlotSet>,
+    passes: u32,
+}
+
+/// Slots move on and on: then it is said.
+const PASSES_MAX: u32 = 20;
 
 impl Walk {
     /// Begins; only databases that pass the filter.
     pub(crate) async fn begin(end: &mut End, config: &Config) -> Result<Self, SyncError> {
-        let mut keyspace = end.info("keyspace").await?.keyspace();
-        keyspace.retain(|(db, _)| config.filter.db(Db(*db)));
-        keyspace.sort_unstable();
+        let mut keys = 0;
+        let mut stages = Vec::new();
+        for (node, mut keyspace) in end.keyspaces().await? {
+            keyspace.retain(|(db, _)| end.may_hold(config, *db));
+            keyspace.sort_unstable();
+            for (db, count) in keyspace {
+                keys += count;
+                let node = node.clone();
+                stages.push(Stage { node, db });
+            }
+        }
+        stages.reverse();
+        let moves = end.topology().map(|topology| Moves {
+            before: topology.clone(),
+            known: BTreeSet::new(),
+            only: None,
+            passes: 0,
+        });
         Ok(Self {
-            keys: keyspace.iter().map(|(_, keys)| keys).sum(),
-            dbs: keyspace.into_iter().rev().map(|(db, _)| db).collect(),
+            keys,
+            stages,
             at: None,
             count: SCAN_COUNT.to_string(),
+            strays: Vec::new(),
+            moves,
         })
     }
 
     /// Over these databases, of which it is not told how many keys they have.
     pub(crate) fn over(dbs: &[u32], choice: &Choice<'_>) -> Self {
         let dbs = dbs.iter().rev().copied();
+        let stage = |db| Stage { node: None, db };
         Self {
             keys: 0,
-            dbs: dbs.filter(|db| choice.takes_db(*db)).collect(),
+            stages: dbs.filter(|db| choice.takes_db(*db)).map(stage).collect(),
             at: None,
             count: SCAN_COUNT.to_string(),
+            strays: Vec::new(),
+            moves: None,
         }
     }
 
     /// Only these databases; all, where none is named. One that the end does not tell of is looked at all the same.
     pub(crate) fn only(&mut self, dbs: &[u32], choice: &Choice<'_>) {
-        if !dbs.is_empty() {
-            self.dbs = dbs.iter().rev().copied().collect();
-            self.dbs.retain(|db| choice.takes_db(*db));
+        if self.moves.is_some() {
+            // Those that its nodes have.
+            self.stages
+                .retain(|stage| dbs.is_empty() || dbs.contains(&stage.db));
+        } else if !dbs.is_empty() {
+            let mut walk = Self::over(dbs, choice);
+            std::mem::swap(&mut self.stages, &mut walk.stages);
         }
     }
 
@@ -123,45 +183,139 @@ impl Walk {
 
     /// Goes to a place that an earlier walk has come to.
     pub(crate) fn go_to(&mut self, db: u32, cursor: u64) {
-        self.dbs.retain(|other| *other > db);
-        self.at = Some((db, cursor.to_string().into()));
+        self.stages.retain(|other| other.db > db);
+        let stage = Stage { node: None, db };
+        self.at = Some((stage, cursor.to_string().into()));
     }
 
-    /// Where it is, if that is in the midst of a database.
+    /// Where it is, if that is in the midst of a database of a single server.
     pub(crate) fn place(&self) -> Option<(u32, u64)> {
-        let (db, cursor) = self.at.as_ref()?;
-        Some((*db, std::str::from_utf8(cursor).ok()?.parse().ok()?))
+        let (stage, cursor) = self.at.as_ref().filter(|(stage, _)| stage.node.is_none())?;
+        Some((stage.db, std::str::from_utf8(cursor).ok()?.parse().ok()?))
     }
 
-    /// Some keys that are chosen (perhaps none); nothing behind the last one. A key may come twice, as with SCAN.
+    /// Whether it has given up following slots that moved on and on.
+    pub(crate) fn is_unsure(&self) -> bool {
+        let moves = self.moves.as_ref();
+        moves.is_some_and(|moves| moves.passes > PASSES_MAX)
+    }
+
+    /// Some keys that are chosen (perhaps none), under the source's names; nothing behind the last one. A key may come twice, as
+    /// with SCAN.
     pub(crate) async fn next(
         &mut self,
         end: &mut End,
         choice: &Choice<'_>,
     ) -> Result<Option<Vec<Name>>, SyncError> {
         if self.at.is_none() {
-            let Some(db) = self.dbs.pop() else {
+            if self.stages.is_empty() && !self.pass_again(end, choice).await? {
                 return Ok(None);
+            }
+            let Some(stage) = self.stages.pop() else {
+                return Ok(Some(Vec::new()));
             };
-            self.at = Some((db, Bytes::from_static(b"0")));
+            self.at = Some((stage, Bytes::from_static(b"0")));
         }
-        let Some((db, cursor)) = self.at.clone() else {
+        let Some((stage, cursor)) = self.at.clone() else {
             return Ok(None);
         };
         let argv: [&[u8]; 4] = [b"SCAN", &cursor, b"COUNT", self.count.as_bytes()];
-        let (next, keys) = match end.one(db, &argv).await? {
+        let reply = match &stage.node {
+            None => end.one_here(stage.db, &argv).await?,
+            Some(node) => match end.one_at(node, stage.db, &argv).await {
+                // It may be gone for good: then others have its slots, and are walked through once more.
+                Err(error) if error.class == Class::Reconnect => {
+                    end.look_around().await?;
+                    if end.primaries().contains(node) {
+                        return Err(error);
+                    }
+                    self.at = None;
+                    return Ok(Some(Vec::new()));
+                }
+                reply => reply?,
+            },
+        };
+        let (next, keys) = match reply {
             Value::Array(parts) => match <[Value; 2]>::try_from(parts) {
                 Ok([Value::Bulk(next), Value::Array(keys)]) => (next, keys),
                 _ => return Err(end.strange("SCAN", &Value::Null)),
             },
             other => return Err(end.strange("SCAN", &other)),
         };
-        self.at = (next.as_ref() != b"0").then_some((db, next));
-        let keys = keys.into_iter().filter_map(|key| match key {
-            Value::Bulk(key) if choice.takes(db, &key) => Some((db, key)),
-            _ => None,
-        });
-        Ok(Some(keys.collect()))
+        let db = stage.db;
+        self.at = (next.as_ref() != b"0").then_some((stage, next));
+        let only = self.moves.as_ref().and_then(|moves| moves.only.as_ref());
+        let mut found = Vec::with_capacity(keys.len());
+        for key in keys {
+            let Value::Bulk(key) = key else { continue };
+            if only.is_some_and(|only| !only.contains(slot_of(&key))) {
+                continue;
+            }
+            match end.origin(db, &key) {
+                Origin::Named(names) => {
+                    let taken = names.into_iter().find(|(db, key)| choice.takes(*db, key));
+                    found.extend(taken);
+                }
+                Origin::Nobody if !is_ours(&key) && choice.samples(db, &key) => {
+                    self.strays.push((db, key));
+                }
+                Origin::Nobody => {}
+            }
+        }
+        Ok(Some(found))
+    }
+
+    /// In a cluster whose slots have moved meanwhile: whether there is something to be walked through once more.
+    async fn pass_again(&mut self, end: &mut End, choice: &Choice<'_>) -> Result<bool, SyncError> {
+        let Some(moves) = &mut self.moves else {
+            return Ok(false);
+        };
+        end.look_around().await?;
+        let Some(now) = end.topology().cloned() else {
+            return Ok(false);
+        };
+        let mut got: BTreeSet<(String, u16)> = BTreeSet::new();
+        for slot in (0..SLOTS).map(Slot) {
+            let owner = |topology: &Topology| topology.owner(slot).map(|one| one.address.clone());
+            match (owner(&moves.before), owner(&now)) {
+                (before, Some(now)) if before.as_ref() != Some(&now) => {
+                    got.insert((now, slot.0));
+                }
+                _ => {}
+            }
+        }
+        let importing = end.importing().await?;
+        let on_their_way: BTreeSet<(String, u16)> = importing
+            .into_iter()
+            .flat_map(|(node, slots)| slots.into_iter().map(move |slot| (node.clone(), slot)))
+            .collect();
+        got.extend(on_their_way.difference(&moves.known).cloned());
+        if got.is_empty() {
+            return Ok(false);
+        }
+        moves.passes += 1;
+        if moves.passes > PASSES_MAX {
+            return Ok(false);
+        }
+        let only = SlotSet::new();
+        for (_, slot) in &got {
+            only.insert(Slot(*slot));
+        }
+        moves.only = Some(only);
+        moves.before = now;
+        moves.known = on_their_way;
+        let nodes: BTreeSet<String> = got.into_iter().map(|(node, _)| node).collect();
+        for (node, keyspace) in end.keyspaces().await? {
+            let Some(node) = node.filter(|node| nodes.contains(node)) else {
+                continue;
+            };
+            let dbs = keyspace.into_iter().map(|(db, _)| db);
+            for db in dbs.filter(|db| end.may_hold(choice.config, *db)) {
+                let node = Some(node.clone());
+                self.stages.push(Stage { node, db });
+            }
+        }
+        Ok(true)
     }
 }
 
@@ -170,12 +324,15 @@ pub(crate) async fn absent(end: &mut End, names: &[Name]) -> Result<Vec<Name>, S
     let mut absent = Vec::new();
     for run in names.chunk_by(|a, b| a.0 == b.0) {
         let Some((db, _)) = run.first() else { continue };
-        // One lookup for all: mostly they are all there. (EXISTS takes several keys since 3.0.3.)
+        // One lookup for all: mostly they are all there. (EXISTS takes several keys since 3.0.3.) In a cluster they are in
+        // several slots.
         let mut argv: Vec<&[u8]> = vec![b"EXISTS"];
         argv.extend(run.iter().map(|(_, key)| key.as_ref()));
-        let there = end.one(*db, &argv).await?;
-        if there == Value::Int(i64::try_from(run.len()).unwrap_or(i64::MAX)) {
-            continue;
+        if !end.is_cluster() {
+            let there = end.one(*db, &argv).await?;
+            if there == Value::Int(i64::try_from(run.len()).unwrap_or(i64::MAX)) {
+                continue;
+            }
         }
         let each: Vec<Vec<&[u8]>> = run
             .iter()

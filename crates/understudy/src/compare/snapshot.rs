@@ -29,11 +29,29 @@ use crate::status::Status;
 use crate::supervise::SourceVersion;
 use crate::target::version_of;
 
-/// Asks the source for a snapshot, into a file beside the spool that is gone with what this gives.
+/// Asks the source for a snapshot (of a cluster each of its masters, one after the other), into files beside the spool that are gone
+/// with what this gives.
 ///
 /// # Errors
 /// Where the source refuses it, or the disk does.
-pub(super) async fn take(config: &Config, progress: &Progress) -> Result<NamedTempFile, SyncError> {
+pub(super) async fn take(
+    config: &Config,
+    masters: &[String],
+    progress: &Progress,
+) -> Result<Vec<NamedTempFile>, SyncError> {
+    let mut files = Vec::new();
+    for address in masters {
+        let mut config = config.clone();
+        if config.source.cluster {
+            config.source.cluster = false;
+            config.source.endpoint.address.clone_from(address);
+        }
+        files.push(take_one(&config, progress).await?);
+    }
+    Ok(files)
+}
+
+async fn take_one(config: &Config, progress: &Progress) -> Result<NamedTempFile, SyncError> {
     let dir = config.spool.dir.parent().unwrap_or(&config.spool.dir);
     let local = |error: std::io::Error| {
         SyncError::local(format!(
@@ -84,16 +102,27 @@ fn failed(failure: Failure) -> SyncError {
 }
 
 impl Run<'_> {
-    /// Compares the target with the snapshot in a file.
-    pub(super) async fn snapshot(&mut self, file: &Path) -> Result<(), SyncError> {
-        self.report.snapshot = Some(file.display().to_string());
+    /// Compares the target with the snapshot in these files.
+    pub(super) async fn snapshot(&mut self, files: &[&Path]) -> Result<(), SyncError> {
+        let names: Vec<String> = files
+            .iter()
+            .map(|file| file.display().to_string())
+            .collect();
+        self.report.snapshot = Some(names.join(" "));
+        self.progress.begin("snapshot", 0);
+        let mut known = KeySet::default();
+        for file in files {
+            self.snapshot_file(file, &mut known).await?;
+        }
+        self.target_keys(Some(&known)).await
+    }
+
+    async fn snapshot_file(&mut self, file: &Path, known: &mut KeySet) -> Result<(), SyncError> {
         let mut reader = Reader::open(file, Limits::default(), &Bar::none());
         let reader = reader
             .as_mut()
             .map_err(|failure| SyncError::local(&*failure))?;
-        self.progress.begin("snapshot", 0);
         let reading = self.comparer.reading.clone();
-        let mut known = KeySet::default();
         let mut lot: Vec<Kept> = Vec::new();
         let mut current: Option<(Name, Value<'_>)> = None;
         let mut now_ms = crate::pipeline::now_ms();
@@ -124,7 +153,7 @@ impl Run<'_> {
             }
         }
         self.kept(&lot).await?;
-        self.target_keys(Some(&known)).await
+        Ok(())
     }
 
     /// Compares some keys of the snapshot; gives the time.

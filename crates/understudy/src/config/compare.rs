@@ -24,11 +24,7 @@ pub struct CompareConfig {
 /// All keys.
 pub(crate) const WHOLE_PPM: u32 = 1_000_000;
 
-pub(super) fn read(doc: &Document, is_mapped: bool) -> Result<CompareConfig, ConfigError> {
-    if is_mapped && doc.int("compare.background_qps") > 0 {
-        let what = "compare.background_qps and redis_writer.db_map: keys under other names or numbers are not compared in this version; set one of them";
-        return Err(doc.error("compare.background_qps", what));
-    }
+pub(super) fn read(doc: &Document) -> Result<CompareConfig, ConfigError> {
     let sample = doc.text("compare.sample");
     let sample_ppm = share_ppm(&sample)
         .map_err(|why| doc.error("compare.sample", format!("compare.sample {why}")))?;

@@ -180,6 +180,17 @@ pub struct ClusterConfig {
     pub fence: SlotFence,
     /// Addresses of nodes that were seen: when the one that was given is gone, others tell where the slots are.
     pub seen: Arc<Mutex<Vec<String>>>,
+    /// The source is this shard of a cluster, whose links share the slots.
+    pub shard: Option<Arc<Shard>>,
+}
+
+impl ClusterConfig {
+    /// Nodes that were seen, the last one that answered first.
+    pub(crate) fn nodes_seen(&self) -> Vec<String> {
+        let seen = self.seen.lock();
+        seen.unwrap_or_else(std::sync::PoisonError::into_inner)
+            .clone()
+    }
 }
 
 /// What keeps a replaced writer's late transactions out of a cluster.
@@ -417,9 +428,10 @@ impl Config {
                 "compare.background_qps is not for source clusters in this version; set it to 0";
             return Err(doc.error("compare.background_qps", what));
         }
-        if source.cluster && target.cluster.is_some() {
-            let what = "a source cluster into a target cluster is not in this version: set redis_writer.cluster = false with a single server as the target";
-            return Err(doc.error("sync_reader.cluster", what));
+        let fence = target.cluster.as_ref().map(|cluster| cluster.fence);
+        if source.cluster && fence == Some(SlotFence::Lua) {
+            let what = "redis_writer.slot_fence = \"lua\" is not for source clusters in this version: give the user at the target +client|list +client|kill +client|setname, and set it to \"auto\" or \"kill\"";
+            return Err(doc.error("redis_writer.slot_fence", what));
         }
         let dir = PathBuf::from(doc.text("advanced.dir"));
         let function = function::read(doc, &target)?;
@@ -452,12 +464,12 @@ impl Config {
             shutdown_timeout: Duration::from_millis(doc.int("limits.shutdown_timeout")),
             memory_bytes: doc.int("limits.memory"),
             restore_bytes: doc.int("limits.restore_bytes"),
-            compare: compare::read(doc, target.db_map.is_some())?,
+            compare: compare::read(doc)?,
             cutover: cutover::read(doc)?,
             scan,
             limits: limits(doc),
             notes: notes(doc),
-            slice: slice(doc, source.cluster)?,
+            slice: slice(doc, source.cluster, target.cluster.is_some())?,
             shard: None,
             rival: None,
             reader,
@@ -554,11 +566,17 @@ fn psync_commands(doc: &Document) -> Result<(String, Vec<(String, String)>), Con
 }
 
 /// Which shards of a source cluster are this process's.
-fn slice(doc: &Document, is_cluster: bool) -> Result<Slice, ConfigError> {
+fn slice(doc: &Document, is_cluster: bool, into_cluster: bool) -> Result<Slice, ConfigError> {
     let slice = Slice::parse(&doc.text("shards")).map_err(|what| doc.error("shards", what))?;
     if slice.is_part() && !is_cluster {
         let what = format!(
             "shards is \"{slice}\", but the source is no cluster: set sync_reader.cluster = true, or remove it"
+        );
+        return Err(doc.error("shards", what));
+    }
+    if slice.is_part() && into_cluster {
+        let what = format!(
+            "shards is \"{slice}\", and several processes share a source cluster only into a single server in this version: let one process take all shards, or set redis_writer.cluster = false"
         );
         return Err(doc.error("shards", what));
     }
@@ -710,6 +728,7 @@ fn cluster(doc: &Document) -> Option<ClusterConfig> {
             _ => SlotFence::Auto,
         },
         seen: Arc::default(),
+        shard: None,
     })
 }
 

@@ -1,10 +1,11 @@
 //! The table `[scan_reader]`, and when a source is read as it says.
 
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use super::Reader;
 use super::document::{ConfigError, Document};
-use super::key::{Key, Kind, key, later};
+use super::key::{Key, Kind, key};
 
 /// Its keys.
 pub(super) const KEYS: &[Key] = &[
@@ -110,11 +111,11 @@ pub(super) const KEYS: &[Key] = &[
         r#""1.2""#,
         "Oldest version of TLS that is spoken.",
     ),
-    later(
+    key(
         "scan_reader.cluster",
         Kind::Bool,
         "false",
-        "The source is a Redis Cluster.",
+        "The source is a Redis Cluster: every primary is read and listened to, and failovers and slots that move are followed.",
     ),
     key(
         "scan_reader.scan",
@@ -172,6 +173,10 @@ pub struct ScanConfig {
     pub count: usize,
     /// Read from a replica.
     pub prefer_replica: bool,
+    /// It is a cluster, all of which is read.
+    pub cluster: bool,
+    /// Addresses of its nodes that were seen: when the one that was given is gone, others tell where the slots are.
+    pub seen: Arc<Mutex<Vec<String>>>,
     /// Between two sweeps when nothing differs.
     pub repair_interval: Duration,
 }
@@ -191,6 +196,18 @@ impl ScanConfig {
     /// Whether the source is followed, and not only read once.
     pub(crate) fn follows(&self) -> bool {
         self.follows
+    }
+
+    /// Nodes of the source that were seen.
+    pub(crate) fn nodes_seen(&self) -> Vec<String> {
+        let seen = self.seen.lock();
+        seen.unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// These are its nodes now.
+    pub(crate) fn note_nodes(&self, nodes: Vec<String>) {
+        let seen = self.seen.lock();
+        *seen.unwrap_or_else(PoisonError::into_inner) = nodes;
     }
 }
 
@@ -223,6 +240,12 @@ pub(super) fn read(
         let what = "scan_reader.scan and scan_reader.ksn are both false: there is nothing to do";
         return Err(doc.error("scan_reader.scan", what));
     }
+    let cluster = when == ScanWhen::Always && doc.bool("scan_reader.cluster");
+    let is_cluster = cluster || doc.bool("sync_reader.cluster");
+    if is_cluster && when != ScanWhen::Never && doc.bool("scan_reader.prefer_replica") {
+        let what = "scan_reader.prefer_replica is not for a cluster in this version: its primaries are read; set it to false";
+        return Err(doc.error("scan_reader.prefer_replica", what));
+    }
     let dbs = doc.ints("scan_reader.dbs").into_iter().map(|db| {
         let what = format!("scan_reader.dbs: {db} is not a database");
         u32::try_from(db).map_err(|_| doc.error("scan_reader.dbs", what))
@@ -234,6 +257,8 @@ pub(super) fn read(
         dbs: dbs.collect::<Result<_, _>>()?,
         count: usize::try_from(doc.int("scan_reader.count")).unwrap_or(usize::MAX),
         prefer_replica: doc.bool("scan_reader.prefer_replica"),
+        cluster,
+        seen: Arc::default(),
         repair_interval: Duration::from_millis(doc.int("scan_reader.repair_interval")),
     })
 }
@@ -263,6 +288,19 @@ mod tests {
         );
         let once = parse("[scan_reader]\naddress = \"a:1\"\n").unwrap();
         assert!(!once.scan.follows());
+    }
+
+    #[test]
+    fn a_cluster_is_read_at_its_primaries() {
+        let text = "[scan_reader]\naddress = \"a:1\"\ncluster = true\n";
+        let scan = parse(text).unwrap().scan;
+        assert!(scan.cluster && scan.nodes_seen().is_empty());
+        // Whoever has a copy knows of it too.
+        let other = scan.clone();
+        scan.note_nodes(vec!["b:1".to_owned()]);
+        assert_eq!(other.nodes_seen(), ["b:1"]);
+        let error = parse(&format!("{text}prefer_replica = true\n")).unwrap_err();
+        assert!(error.contains("not for a cluster"), "{error}");
     }
 
     #[test]

@@ -9,6 +9,7 @@ use crate::compare::{Beside, Verified, verify};
 use crate::config::{CompareExtent, Config};
 use crate::error::{Side, SyncError};
 use crate::handover::Stage;
+use crate::target::cluster;
 
 /// So many looks, a second apart, have to be good.
 const LOOKS: u32 = 5;
@@ -117,19 +118,50 @@ pub(super) fn daemon(told: &Told) -> Check {
     )
 }
 
-/// Whether the target can bear the application.
+/// Whether the target can bear the application: the server, or every primary of a cluster.
 pub(super) async fn target(config: &Config) -> Check {
     let looked = async {
-        let mut client = Client::connect(&config.target.endpoint, Side::Target).await?;
-        let reply = client.call(&[b"INFO"]).await?;
-        let text = reply.as_bytes().cloned().unwrap_or_default();
-        Ok::<_, SyncError>(Info::of(&text))
+        let clients = match config.target.cluster {
+            None => vec![Client::connect(&config.target.endpoint, Side::Target).await?],
+            Some(_) => cluster::connect_all(config).await?,
+        };
+        let mut all = Vec::new();
+        for mut client in clients {
+            let reply = client.call(&[b"INFO"]).await?;
+            let text = reply.as_bytes().cloned().unwrap_or_default();
+            let mut info = String::from_utf8_lossy(&text).into_owned();
+            if config.target.cluster.is_some() {
+                // Whether it finds the cluster whole stands elsewhere; who may not ask has to take it as it is.
+                let state = client.ask(&[b"CLUSTER", b"INFO"]).await?;
+                let state = state.as_bytes().cloned().unwrap_or_default();
+                info.push_str(&String::from_utf8_lossy(&state));
+            }
+            all.push((client.address().to_owned(), Info::of(info.as_bytes())));
+        }
+        Ok::<_, SyncError>(all)
     };
     let found = match looked.await {
-        Ok(info) => health(&info),
+        Ok(all) => match all.as_slice() {
+            [(_, info)] => health(info),
+            all => all_healthy(all),
+        },
         Err(error) => Err(error.to_string()),
     };
     check("target", found)
+}
+
+/// The nodes of a cluster, each by its address.
+fn all_healthy(all: &[(String, Info)]) -> Result<String, String> {
+    let mut against = Vec::new();
+    for (address, info) in all {
+        if let Err(why) = health(info) {
+            against.push(format!("{address}: {why}"));
+        }
+    }
+    match against.is_empty() {
+        true => Ok(format!("a cluster of {} primaries", all.len())),
+        false => Err(against.join("; ")),
+    }
 }
 
 fn health(info: &Info) -> Result<String, String> {
@@ -196,8 +228,8 @@ pub(super) async fn compare(
     extent: CompareExtent,
     beside: Beside,
 ) -> Result<String, String> {
-    if config.target.cluster.is_some() || config.target.db_map.is_some() {
-        return Err("a cluster, or databases under other numbers, are not compared in this version: look at the keys by other means, and say --compare none".to_owned());
+    if config.function.is_some() {
+        return Err("filter.function is set, and what it makes is not compared: look at the keys by other means, and say --compare none".to_owned());
     }
     let verified = verify(config, extent == CompareExtent::Full, beside).await;
     let Verified {
@@ -231,5 +263,11 @@ mod tests {
         for word in ["replica", "loading", "99 %", "3 keys", "AOF"] {
             assert!(why.contains(word), "{word}: {why}");
         }
+        let node = |address: &str, text: &str| (address.to_owned(), Info::of(text.as_bytes()));
+        let well = all_healthy(&[node("a:1", ok), node("b:1", ok)]);
+        assert_eq!(well, Ok("a cluster of 2 primaries".to_owned()));
+        let lost = "cluster_enabled:1\r\ncluster_state:fail\r\n";
+        let why = all_healthy(&[node("a:1", ok), node("b:1", lost)]);
+        assert_eq!(why, Err("b:1: its cluster is not whole".to_owned()));
     }
 }

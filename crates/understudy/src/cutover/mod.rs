@@ -191,7 +191,7 @@ impl CutoverArgs {
     }
 
     fn check_with(&self, config: &Config) -> Result<(), String> {
-        if config.source.cluster {
+        if config.source.cluster || config.scan.cluster {
             return Err("the source is a cluster, and cutover is for one server in this version: hold back writes at every shard, wait for `consistent` in the status JSON, and stop sync (docs/operations.md, When it is over)".to_owned());
         }
         if self.reverse && config.cutover.applies_late {

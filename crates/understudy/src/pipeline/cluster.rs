@@ -4,11 +4,13 @@
 //! say how far each is; the link's is the low-water mark, and trails behind on purpose: a node that fails over may have lost what it
 //! wrote last, and goes on from what its slots' checkpoints say.
 
+mod adopt;
 mod collect;
 mod gather;
 mod heal;
 mod low_water;
 mod recall;
+mod sink;
 mod snapshot;
 mod stream;
 mod sweep;

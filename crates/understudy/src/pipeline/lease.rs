@@ -15,6 +15,7 @@
 //! checkpoint's flag `l` says that leases may be open: a run that finds it looks for them by SCAN.
 
 pub(super) mod fields;
+mod found;
 
 use std::cell::{Cell, RefCell};
 use std::time::Duration;
@@ -99,16 +100,6 @@ impl Lease {
             form: Form::Leased,
             from,
         }
-    }
-
-    /// In which form the target has it; `None`: somebody has changed the expiry. A target that has fallen back may have
-    /// another form than was written last.
-    fn found_as(&self, at_ms: Option<i64>, slack_ms: u64) -> Option<Form> {
-        let is =
-            |form| at_ms.is_some_and(|at_ms| at_ms.abs_diff(self.written_as(form)) <= slack_ms);
-        [Form::Leased, Form::Exact]
-            .into_iter()
-            .find(|form| is(*form))
     }
 
     /// The expiry at the target in a form.
@@ -657,6 +648,10 @@ impl Target {
             // A slot that moves takes along what is left of an expiry, which is a moment less exact.
             let is_exact = self.tells_time && matches!(self.server, Server::One(_));
             let slack = if is_exact { 0 } else { SLACK_MS };
+            let is_nearer = |(other, _): &(Lease, Step)| other.is_nearer(lease, at_ms);
+            if slack > 0 && batch.iter().any(is_nearer) {
+                continue;
+            }
             let Some(found) = lease.found_as(at_ms, slack) else {
                 continue;
             };

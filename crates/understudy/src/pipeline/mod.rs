@@ -42,7 +42,7 @@ pub(crate) use snapshot::{
 pub(crate) use stream::Hole;
 pub(crate) use stream::StreamApplier;
 pub(crate) use stream::{NOT_OURS, show, stream_limits};
-pub(crate) use sweep::{KeySet, has_old_libraries, remove_unfinished, sweep};
+pub(crate) use sweep::{KeySet, has_old_libraries, is_own, remove_unfinished, sweep};
 pub(crate) use tide::{Tide, read_marks_forever};
 pub(crate) use unit::{End, Gap, each_command, gaps_of, guard, items_of, words_of, zeros};
 

@@ -17,11 +17,13 @@ use tokio::time::Instant;
 
 use super::repair::{Copies, Touched};
 use super::sweep;
+use crate::checkpoint::Names;
 use crate::config::Config;
 use crate::error::{Class, Side, SyncError};
 use crate::shard::claims::Claims;
 use crate::shard::copy::{self, SlotCopy};
 use crate::shard::{Plan, Shard};
+use crate::target;
 
 /// Slots that are read in one go, if they fit.
 const SLOTS_AT_ONCE: usize = 32;
@@ -311,12 +313,18 @@ impl<'a> Slots<'a> {
             let known = table.lookup(&name.to_ascii_lowercase());
             let passes = known.is_none_or(|known| filter.table_command(known).is_ok());
             return match passes && filter.db(db) {
+                // A slot that is being read may have been read before it.
+                true if self.is_reading() => Course::Wait,
                 true => Course::Flush,
                 false => Course::Apply,
             };
         }
         if is(b"trimslots") || is(b"cluster") {
-            let slots = named(frame, args).into_iter();
+            let slots = named(frame, args);
+            if slots.iter().any(|slot| self.reading.contains(slot)) {
+                return Course::Wait;
+            }
+            let slots = slots.into_iter();
             return Course::Doubt(slots.filter(|slot| shard.holds(Slot(*slot))).collect());
         }
         if is(b"function") && !shard.has_libraries() {
@@ -332,6 +340,18 @@ impl<'a> Slots<'a> {
             false => Course::Apply,
         }
     }
+}
+
+/// Those of these keys whose slots are not the link's.
+pub(super) fn of_others(config: &Config, names: &Names) -> Names {
+    let mut others = Names::default();
+    let Some(shard) = &config.shard else {
+        return others;
+    };
+    for (db, key) in names.iter().filter(|(_, key)| !shard.holds(slot_of(key))) {
+        others.insert(db, key.clone());
+    }
+    others
 }
 
 /// The slots in `TRIMSLOTS RANGES <count> <first> <last> ..`, or in `CLUSTER <word> <slot>`.
@@ -385,8 +405,19 @@ async fn claim(
     let claimed = claims.claim(&config.link_name, slots, Some(owner)).await?;
     let mut found: BTreeMap<u16, Vec<Bytes>> =
         claimed.into_iter().map(|slot| (slot, Vec::new())).collect();
-    if !found.is_empty() {
-        sweep::each_key_of_slots(config, &mut found).await?;
+    if found.is_empty() {
+        return Ok(Work::Claimed(found));
+    }
+    match config.target.cluster {
+        None => sweep::each_key_of_slots(config, &mut found).await?,
+        Some(_) => {
+            let claimed: BTreeSet<u16> = found.keys().copied().collect();
+            found = target::cluster::keys_of_free_slots(config, shard, found).await?;
+            // The others are asked for again: meanwhile whoever has them may want them back.
+            let held = claimed.into_iter().filter(|slot| !found.contains_key(slot));
+            let held: Vec<u16> = held.collect();
+            claims.release(&config.link_name, &held, owner).await?;
+        }
     }
     Ok(Work::Claimed(found))
 }
@@ -425,6 +456,7 @@ mod tests {
         let shard = Arc::new(Shard::new(
             Arc::new(Group::new("base".to_owned())),
             0,
+            "a",
             false,
         ));
         shard.begin(&Held::parse("100-200").unwrap(), 0, false);
@@ -446,6 +478,8 @@ mod tests {
         assert_eq!(course(&slots, "SET foo 1"), Course::Apply);
         slots.reading.insert(12182);
         assert_eq!(course(&slots, "SET foo 1"), Course::Wait);
+        assert_eq!(course(&slots, "FLUSHALL"), Course::Wait);
+        assert_eq!(course(&slots, "CLUSTER FLUSHSLOT 12182"), Course::Wait);
         assert_eq!(course(&slots, "SET bar 1"), Course::Apply);
         assert_eq!(course(&Slots::new(None), "FLUSHALL"), Course::Apply);
     }

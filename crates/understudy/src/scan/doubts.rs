@@ -41,13 +41,14 @@ struct Counts {
     follows: Option<bool>,
 }
 
-/// Looks, all the while. `is_replica`: it is read in its master's place.
+/// Looks at one of the servers, all the while. `is_first`: the first of them. `is_replica`: it is read in its master's place.
 ///
 /// # Errors
 /// Reconnect where it is a replica that follows no more, or is gone: what it holds is no longer what the source holds.
 pub(super) async fn run(
     shared: &Shared<'_>,
     endpoint: &Endpoint,
+    is_first: bool,
     is_replica: bool,
 ) -> Result<(), SyncError> {
     let mut before: Option<Counts> = None;
@@ -75,7 +76,9 @@ pub(super) async fn run(
             if let Some(before) = &before {
                 judge(shared, before, &now);
             }
-            shared.mark_streams(STREAMS);
+            if is_first {
+                shared.mark_streams(STREAMS);
+            }
             if is_replica && now.follows == Some(false) {
                 let since = *orphan_since.get_or_insert_with(Instant::now);
                 // What is read now may be old.

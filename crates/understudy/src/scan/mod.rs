@@ -11,13 +11,15 @@
 //! moment, as it is with PSYNC: keys come in no order, and transactions are not seen.
 //!
 //! One thread does all of it: the worker, which alone writes ([`worker`]); the sweeper, which only marks ([`sweep`]); a
-//! subscription ([`events`]); and a look at what no event tells ([`doubts`]).
+//! subscription ([`events`]); and a look at what no event tells ([`doubts`]). Of a cluster each primary has a subscription and is
+//! looked at, and who has which slot is watched ([`nodes`]).
 
 mod dirty;
 mod doubts;
 mod events;
 mod hold;
 mod late;
+mod nodes;
 mod origin;
 mod pace;
 mod pages;
@@ -58,14 +60,15 @@ const TTL_TOLERANCE_OLD_MS: u64 = 100;
 /// A source that is read by SCAN, looked at but not yet read.
 pub(crate) struct Source {
     end: End,
-    endpoint: Endpoint,
+    /// The server that is read, or the primaries of a cluster.
+    servers: Vec<Endpoint>,
     origin: Origin,
 }
 
 impl Source {
-    /// The id of its history, where it tells.
-    pub(crate) fn replid(&self) -> Option<ReplId> {
-        self.origin.replid
+    /// The ids of its histories, where it tells.
+    pub(crate) fn replids(&self) -> &[ReplId] {
+        &self.origin.replids
     }
 }
 
@@ -74,13 +77,23 @@ impl Source {
 /// # Errors
 /// Reconnect while it cannot be reached; stop where it does not let us list keys.
 pub(crate) async fn open(config: &Config) -> Result<Source, SyncError> {
-    let endpoint = origin::choose(config).await?;
-    let mut end = End::connect(&endpoint, Side::Source, reply_bytes_max(config)).await?;
-    origin::guess(&mut end).await?;
+    let given = match config.scan.cluster {
+        true => config.source.endpoint.clone(),
+        false => origin::choose(config).await?,
+    };
+    let mut end = source_end(config, &given).await?;
     let origin = origin::look(&mut end).await?;
+    let addresses = end.primaries().into_iter();
+    let at = |address| Endpoint {
+        address,
+        ..given.clone()
+    };
+    if let Some(topology) = end.topology() {
+        config.scan.note_nodes(topology.nodes());
+    }
     Ok(Source {
+        servers: addresses.map(at).collect(),
         end,
-        endpoint,
         origin,
     })
 }
@@ -90,7 +103,24 @@ pub(crate) async fn open(config: &Config) -> Result<Source, SyncError> {
 /// # Errors
 /// Those of the connection.
 pub(crate) async fn reads_from(config: &Config) -> Result<Endpoint, SyncError> {
-    origin::choose(config).await
+    match config.scan.cluster {
+        true => Ok(config.source.endpoint.clone()),
+        false => origin::choose(config).await,
+    }
+}
+
+/// The source to read from, a server or all of a cluster.
+async fn source_end(config: &Config, endpoint: &Endpoint) -> Result<End, SyncError> {
+    let bytes_max = reply_bytes_max(config);
+    let mut end = match config.scan.cluster {
+        true => {
+            let seen = config.scan.nodes_seen();
+            End::connect_cluster_by(endpoint, Side::Source, bytes_max, &seen).await?
+        }
+        false => End::connect(endpoint, Side::Source, bytes_max).await?,
+    };
+    origin::guess(&mut end).await?;
+    Ok(end)
 }
 
 fn reply_bytes_max(config: &Config) -> u64 {
@@ -132,11 +162,16 @@ pub(crate) async fn run(
 ) -> Result<Ended, SyncError> {
     let Source {
         end,
-        endpoint,
+        servers,
         origin,
     } = source;
+    let Some(endpoint) = servers.first() else {
+        let what = "no node of the cluster has slots";
+        let address = &config.source.endpoint.address;
+        return Err(SyncError::reconnect(Side::Source, address, what));
+    };
     let run_id = origin.run_id.unwrap_or_else(ScanAt::nobody);
-    let is_replica = endpoint.address != config.source.endpoint.address;
+    let is_replica = !config.scan.cluster && endpoint.address != config.source.endpoint.address;
     let target_before = target.checkpoint.phase.clone();
     let beginning = Beginning {
         is_empty: manner.is_empty,
@@ -145,11 +180,19 @@ pub(crate) async fn run(
             _ => None,
         },
     };
-    let shared = Shared::new(config, status, 1, config.scan.follows());
-    let watching = shared.pace.watch(endpoint.clone());
-    watching.map_err(|error| SyncError::local(format!("cannot start: {error}")))?;
+    let shared = Shared::new(config, status, servers.len(), config.scan.follows());
+    shared.process.set(origin.run_id);
+    for server in &servers {
+        let watching = shared.pace.watch(server.clone());
+        watching.map_err(|error| SyncError::local(format!("cannot start: {error}")))?;
+    }
+    let mut target = target;
+    let own_keys = match &mut target.cluster {
+        None => 1,
+        Some(cluster) => cluster.count_own_keys().await?,
+    };
     let mut sweeper = Sweeper {
-        comparer: comparer(config, &endpoint).await?,
+        comparer: comparer(config, endpoint).await?,
         way: origin.way,
         shared: &shared,
         beginning,
@@ -160,11 +203,12 @@ pub(crate) async fn run(
             _ => run_id,
         },
         is_once: !config.scan.follows(),
-        may_compare: manner.existing != ExistingKeys::Skip && config.target.cluster.is_none(),
+        may_compare: manner.existing != ExistingKeys::Skip,
         calm_at: 0,
         has_told_events: false,
         hold: None,
         has_told_libraries: false,
+        own_keys,
         lost_libraries: BTreeSet::new(),
     };
     let mut worker = Worker {
@@ -177,19 +221,31 @@ pub(crate) async fn run(
         pending: VecDeque::new(),
         told: BTreeSet::new(),
         lots_done: 0,
+        verified: 0,
         torn: BTreeMap::new(),
         checkpointed: Instant::now(),
     };
-    let watch = Watch {
-        shared: &shared,
-        endpoint: endpoint.clone(),
-        place: 0,
-    };
     status.scan.is_clean.set(0);
     status.set_phase(status::Phase::Scan);
+    let watches: Vec<Watch<'_>> = (0..).zip(&servers).map(|at| watch(&shared, at)).collect();
     let listening = async {
         match shared.wants_events {
-            true => watch.run().await,
+            true => listen(&watches).await,
+            false => std::future::pending().await,
+        }
+    };
+    let doubting = async {
+        let each = servers.iter().enumerate();
+        let each = each
+            .map(|(place, server)| Box::pin(doubts::run(&shared, server, place == 0, is_replica)));
+        futures_util::future::try_join_all(each).await
+    };
+    let moving = async {
+        match config.scan.cluster {
+            true => {
+                let mut end = source_end(config, endpoint).await?;
+                nodes::watch(&shared, &mut end, &servers).await
+            }
             false => std::future::pending().await,
         }
     };
@@ -205,7 +261,8 @@ pub(crate) async fn run(
         worked = &mut working => return worked.map(|()| Ended::Done),
         swept = Box::pin(sweeper.run()) => swept.map(|()| false)?,
         never = &mut listening => match never {},
-        doubted = Box::pin(doubts::run(&shared, &endpoint, is_replica)) => return doubted.map(|()| Ended::Done),
+        doubted = Box::pin(doubting) => return doubted.map(|_| Ended::Done),
+        moved = Box::pin(moving) => match moved? {},
         Over = Box::pin(hold::obey(&shared)) => true,
         () = late => {
             tracing::warn!("stopping without what waits: the next run begins with a sweep");
@@ -229,17 +286,29 @@ pub(crate) async fn run(
     torn.map(|()| Ended::Done)
 }
 
+/// The subscription of one of the servers, by its place.
+fn watch<'a>(shared: &'a Shared<'a>, (place, endpoint): (usize, &Endpoint)) -> Watch<'a> {
+    Watch {
+        shared,
+        endpoint: endpoint.clone(),
+        place,
+    }
+}
+
+/// Listens to all of them.
+async fn listen(watches: &[Watch<'_>]) -> Infallible {
+    let each = watches.iter().map(|watch| Box::pin(watch.run()));
+    let (never, ..) = futures_util::future::select_all(each).await;
+    never
+}
+
 /// After a switch: what is written at the source is counted, by its events, until a stop is asked for or the switch is
 /// undone.
 pub(crate) async fn watch_late(config: &Config, status: &Status, stop: &Stop) -> Ended {
     let shared = Shared::new(config, status, 1, true);
     shared.hold.over();
     status.set_phase(status::Phase::Scan);
-    let watch = Watch {
-        shared: &shared,
-        endpoint: config.source.endpoint.clone(),
-        place: 0,
-    };
+    let watch = watch(&shared, (0, &config.source.endpoint));
     only_listen(&shared, stop, Box::pin(watch.run())).await
 }
 
@@ -266,9 +335,15 @@ async fn only_listen(
 
 async fn comparer(config: &Config, endpoint: &Endpoint) -> Result<Comparer, SyncError> {
     let bytes_max = reply_bytes_max(config);
-    let mut source = End::connect(endpoint, Side::Source, bytes_max).await?;
-    origin::guess(&mut source).await?;
-    let target = End::connect(&config.target.endpoint, Side::Target, bytes_max).await?;
+    let source = source_end(config, endpoint).await?;
+    let at = &config.target.endpoint;
+    let target = match &config.target.cluster {
+        None => End::connect(at, Side::Target, bytes_max).await?,
+        Some(cluster) => {
+            let seen = cluster.nodes_seen();
+            End::connect_cluster_by(at, Side::Target, bytes_max, &seen).await?
+        }
+    };
     let tolerance_ms = match source.has(7, 0) && target.has(7, 0) {
         true => TTL_TOLERANCE_MS,
         false => TTL_TOLERANCE_OLD_MS,

@@ -1,5 +1,6 @@
 //! Which server is read: the source itself, or one of its replicas; and what our user may do there.
 
+use replica::ReplId;
 use resp::{ErrorCode, Value};
 use rewrite::Version;
 
@@ -75,14 +76,49 @@ pub(super) async fn guess(end: &mut End) -> Result<(), SyncError> {
     Ok(())
 }
 
-/// What is known of the server that is read.
+/// What is known of the server, or of the cluster, that is read.
 #[derive(Debug)]
 pub(super) struct Origin {
     pub(super) way: Way,
-    /// The name of the server's process.
-    pub(super) run_id: Option<replica::ReplId>,
-    /// The id of its history.
-    pub(super) replid: Option<replica::ReplId>,
+    /// The name of the server's process; see [`process`].
+    pub(super) run_id: Option<ReplId>,
+    /// The ids of its histories, of each primary one.
+    pub(super) replids: Vec<ReplId>,
+}
+
+/// The name of the server's process, where it tells, and keeps to it: behind some proxies it is another each time. Of a cluster
+/// one that all its primaries' processes make together: another one when one of them has started anew, or another has its place.
+///
+/// # Errors
+/// Those of the connection.
+pub(super) async fn process(end: &mut End) -> Result<Option<ReplId>, SyncError> {
+    let of = |reply: &Value| -> Option<ReplId> {
+        let text = reply.as_bytes()?;
+        Info::of(text).get("run_id")?.parse().ok()
+    };
+    if !end.is_cluster() {
+        let asked: Vec<&[u8]> = vec![b"INFO", b"server"];
+        let told = end.ask(0, &[asked.clone(), asked]).await?;
+        let mut names = told.iter().map(of);
+        let name = names.next().flatten();
+        return Ok(name.filter(|name| names.all(|other| other.as_ref() == Some(name))));
+    }
+    let told = end.each(0, &[b"INFO", b"server"]).await?;
+    let names: Option<Vec<ReplId>> = told.iter().map(|(_, reply)| of(reply)).collect();
+    Ok(names.and_then(|names| together(&names)))
+}
+
+/// One name for several, in whatever order they come.
+fn together(names: &[ReplId]) -> Option<ReplId> {
+    let mut digits = [0_u32; 40];
+    for name in names {
+        for (digit, char) in digits.iter_mut().zip(name.to_string().chars()) {
+            *digit ^= char.to_digit(16)?;
+        }
+    }
+    let digits = digits.into_iter();
+    let text: Option<String> = digits.map(|digit| char::from_digit(digit, 16)).collect();
+    text?.parse().ok()
 }
 
 /// Looks at what the server is and what we may do there.
@@ -90,9 +126,8 @@ pub(super) struct Origin {
 /// # Errors
 /// Those of the connection; stop where keys cannot be listed.
 pub(super) async fn look(end: &mut End) -> Result<Origin, SyncError> {
-    let id = |info: Option<&Info>, field: &str| info?.get(field)?.parse().ok();
     let server = info(end, b"server").await?;
-    let replication = info(end, b"replication").await?;
+    let replications = end.each(0, &[b"INFO", b"replication"]).await?;
     let scanned = end.one(0, &[b"SCAN", b"0", b"COUNT", b"1"]).await?;
     if let Value::Error(_) = scanned {
         return Err(end.strange("SCAN", &scanned));
@@ -119,8 +154,14 @@ pub(super) async fn look(end: &mut End) -> Result<Origin, SyncError> {
     }
     Ok(Origin {
         way,
-        run_id: id(server.as_ref(), "run_id"),
-        replid: id(replication.as_ref(), "master_replid"),
+        run_id: process(end).await?,
+        replids: replications
+            .iter()
+            .filter_map(|(_, told)| {
+                let info = Info::of(told.as_bytes()?);
+                info.get("master_replid")?.parse().ok()
+            })
+            .collect(),
     })
 }
 
@@ -129,4 +170,17 @@ async fn info(end: &mut End, section: &[u8]) -> Result<Option<Info>, SyncError> 
         Value::Bulk(text) | Value::Verbatim { text, .. } => Some(Info::of(&text)),
         _ => None,
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn processes_have_one_name_together() {
+        let id = |digit: &str| -> ReplId { digit.repeat(40).parse().unwrap() };
+        assert_eq!(together(&[id("a")]), Some(id("a")));
+        assert_eq!(together(&[id("a"), id("3")]), Some(id("9")));
+        assert_eq!(together(&[id("3"), id("a")]), Some(id("9")));
+    }
 }

@@ -4,7 +4,7 @@
 //! what any client of the source sees. While that takes much longer than it does at best, less is read at once, and
 //! there are pauses in between.
 
-use std::cell::Cell;
+use std::cell::{Cell, RefCell};
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
@@ -40,10 +40,10 @@ struct Seen {
     count: AtomicU64,
 }
 
-/// The share of the time in which the source is read.
+/// The share of the time in which the source is read. Of several servers the one that is slow counts.
 #[derive(Debug)]
 pub(super) struct Pace {
-    seen: Arc<Seen>,
+    seen: RefCell<Vec<Arc<Seen>>>,
     share: Cell<f64>,
     judged: Cell<u64>,
     /// How often in a row the smallest share did not help.
@@ -53,7 +53,7 @@ pub(super) struct Pace {
 impl Default for Pace {
     fn default() -> Self {
         Self {
-            seen: Arc::default(),
+            seen: RefCell::default(),
             share: Cell::new(1.0),
             judged: Cell::new(0),
             in_vain: Cell::new(0),
@@ -62,9 +62,9 @@ impl Default for Pace {
 }
 
 impl Pace {
-    /// Begins to look; ends when this is dropped.
+    /// Begins to look at a server; ends when this is dropped.
     pub(super) fn watch(&self, endpoint: Endpoint) -> std::io::Result<()> {
-        let seen = Arc::downgrade(&self.seen);
+        let seen = Arc::downgrade(&self.another());
         let runtime = tokio::runtime::Builder::new_current_thread()
             .enable_all()
             .build()?;
@@ -73,9 +73,17 @@ impl Pace {
         Ok(())
     }
 
+    fn another(&self) -> Arc<Seen> {
+        let seen = Arc::<Seen>::default();
+        self.seen.borrow_mut().push(seen.clone());
+        seen
+    }
+
     /// How long the source takes to answer others, in microseconds; 0 as long as it is not known.
     pub(super) fn latency_us(&self) -> u64 {
-        self.seen.latency_us.load(Relaxed)
+        let seen = self.seen.borrow();
+        let each = seen.iter().map(|one| one.latency_us.load(Relaxed));
+        each.max().unwrap_or(0)
     }
 
     /// The share of the time in which it is read, in percent.
@@ -112,15 +120,17 @@ impl Pace {
     }
 
     fn judge(&self) {
-        let count = self.seen.count.load(Relaxed);
+        let seen = self.seen.borrow();
+        let count = seen.iter().map(|one| one.count.load(Relaxed)).sum();
         if self.judged.replace(count) == count {
             return;
         }
-        let (now_us, best_us) = (
-            self.seen.latency_us.load(Relaxed),
-            self.seen.best_us.load(Relaxed),
-        );
-        let is_slow = now_us > best_us.saturating_mul(2).saturating_add(SLACK_US);
+        let is_slow_one = |one: &&Arc<Seen>| {
+            let (now_us, best_us) = (one.latency_us.load(Relaxed), one.best_us.load(Relaxed));
+            now_us > best_us.saturating_mul(2).saturating_add(SLACK_US)
+        };
+        let slow: Vec<&Arc<Seen>> = seen.iter().filter(is_slow_one).collect();
+        let is_slow = !slow.is_empty();
         let share = self.share.get();
         let is_least = share <= SHARE_MIN;
         let in_vain = self.in_vain.get() + 1;
@@ -128,7 +138,9 @@ impl Pace {
             .set(if is_slow && is_least { in_vain } else { 0 });
         if in_vain > PATIENCE && is_slow && is_least {
             // That is how it is now.
-            self.seen.best_us.store(now_us, Relaxed);
+            for one in slow {
+                one.best_us.store(one.latency_us.load(Relaxed), Relaxed);
+            }
             self.in_vain.set(0);
         }
         self.share.set(match is_slow {
@@ -188,7 +200,8 @@ mod tests {
 
     fn see(pace: &Pace, us: u64, times: usize) {
         for _ in 0..times {
-            note(&pace.seen, &[us]);
+            let first = pace.seen.borrow().first().cloned();
+            note(&first.unwrap_or_else(|| pace.another()), &[us]);
             pace.lot();
         }
     }
@@ -224,10 +237,26 @@ mod tests {
     #[test]
     fn without_a_look_nothing_changes() {
         let pace = Pace::default();
-        note(&pace.seen, &[100]);
-        note(&pace.seen, &[9_000]);
+        let seen = pace.another();
+        note(&seen, &[100]);
+        note(&seen, &[9_000]);
         let lot = pace.lot();
         assert_eq!((lot, pace.lot()), (lot, lot));
+    }
+
+    #[test]
+    fn of_several_servers_the_slow_one_counts() {
+        let pace = Pace::default();
+        see(&pace, 200, 10);
+        let other = pace.another();
+        note(&other, &[100]);
+        pace.lot();
+        note(&other, &[8_000]);
+        see(&pace, 200, 5);
+        assert!(pace.percent() < 50 && pace.latency_us() == 8_000);
+        note(&other, &[100]);
+        see(&pace, 200, 40);
+        assert_eq!((pace.percent(), pace.latency_us()), (100, 200));
     }
 
     #[test]

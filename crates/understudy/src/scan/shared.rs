@@ -7,6 +7,7 @@ use std::ops::Bound;
 use std::time::Duration;
 
 use bytes::Bytes;
+use replica::ReplId;
 use tokio::sync::Notify;
 use tokio::time::Instant;
 
@@ -40,6 +41,8 @@ pub(super) struct Shared<'a> {
     pub(super) pace: Pace,
     /// What a switch-over wants.
     pub(super) hold: Hold,
+    /// The source's process that is known to hold what it held: see [`super::origin::process`].
+    pub(super) process: Cell<Option<ReplId>>,
     /// Whether events are wanted at all.
     pub(super) wants_events: bool,
     /// Libraries of functions that are to be put at the target.
@@ -83,6 +86,7 @@ impl<'a> Shared<'a> {
             listeners: Listeners::new(if wants_events { servers } else { 0 }),
             pace: Pace::default(),
             hold: Hold::default(),
+            process: Cell::default(),
             wants_events,
             libraries: RefCell::default(),
             torn: RefCell::default(),

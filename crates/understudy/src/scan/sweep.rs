@@ -11,6 +11,7 @@ use resp::Value;
 use rewrite::Losses;
 use tokio::time::Instant;
 
+use super::origin::process;
 use super::pages::head;
 use super::reads::{self, Found, Way};
 use super::shared::Shared;
@@ -67,6 +68,8 @@ pub(super) struct Sweeper<'a> {
     /// The hold of a switch-over that the pass under way is for.
     pub(super) hold: Option<u64>,
     pub(super) has_told_libraries: bool,
+    /// So many keys of the target are our own.
+    pub(super) own_keys: u64,
     /// Libraries of functions that have no place at the target, and were told.
     pub(super) lost_libraries: BTreeSet<String>,
 }
@@ -164,27 +167,15 @@ impl Sweeper<'_> {
 
     /// A sweep. A cursor of SCAN means nothing to a process that was started since, which may so leave out any key.
     async fn same_process_sweep(&mut self) -> Result<u64, SyncError> {
-        let before = self.process().await?;
+        let before = process(&mut self.comparer.source).await?;
         let differences = self.sweep().await?;
-        if self.process().await? != before {
+        if process(&mut self.comparer.source).await? != before {
             tracing::warn!(
                 "the source was started anew during the sweep, or is another server now"
             );
             self.shared.raise("source_restarted");
         }
         Ok(differences)
-    }
-
-    /// The name of the source's process, where it tells, and keeps to it: behind some proxies it is another each time.
-    async fn process(&mut self) -> Result<Option<String>, SyncError> {
-        let asked: Vec<&[u8]> = vec![b"INFO", b"server"];
-        let told = self.comparer.source.ask(0, &[asked.clone(), asked]).await?;
-        let mut names = told.iter().map(|answer| match answer {
-            Value::Bulk(text) => Info::of(text).get("run_id").map(str::to_owned),
-            _ => None,
-        });
-        let name = names.next().flatten();
-        Ok(name.filter(|name| names.all(|other| other.as_ref() == Some(name))))
     }
 
     /// Without sweeps there is nothing that heals what events do not tell.
@@ -314,6 +305,9 @@ impl Sweeper<'_> {
                 self.shared.swept_to(ScanAt { run_id, db, cursor });
             }
         }
+        if walk.is_unsure() {
+            self.shared.raise("slots_moved");
+        }
         if self.owns && !self.beginning.is_empty {
             self.shared.doubt.take_flushed();
             differences += self.target_keys().await?;
@@ -409,7 +403,10 @@ impl Sweeper<'_> {
             Side::Target | Side::Local => &mut self.comparer.target,
         };
         let mut walk = match Walk::begin(end, config).await {
-            Err(error) if error.class == Class::Stop && side == Side::Source => {
+            // A cluster's nodes have to tell: each is walked through.
+            Err(error)
+                if error.class == Class::Stop && side == Side::Source && !end.is_cluster() =>
+            {
                 // INFO is not allowed: databases are found by trying.
                 let mut dbs = Vec::new();
                 for db in 0..DATABASES_TRIED {
@@ -495,24 +492,24 @@ impl Sweeper<'_> {
 
     /// A source that came back without its data must not empty its copy.
     async fn refuse_shrunk(&mut self) -> Result<(), SyncError> {
-        let choice = &self.shared.choice;
-        let count = |info: &Info| -> u64 {
-            let keyspace = info.keyspace().into_iter();
-            let taken = keyspace.filter(|(db, _)| choice.takes_db(*db));
-            taken.map(|(_, keys)| keys).sum()
+        let source = &mut self.comparer.source;
+        let run_id = process(source).await?;
+        let offered = match source.keyspaces().await {
+            Ok(told) => self.count(told),
+            // It does not tell.
+            Err(error) if error.class == Class::Stop => return Ok(()),
+            Err(error) => return Err(error),
         };
-        let commands: [Vec<&[u8]>; 2] = [vec![b"INFO", b"keyspace"], vec![b"INFO", b"server"]];
-        let told = self.comparer.source.ask(0, &commands).await?;
-        let [Value::Bulk(keyspace), Value::Bulk(server)] = told.as_slice() else {
-            return Ok(());
-        };
-        let offered = count(&Info::of(keyspace));
-        let held = count(&self.comparer.target.info("keyspace").await?);
-        let run_id = Info::of(server)
-            .get("run_id")
-            .and_then(|id| id.parse().ok());
-        let is_other = run_id.is_some_and(|run_id: replica::ReplId| run_id != self.before);
-        if is_other && offered.saturating_mul(2) < held.saturating_sub(1) {
+        if process(&mut self.comparer.source).await? != run_id {
+            let what =
+                "it was started anew, or another server took its place, while it was looked at";
+            let address = &self.shared.config.source.endpoint.address;
+            return Err(SyncError::reconnect(Side::Source, address, what));
+        }
+        let held = self.comparer.target.keyspaces().await?;
+        let held = self.count(held).saturating_sub(self.own_keys);
+        let is_other = run_id.is_some_and(|run_id| run_id != self.before);
+        if is_other && offered.saturating_mul(2) < held {
             let what = format!(
                 "it has started anew and holds {offered} keys, but the target {held}: has the source lost its data? No key was removed at the target; to accept the smaller source, empty the target, delete its checkpoint, and start again"
             );
@@ -521,8 +518,16 @@ impl Sweeper<'_> {
         }
         if let Some(run_id) = run_id {
             (self.before, self.run_id) = (run_id, run_id);
+            self.shared.process.set(Some(run_id));
         }
         Ok(())
+    }
+
+    /// Keys of databases that are looked at.
+    fn count(&self, told: impl IntoIterator<Item = (Option<String>, Vec<(u32, u64)>)>) -> u64 {
+        let keyspaces = told.into_iter().flat_map(|(_, keyspace)| keyspace);
+        let taken = keyspaces.filter(|(db, _)| self.shared.choice.takes_db(*db));
+        taken.map(|(_, keys)| keys).sum()
     }
 
     /// Libraries of functions that differ are put in place; how many that are.
@@ -604,13 +609,16 @@ impl Sweeper<'_> {
         }
         let source = &mut self.comparer.source;
         let argv: [&[u8]; 3] = [b"CONFIG", b"GET", b"notify-keyspace-events"];
-        let setting = match source.one(0, &argv).await {
-            Ok(Value::Array(pair)) => pair
-                .get(1)
-                .and_then(Value::as_bytes)
-                .map(|flags| String::from_utf8_lossy(flags).into_owned()),
+        let told = source.each(0, &argv).await.unwrap_or_default().into_iter();
+        let settings = told.filter_map(|(_, reply)| match reply {
+            Value::Array(pair) => {
+                let flags = pair.get(1)?.as_bytes()?;
+                Some(String::from_utf8_lossy(flags).into_owned())
+            }
             _ => None,
-        };
+        });
+        // Of a cluster the node that lacks most.
+        let setting = settings.max_by_key(|flags| missing(flags).len());
         let missing = setting.as_deref().map(missing);
         let is_silent = match &missing {
             Some(missing) => !missing.is_empty(),

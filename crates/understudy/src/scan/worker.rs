@@ -8,6 +8,7 @@ use rdb::{Event, Kind, Want};
 use tokio::time::Instant;
 
 use super::dirty::{Marked, Work};
+use super::origin::process;
 use super::pages::{Pages, head, kind_of};
 use super::put::Put;
 use super::reads::{self, Found, Read, Way};
@@ -47,6 +48,8 @@ pub(super) struct Worker<'a> {
     pub(super) told: BTreeSet<String>,
     /// Lots that were put.
     pub(super) lots_done: u64,
+    /// So many connections to the source were made when it was seen last that it is the process that it was.
+    pub(super) verified: u64,
     /// How often these large values were not read whole, where one pass is all.
     pub(super) torn: BTreeMap<Name, u32>,
     pub(super) checkpointed: Instant,
@@ -101,6 +104,9 @@ impl Worker<'_> {
         // It may have lost what it had confirmed.
         self.shared.raise("target_lost");
         target.checkpoint.phase = ours.phase;
+        if let Some(cluster) = &mut target.cluster {
+            cluster.report_to(self.shared.status.nodes.clone());
+        }
         self.put = Put::new(self.shared, self.databases, target, self.existing);
         tracing::info!("the target is back; a sweep will look at every key");
         Ok(())
@@ -230,6 +236,7 @@ impl Worker<'_> {
         self.put.check_db(name.0).await?;
         match read.found {
             Found::Nothing => {
+                self.may_remove().await?;
                 self.put.remove(name);
                 self.shared.streams.borrow_mut().remove(name);
                 self.was_whole(name);
@@ -251,6 +258,22 @@ impl Worker<'_> {
             Found::Large => self.large(name, read.at_ms).await?,
             Found::Unreadable(kind) => self.unreadable(&kind),
         }
+        Ok(())
+    }
+
+    /// A source that comes back without its data does not hold any key: nothing is removed before it is known that it is the
+    /// process that it was, or that the sweeper has accepted another one.
+    async fn may_remove(&mut self) -> Result<(), SyncError> {
+        if self.end.opened() == self.verified {
+            return Ok(());
+        }
+        let now = process(&mut self.end).await?;
+        if now.is_some() && now != self.shared.process.get() {
+            let what = "it was started anew, or is another server now: what it no longer holds is not removed before it was looked at";
+            let address = &self.end.endpoint.address;
+            return Err(SyncError::reconnect(Side::Source, address, what));
+        }
+        self.verified = self.end.opened();
         Ok(())
     }
 
@@ -278,6 +301,7 @@ impl Worker<'_> {
         let word = bytes(&word);
         let Some(kind) = kind_of(&word) else {
             if word.as_ref() == b"none" {
+                self.may_remove().await?;
                 self.put.remove(name);
                 return Ok(());
             }
@@ -304,15 +328,16 @@ impl Worker<'_> {
             self.put.flush_if_full().await?;
             tokio::time::sleep(self.shared.pace.pause(Duration::from_millis(1))).await;
         }
-        let is_torn = match pages.is_nothing() {
+        let (is_nothing, first) = (pages.is_nothing(), pages.print());
+        let is_torn = match is_nothing {
             // It went while it was looked at, or is an empty string.
             true => {
+                self.may_remove().await?;
                 self.put.remove(name);
                 false
             }
             false => pages.is_torn().await?,
         };
-        let first = pages.print();
         // Where events tell of writes, sizes are enough to go by; where nothing does, it is read twice.
         let is_torn = is_torn
             || (first.is_some()
@@ -402,7 +427,10 @@ impl Worker<'_> {
             resp::Value::Bulk(payload) => {
                 self.put.payload(name, &payload, at_ms)?;
             }
-            resp::Value::Null => self.put.remove(name),
+            resp::Value::Null => {
+                self.may_remove().await?;
+                self.put.remove(name);
+            }
             _ => self.unreadable(&String::from_utf8_lossy(kind)),
         }
         Ok(())

@@ -36,6 +36,8 @@ fn word_of(begun: Begun) -> &'static [u8] {
 pub(crate) struct Claims {
     client: Client,
     key: String,
+    /// At a cluster a link's checkpoint is in another slot, and each slot's own says who holds it.
+    is_cluster: bool,
 }
 
 impl Claims {
@@ -47,7 +49,11 @@ impl Claims {
             Some(_) => cluster::locate(&config.target, &key).await?.endpoint,
         };
         let client = Client::connect(&endpoint, Side::Target).await?;
-        Ok(Self { client, key })
+        Ok(Self {
+            client,
+            key,
+            is_cluster: config.target.cluster.is_some(),
+        })
     }
 
     /// All claims: slots by links.
@@ -138,6 +144,9 @@ impl Claims {
         owner: u64,
         commands: &[Vec<&[u8]>],
     ) -> Result<Vec<Value>, SyncError> {
+        if self.is_cluster {
+            return self.client.ask_all(commands).await;
+        }
         let key = checkpoint::key(link);
         let fence = checkpoint::fence(&key);
         let taken = |address: &str| {
@@ -220,7 +229,10 @@ impl Claims {
             let names: Vec<String> = slots.iter().map(u16::to_string).collect();
             let mut argv: Vec<&[u8]> = vec![b"HDEL", key.as_bytes()];
             argv.extend(names.iter().map(String::as_bytes));
-            self.guarded(link, owner, &[argv]).await?;
+            let replies = self.guarded(link, owner, &[argv.clone()]).await?;
+            if let Some(Value::Error(error)) = replies.first() {
+                return Err(self.client.refused(&argv, error));
+            }
         }
         Ok(())
     }

@@ -1,6 +1,6 @@
 //! What the links of one source cluster share: who has which slot, where each shard's master is, and how many full syncs run.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
@@ -17,11 +17,13 @@ pub(crate) struct Plan {
     owners: Vec<u16>,
     /// By link: where its shard's master is.
     pub(crate) addresses: Vec<String>,
+    /// By link: what its shard is called by.
+    pub(crate) ids: Vec<String>,
 }
 
 impl Plan {
     /// A plan by each slot's link; nobody holds a slot that is on its way.
-    pub(super) fn new(owners: &[Option<usize>], addresses: Vec<String>) -> Self {
+    pub(super) fn new(owners: &[Option<usize>], addresses: Vec<String>, ids: Vec<String>) -> Self {
         let place = |owner: &Option<usize>| {
             let owner = owner.and_then(|owner| u16::try_from(owner).ok());
             owner.unwrap_or(NOBODY)
@@ -29,6 +31,7 @@ impl Plan {
         Self {
             owners: owners.iter().map(place).collect(),
             addresses,
+            ids,
         }
     }
 
@@ -67,6 +70,8 @@ pub(crate) struct Group {
     plan: watch::Sender<Arc<Plan>>,
     full_syncs: Mutex<BTreeMap<String, Arc<Semaphore>>>,
     pub(crate) begun: OnceLock<Begun>,
+    /// Slots that a link is asked to let go at the target once more: the place of the link, and the slot.
+    asked: Mutex<BTreeSet<(usize, u16)>>,
 }
 
 impl Group {
@@ -76,7 +81,34 @@ impl Group {
             plan: watch::Sender::new(Arc::default()),
             full_syncs: Mutex::default(),
             begun: OnceLock::new(),
+            asked: Mutex::default(),
         }
+    }
+
+    /// Asks the link of a shard for slots that it holds by what the target says; false where there is no such link.
+    pub(crate) fn ask_for(&self, id: &str, slot: u16) -> bool {
+        let plan = self.plan();
+        let Some(index) = plan.ids.iter().position(|known| known == id) else {
+            return false;
+        };
+        let mut asked = self.asked.lock().unwrap_or_else(PoisonError::into_inner);
+        asked.insert((index, slot));
+        true
+    }
+
+    /// What the link at this place was asked for since it looked last.
+    pub(crate) fn take_asked(&self, index: usize) -> Vec<u16> {
+        let mut asked = self.asked.lock().unwrap_or_else(PoisonError::into_inner);
+        let all = std::mem::take(&mut *asked);
+        let (own, others): (BTreeSet<_>, BTreeSet<_>) =
+            all.into_iter().partition(|(place, _)| *place == index);
+        *asked = others;
+        own.into_iter().map(|(_, slot)| slot).collect()
+    }
+
+    /// The name in the keys of the slots' checkpoints, where the target is a cluster: that of all links together.
+    pub(crate) fn slots_name(&self) -> String {
+        format!("{}/slots", self.base)
     }
 
     /// A link's name.

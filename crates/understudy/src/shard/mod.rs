@@ -10,12 +10,16 @@
 //!
 //! The links may be in several processes (`slices`): the claims and the checkpoints are at the target, and nothing else is handed over.
 //! Nothing is lost however the streams lie to each other, and whoever is killed in between begins with what its checkpoint says.
+//!
+//! Where the target is a cluster, a slot's own checkpoint says which link holds it (`target::cluster::holders`): it is written with
+//! the slot's data and falls back with it, so that a node that was lost never leaves a slot with two links, or with half of what it had.
 
 pub(crate) mod claims;
 pub(crate) mod copy;
 mod group;
 mod held;
 mod nodes;
+pub(crate) mod refused;
 mod slices;
 pub(crate) mod watch;
 
@@ -35,6 +39,8 @@ pub struct Shard {
     pub(crate) group: Arc<Group>,
     /// Its place in the group.
     pub(crate) index: usize,
+    /// What the shard is called by, in checkpoints of slots too.
+    pub(crate) id: String,
     /// The target may have older keys of its slots, which are removed behind a first snapshot.
     pub(crate) sweeps: bool,
     /// Slots whose commands are applied where the stream is.
@@ -46,10 +52,11 @@ pub struct Shard {
 }
 
 impl Shard {
-    pub(crate) fn new(group: Arc<Group>, index: usize, sweeps: bool) -> Self {
+    pub(crate) fn new(group: Arc<Group>, index: usize, id: &str, sweeps: bool) -> Self {
         Self {
             group,
             index,
+            id: id.to_owned(),
             sweeps,
             applied: Arc::default(),
             held: SlotSet::new(),
@@ -130,6 +137,17 @@ impl Shard {
         self.held.insert(Slot(slot));
     }
 
+    /// Takes a slot whose own checkpoint at the target says from where on its commands are applied.
+    pub(crate) fn hold(&self, slot: u16, from: u64) {
+        self.take(slot, from);
+        self.applied.insert(Slot(slot));
+    }
+
+    /// Whether a slot was copied not long ago: the link's position has not passed that.
+    pub(crate) fn is_recent(&self, slot: Slot) -> bool {
+        self.copied().contains_key(&slot.0)
+    }
+
     /// Lets a slot go.
     pub(crate) fn leave(&self, slot: u16) {
         self.copied().remove(&slot);
@@ -149,7 +167,7 @@ mod tests {
 
     #[test]
     fn a_copied_slot_begins_at_its_offset() {
-        let shard = Shard::new(Arc::new(Group::new("base".to_owned())), 0, false);
+        let shard = Shard::new(Arc::new(Group::new("base".to_owned())), 0, "a", false);
         shard.begin(&Held::parse("0-1,5@100,6@10").unwrap(), 50, false);
         let applied = || -> Vec<u16> { shard.applied.iter().map(|slot| slot.0).collect() };
         assert_eq!(applied(), [0, 1, 6]);

@@ -48,11 +48,12 @@ pub(crate) struct Watcher {
     /// Whose replica a node was when it was one.
     replica_of: BTreeMap<String, String>,
     is_moving: bool,
-    /// Where the processes agree on who takes which shard; made anew when it is lost.
-    slices: Option<Slices>,
     /// Other processes take shards too, or have.
     is_shared: bool,
 }
+
+/// The connection to what several processes agree on; made anew when it is lost.
+type Agreed = Option<Slices>;
 
 /// Connections to nodes, by address.
 type Clients = BTreeMap<String, Client>;
@@ -101,7 +102,6 @@ impl Watcher {
             avoided: BTreeMap::new(),
             replica_of: BTreeMap::new(),
             is_moving: false,
-            slices: None,
             is_shared: config.slice.is_part(),
         };
         let mut backoff = Backoff::default();
@@ -123,8 +123,6 @@ impl Watcher {
                 Ok(()) => break,
             }
         }
-        // Its connections are of this runtime, and the watcher goes on in another.
-        watcher.slices = None;
         let links = watcher.own_links(false);
         if links.is_empty() {
             tracing::info!(
@@ -160,12 +158,13 @@ impl Watcher {
                 self.members.push(Member::new(id.to_owned(), node, slots));
             }
         }
-        let known = self.written().await?;
+        let mut agreed = Agreed::default();
+        let known = self.written(&mut agreed).await?;
         self.is_shared |= known.of != 0;
         self.learn(&known, &view);
         self.assign(&view, true);
-        self.allot(true).await?;
-        self.retire(&view, &mut claims).await?;
+        self.allot(&mut agreed, true).await?;
+        self.retire(&view, &mut claims, &mut agreed).await?;
         if self.members.is_empty() {
             let address = &self.config.source.endpoint.address;
             let what = "no node of the cluster has slots";
@@ -177,7 +176,12 @@ impl Watcher {
 
     /// Shards that are gone have left claims behind: their links are taken over, so that nobody writes for them any more, and let
     /// all slots go.
-    async fn retire(&mut self, view: &View, claims: &mut Claims) -> Result<(), SyncError> {
+    async fn retire(
+        &mut self,
+        view: &View,
+        claims: &mut Claims,
+        agreed: &mut Agreed,
+    ) -> Result<(), SyncError> {
         // Those of other processes may be at work there.
         let is_gone = |member: &Member| {
             view.node(&member.node).is_none() && member.slice == self.config.slice.index
@@ -190,7 +194,12 @@ impl Watcher {
             .collect();
         for member in &gone {
             let link = self.group.link_name(&member.id);
-            let mut visit = target::visit(&self.config.target, &link).await?;
+            let mut config = self.config.target.clone();
+            if let Some(cluster) = &mut config.cluster {
+                let shard = Shard::new(self.group.clone(), usize::MAX, &member.id, false);
+                cluster.shard = Some(Arc::new(shard));
+            }
+            let mut visit = target::visit(&config, &link).await?;
             let owner = chance::number();
             while let Found::Checkpoint(found) = &visit.found {
                 let next = Checkpoint {
@@ -200,7 +209,12 @@ impl Watcher {
                     ..found.clone()
                 };
                 match visit.take(next).await? {
-                    Ok(_) => break,
+                    Ok(mut taken) => {
+                        if let Some(cluster) = &mut taken.cluster {
+                            cluster.free_all(&config).await?;
+                        }
+                        break;
+                    }
                     Err(again) => visit = again,
                 }
             }
@@ -219,7 +233,7 @@ impl Watcher {
         self.members.retain(|member| !ids.contains(&member.id));
         self.assign(view, true);
         if self.is_shared {
-            self.slices().await?.forget(&ids).await?;
+            self.slices(agreed).await?.forget(&ids).await?;
         }
         Ok(())
     }
@@ -237,7 +251,10 @@ impl Watcher {
         let target = &self.config.target;
         let applies = self.config.source.sync_rdb;
         let mut visit = target::visit(target, &self.group.base).await?;
-        if target.empty_before {
+        if target.empty_before && target.cluster.is_some() {
+            tracing::warn!("advanced.empty_db_before_sync: FLUSHALL at the target");
+            visit.flush().await?;
+        } else if target.empty_before {
             tracing::warn!("advanced.empty_db_before_sync: FLUSHALL at the target");
             let begun = Begun {
                 owned: applies,
@@ -292,6 +309,7 @@ impl Watcher {
     ) -> Result<Infallible, SyncError> {
         let mut clients = Clients::new();
         let mut said = String::new();
+        let mut agreed = Agreed::default();
         loop {
             let pause = if self.is_moving { PAUSE_MOVING } else { PAUSE };
             tokio::time::sleep(pause).await;
@@ -304,7 +322,7 @@ impl Watcher {
                         tracing::debug!(%error, "the nodes of the source are noted later");
                         self.known = before;
                     }
-                    match self.agree(&view).await {
+                    match self.agree(&view, &mut agreed).await {
                         Ok(None) => said.clear(),
                         Ok(Some(others)) => return Err(others),
                         Err(error) => {
@@ -324,12 +342,16 @@ impl Watcher {
 
     /// Learns of the shards that other processes have seen, and tells them of those that are new here.
     /// Gives the reason why this process cannot go on beside them.
-    async fn agree(&mut self, view: &View) -> Result<Option<SyncError>, SyncError> {
+    async fn agree(
+        &mut self,
+        view: &View,
+        agreed: &mut Agreed,
+    ) -> Result<Option<SyncError>, SyncError> {
         if !self.is_shared {
             self.assign(view, true);
-            return self.allot(false).await.map(|()| None);
+            return self.allot(agreed, false).await.map(|()| None);
         }
-        let known = self.written().await;
+        let known = self.written(agreed).await;
         let slice = self.config.slice;
         if let Ok(known) = &known {
             if known.is_of_others(slice) {
@@ -345,21 +367,25 @@ impl Watcher {
         // A shard is not called by two names: without what is written down none is new.
         self.assign(view, known.is_ok());
         known?;
-        self.allot(false).await.map(|()| None)
+        self.allot(agreed, false).await.map(|()| None)
     }
 
     /// The connection to what the processes agree on.
-    async fn slices(&mut self) -> Result<&mut Slices, SyncError> {
-        let slices = match self.slices.take() {
+    async fn slices<'s>(&self, agreed: &'s mut Agreed) -> Result<&'s mut Slices, SyncError> {
+        let slices = match agreed.take() {
             Some(slices) => slices,
             None => Slices::connect(&self.config, self.group.slices_key()).await?,
         };
-        Ok(self.slices.insert(slices))
+        Ok(agreed.insert(slices))
     }
 
     /// What is written down of the shards.
-    async fn written(&mut self) -> Result<Table, SyncError> {
-        let read = self.slices().await?.read();
+    async fn written(&self, agreed: &mut Agreed) -> Result<Table, SyncError> {
+        if self.config.target.cluster.is_some() {
+            // Shards are not shared there.
+            return Ok(Table::default());
+        }
+        let read = self.slices(agreed).await?.read();
         let read = tokio::time::timeout(TIMEOUT, read).await;
         let read = read.unwrap_or_else(|_| {
             let address = &self.config.target.endpoint.address;
@@ -367,7 +393,7 @@ impl Watcher {
             Err(SyncError::reconnect(Side::Target, address, what))
         });
         if read.as_ref().is_err_and(Slices::is_lost) {
-            self.slices = None;
+            *agreed = None;
         }
         read
     }
@@ -392,7 +418,7 @@ impl Watcher {
     }
 
     /// Makes sure that every shard is written down, and who takes it. `begins`: as many processes as this one says.
-    async fn allot(&mut self, begins: bool) -> Result<(), SyncError> {
+    async fn allot(&mut self, agreed: &mut Agreed, begins: bool) -> Result<(), SyncError> {
         let slice = self.config.slice;
         if !self.is_shared {
             for member in &mut self.members {
@@ -409,9 +435,10 @@ impl Watcher {
                 first: member.slots.first().copied(),
             })
             .collect();
-        let allotted = self.slices().await?.allot(slice, &seats, begins).await;
+        let allotted = self.slices(agreed).await?;
+        let allotted = allotted.allot(slice, &seats, begins).await;
         if allotted.as_ref().is_err_and(Slices::is_lost) {
-            self.slices = None;
+            *agreed = None;
         }
         let table = allotted?;
         for member in &mut self.members {
@@ -599,8 +626,9 @@ impl Watcher {
             .map(|(slot, owner)| owner.filter(|_| !moving.contains(&slot)).and_then(place))
             .collect();
         let addresses = self.members.iter().map(|member| member.address.clone());
-        self.is_moving =
-            self.group.set_plan(Plan::new(&plan, addresses.collect())) || !moving.is_empty();
+        let ids = self.members.iter().map(|member| member.id.clone());
+        let plan = Plan::new(&plan, addresses.collect(), ids.collect());
+        self.is_moving = self.group.set_plan(plan) || !moving.is_empty();
     }
 
     /// Another master has taken over where one has failed, or was made a replica.
@@ -646,8 +674,11 @@ impl Watcher {
             .map(|member| member.id.clone())
             .unwrap_or_default();
         let sweeps = is_late || self.group.begun.get().is_some_and(|begun| begun.sweeps);
-        let shard = Arc::new(Shard::new(self.group.clone(), index, sweeps));
+        let shard = Arc::new(Shard::new(self.group.clone(), index, &id, sweeps));
         let mut config = self.config.clone();
+        if let Some(cluster) = &mut config.target.cluster {
+            cluster.shard = Some(shard.clone());
+        }
         config.link_name = self.group.link_name(&id);
         config.spool = config.spool.of_link(&config.link_name);
         config.filter.only(shard.applied.clone());

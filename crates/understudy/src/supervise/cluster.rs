@@ -1,6 +1,8 @@
 //! The stream applied to a cluster, over as many connections as it takes.
 
-use rewrite::Db;
+use std::collections::BTreeSet;
+
+use rewrite::{Db, Slot};
 
 use super::Supervisor;
 use super::losses::Losses;
@@ -11,7 +13,7 @@ use crate::pipeline::cluster::{ClusterStream, Memory};
 use crate::source::spool_error;
 use crate::spool::{Feed, Log};
 use crate::target::Target;
-use crate::target::cluster::Note;
+use crate::target::cluster::{Cluster, Note};
 
 impl Supervisor<'_> {
     /// Applies the stream from `position` on. Behind a snapshot, every slot's position and the link's are made known first.
@@ -108,10 +110,16 @@ impl Supervisor<'_> {
             return Ok(end_of(position));
         };
         let mut from = end_of(position);
+        let is_shard = self.config.shard.is_some();
+        if is_shard {
+            let start = feed.with_log(|log| log.start());
+            self.let_go_of_lost(cluster, start, position, memory)
+                .await?;
+        }
         let mut lost = None;
         if !cluster.state.flushes {
             if let Some((slots, least)) =
-                memory.fallen_back(cluster.state.generation, cluster.marks())
+                memory.fallen_back(cluster.state.generation, cluster.marks(), is_shard)
             {
                 tracing::warn!(
                     slots = slots.len(),
@@ -141,7 +149,8 @@ impl Supervisor<'_> {
                 lost = Some("too many keys of a slot were under repair".to_owned());
             }
             let missing = cluster.marks().iter().filter(|mark| mark.is_none()).count();
-            if missing > 0 {
+            // Of a shard, those are not held.
+            if missing > 0 && !is_shard {
                 lost = Some(format!(
                     "{missing} slots have lost their checkpoints, and so their keys"
                 ));
@@ -165,6 +174,57 @@ impl Supervisor<'_> {
         };
         cluster.write_checkpoint(&diverged).await?;
         Err(self.fell_back(&format!("{what}: a new snapshot is taken")))
+    }
+
+    /// A shard's slots that nobody can go on from are let go, and copied whole: their node has lost more than is kept from
+    /// `start` on, or too many of their keys were under repair.
+    async fn let_go_of_lost(
+        &self,
+        cluster: &mut Cluster,
+        start: u64,
+        position: Position,
+        memory: &Memory,
+    ) -> Result<(), SyncError> {
+        let Some(shard) = &self.config.shard else {
+            return Ok(());
+        };
+        let is_unnamed = |note: &Note| note.repairs.as_deref().is_some_and(Names::are_unnamed);
+        let slots = (0_u16..).map(Slot).zip(cluster.notes());
+        let unnamed = slots.filter(|(_, note)| is_unnamed(note));
+        let mut slots: BTreeSet<Slot> = unnamed.map(|(slot, _)| slot).collect();
+        let fallen = memory.fallen_back(cluster.state.generation, cluster.marks(), true);
+        let is_lost = |slot: &Slot| {
+            let offset = cluster.mark(*slot).map_or(0, |mark| mark.offset);
+            let place = memory.place_before(offset);
+            offset < position.offset.0 && place.is_none_or(|place| place.offset < start)
+        };
+        slots.extend(
+            fallen
+                .into_iter()
+                .flat_map(|(slots, _)| slots)
+                .filter(is_lost),
+        );
+        if memory.generation == cluster.state.generation {
+            // They have come back by what a node has lost: they had been let go before the link's position.
+            let is_behind = |slot: &Slot| {
+                let mark = cluster.mark(*slot);
+                mark.is_some_and(|mark| mark.offset < position.offset.0)
+            };
+            slots.extend(memory.not_held().filter(is_behind));
+        } else {
+            // Of nodes that say nothing of how far they were nobody knows whether they have lost more than the position trails.
+            slots.extend(cluster.unwitnessed(position.offset.0));
+        }
+        if slots.is_empty() {
+            return Ok(());
+        }
+        tracing::warn!(
+            slots = slots.len(),
+            "a node has lost more of these slots than can be gone through again: they are copied whole"
+        );
+        slots.iter().for_each(|slot| shard.leave(slot.0));
+        let slots: Vec<Slot> = slots.into_iter().collect();
+        cluster.free(&self.config.target, &slots).await
     }
 
     fn fell_back(&self, what: &str) -> SyncError {

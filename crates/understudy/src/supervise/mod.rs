@@ -118,9 +118,14 @@ async fn source_version(config: &Config, stop: &Stop) -> Result<SourceVersion, S
         let what = "this is a Sentinel; use the address of the master it watches";
         return Err(SyncError::stop(Side::Source, &endpoint.address, what));
     }
-    if info.get("redis_mode") == Some("cluster") && config.shard.is_none() {
+    let is_whole = config.shard.is_some() || config.scan.cluster;
+    if info.get("redis_mode") == Some("cluster") && !is_whole {
+        let key = match config.reader {
+            Reader::Scan => "scan_reader.cluster",
+            Reader::Sync | Reader::Rdb(_) | Reader::Aof(_) => "sync_reader.cluster",
+        };
         tracing::warn!(
-            "the source is a node of a cluster: only the slots of this one node are read, and resharding is not followed; sync_reader.cluster = true follows all of it"
+            "the source is a node of a cluster: only the slots of this one node are read, and resharding is not followed; {key} = true follows all of it"
         );
     }
     tracing::info!(?fork, version, "source");
@@ -574,7 +579,10 @@ impl Supervisor<'_> {
 
     /// From here on the link has the slots that its checkpoint says.
     fn begin_slots(&self, target: &Target) {
-        begin_slots(self.config, &target.checkpoint);
+        // In a cluster the slots themselves say it: that was read when it was taken.
+        if target.cluster.is_none() {
+            begin_slots(self.config, &target.checkpoint);
+        }
     }
 
     /// Takes the target, whose checkpoint stays what it is but for its owner.

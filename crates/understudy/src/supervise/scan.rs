@@ -32,7 +32,7 @@ impl Supervisor<'_> {
         };
         if self.config.shard.is_some() {
             return Err(stop(
-                "a cluster that refuses PSYNC is not read by SCAN in this version",
+                "shards are followed by PSYNC, each by a link of its own, and none is read by SCAN alone: allow it again; to read all of the cluster by SCAN, put its address under [scan_reader] (with cluster = true and ksn = true)",
             ));
         }
         if self.config.scan.when != ScanWhen::PsyncRefused {
@@ -83,8 +83,8 @@ impl Supervisor<'_> {
                 }
             }
             self.refuse_after_switch(&visit)?;
-            if let Some(replid) = source.replid() {
-                visit.refuse_source(replid)?;
+            for replid in source.replids() {
+                visit.refuse_source(*replid)?;
             }
             let from = tokio::time::Instant::now();
             let ended = async {
@@ -144,6 +144,8 @@ impl Supervisor<'_> {
             })
         })
         .await?;
+        let mut target = target;
+        self.tell_nodes(&mut target);
         if !manner.owns {
             self.remove_unfinished().await?;
         }
@@ -152,13 +154,6 @@ impl Supervisor<'_> {
 
     /// How keys are put, given what the target holds.
     async fn scan_manner(&self, visit: &mut Visit<'_>) -> Result<scan::Manner, SyncError> {
-        if self.config.target.cluster.is_some()
-            && (self.config.scan.follows() || !matches!(visit.found, Found::Nothing))
-        {
-            let what = "a source that is read by SCAN is not compared with a cluster in this version: it can be copied there once (scan_reader.ksn = false, and no earlier copy), or followed into a single server";
-            let address = &self.config.target.endpoint.address;
-            return Err(SyncError::stop(Side::Target, address, what));
-        }
         if let Found::Checkpoint(found) = &visit.found {
             self.refuse_half_skipped(&visit.found)?;
             return Ok(scan::Manner {

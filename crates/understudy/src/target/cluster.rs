@@ -9,6 +9,7 @@ mod ask;
 mod empty;
 mod fence;
 mod group;
+mod holders;
 mod locate;
 mod marks;
 mod reach;
@@ -39,6 +40,7 @@ use fence::{
     SCRIPT_PLAIN,
 };
 pub(crate) use group::{Group, Inner};
+pub(crate) use holders::keys_of_free_slots;
 pub(crate) use locate::{connect_all, flush, foreign_keys, locate, redirects, replids};
 use locate::{is_serverless, load};
 pub(crate) use marks::{Mark, Note, is_of_link, mark_key, temporary};
@@ -63,7 +65,8 @@ const REPLICA_PAUSE: Duration = Duration::from_secs(1);
 pub(crate) struct Cluster {
     endpoint: Endpoint,
     settings: ClusterConfig,
-    link_name: String,
+    /// What the slots' checkpoints are called by.
+    marks_name: String,
     /// The link's checkpoint.
     key: String,
     /// What our connections are called.
@@ -166,8 +169,8 @@ impl Cluster {
         let prefix = fence::name_prefix(link_name);
         let mut cluster = Self {
             endpoint: config.endpoint.clone(),
+            marks_name: holders::marks_name(Some(&settings), link_name),
             settings,
-            link_name: link_name.to_owned(),
             key: checkpoint::key(link_name),
             name: format!("{prefix}{:016x}.{}", checkpoint.owner, checkpoint.epoch),
             topology,
@@ -195,11 +198,18 @@ impl Cluster {
         }
         cluster.check_owner().await?;
         cluster.read_state().await?;
+        if let Some(shard) = cluster.settings.shard.clone() {
+            cluster.find_held(config, &shard, checkpoint).await?;
+            return Ok(cluster);
+        }
         if matches!(checkpoint.phase, Phase::Stream(_)) {
             cluster.read_marks().await?;
         }
-        if let Phase::Snapshot(progress) = &checkpoint.phase {
-            cluster.begin_snapshot(progress.rdb_bytes).await?;
+        match &checkpoint.phase {
+            Phase::Snapshot(progress) => cluster.begin_snapshot(progress.rdb_bytes).await?,
+            // Put by plain commands, as a snapshot is, which has no position.
+            Phase::Scan(_) => cluster.begin_snapshot(0).await?,
+            Phase::Stream(_) | Phase::Diverged(_) => {}
         }
         Ok(cluster)
     }
@@ -218,6 +228,10 @@ impl Cluster {
             }
         }
         if !may_kill {
+            if self.settings.shard.is_some() {
+                let what = "the source is a cluster, and the target does not allow CLIENT LIST, CLIENT KILL and CLIENT SETNAME, which keep a replaced link out there: give the user +client|list +client|kill +client|setname";
+                return Err(self.refused(what));
+            }
             if self.settings.fence == SlotFence::Kill {
                 let what = "redis_writer.slot_fence is \"kill\", but the target does not allow CLIENT LIST, CLIENT KILL and CLIENT SETNAME: give the user +client|list +client|kill +client|setname, or set it to \"lua\"";
                 return Err(self.refused(what));
@@ -297,7 +311,13 @@ impl Cluster {
         let (key, slot) = (self.key.clone(), self.own_slot());
         let value = self.call(slot, &[b"GET", key.as_bytes()]).await?;
         match value.as_bytes().map(|value| Checkpoint::parse(value)) {
-            Some(Ok(found)) if found.owner == self.owner && found.epoch == self.epoch => Ok(()),
+            // Its epoch may be one that we have raised it to since.
+            Some(Ok(found))
+                if found.owner == self.owner
+                    && (found.epoch == self.epoch || found.to_string() == self.written) =>
+            {
+                Ok(())
+            }
             _ => Err(self.lost("the link was taken over meanwhile; looking again")),
         }
     }
@@ -327,7 +347,7 @@ impl Cluster {
         let epoch = self.epoch.to_string();
         let mut questions = Vec::with_capacity(self.marks.len());
         for slot in (0..SLOTS).map(Slot) {
-            let key = mark_key(slot, &self.link_name);
+            let key = mark_key(slot, &self.marks_name);
             let mut frame = Vec::new();
             if is_lua {
                 let words: [&[u8]; 5] = [
@@ -348,7 +368,7 @@ impl Cluster {
         for (slot, value) in slots.into_iter().zip(answers) {
             let found = match &value {
                 Value::Bulk(text) => SlotCheckpoint::parse(text).map(Some).map_err(|why| {
-                    let key = mark_key(slot, &self.link_name);
+                    let key = mark_key(slot, &self.marks_name);
                     self.refused(&format!(
                         "the checkpoint {key} cannot be read: {why}; delete {} to begin anew",
                         self.key
@@ -399,7 +419,7 @@ impl Cluster {
     async fn begin_snapshot(&mut self, told: u64) -> Result<(), SyncError> {
         let witnesses = self.state.witnesses.iter().copied().map(Slot);
         let questions = witnesses.filter(|_| told > 0).map(|slot| {
-            let key = mark_key(slot, &self.link_name);
+            let key = mark_key(slot, &self.marks_name);
             let mut frame = Vec::new();
             resp::encode::command(&mut frame, &[b"GET", key.as_bytes()]);
             (slot, frame)
@@ -436,13 +456,13 @@ impl Cluster {
         self.snapshot_bytes
     }
 
-    /// Every slot begins at `mark`, in a new generation: a snapshot is applied to its end.
+    /// Every slot of the link begins at `mark`, in a new generation: a snapshot is applied to its end.
     pub(crate) async fn begin(&mut self, generation: u64, mark: Mark) -> Result<(), SyncError> {
         self.state = State {
             generation,
             ..State::default()
         };
-        let slots: Vec<Slot> = (0..SLOTS).map(Slot).collect();
+        let slots = self.held();
         self.set_marks(&slots, mark).await
     }
 
@@ -451,7 +471,7 @@ impl Cluster {
         let mut questions = Vec::with_capacity(slots.len());
         for slot in slots {
             let (key, value) = (
-                mark_key(*slot, &self.link_name),
+                mark_key(*slot, &self.marks_name),
                 self.value_of(mark, 0, self.repairs.get(&slot.0)),
             );
             let mut frame = Vec::new();
@@ -506,6 +526,7 @@ impl Cluster {
             mark,
             unseen,
             repairs: repairs.map(Names::for_checkpoint).unwrap_or_default(),
+            holder: holders::holder(Some(&self.settings)).to_owned(),
         };
         checkpoint.text()
     }
@@ -725,6 +746,20 @@ impl Cluster {
         let all = foreign_keys(config, &self.topology).await?;
         let wanted = all.iter().filter(|(db, _)| of.is_none_or(|of| of == *db));
         Ok(wanted.map(|(_, keys)| keys).sum())
+    }
+
+    /// How many keys of ours all nodes have together: the link's, and those of its slots that are there.
+    pub(crate) async fn count_own_keys(&mut self) -> Result<u64, SyncError> {
+        let questions = (0..SLOTS).map(Slot).map(|slot| {
+            let key = mark_key(slot, &self.marks_name);
+            let mut frame = Vec::new();
+            resp::encode::command(&mut frame, &[b"EXISTS", key.as_bytes()]);
+            (slot, frame)
+        });
+        let answers = self.ask_slots(questions.collect()).await?;
+        let there = answers.iter().filter(|answer| **answer == Value::Int(1));
+        // The checkpoint, and what is kept beside it.
+        Ok(2 + there.count() as u64)
     }
 
     /// Asks any node, whatever it answers.

@@ -1,6 +1,7 @@
 //! `cargo xtask bench`: what a migration costs, beside the source's own replication in the same run.
 
 mod cluster;
+mod compare;
 mod data;
 mod full;
 mod growth;
@@ -8,6 +9,7 @@ mod latency;
 mod link;
 mod report;
 mod restore;
+mod scan;
 mod stream;
 mod tls;
 mod usage;
@@ -22,7 +24,7 @@ use link::Tool;
 use report::Report;
 
 const USAGE: &str = "\
-usage: cargo xtask bench [full] [set] [mixed] [latency] [restore] [growth] [cluster] [--runs N] [--keys N] [--commands N] [--engine NAME] [--binary FILE] [--tls] [--json FILE]
+usage: cargo xtask bench [full] [set] [mixed] [latency] [restore] [growth] [cluster] [compare] [scan] [--runs N] [--keys N] [--commands N] [--engine NAME] [--binary FILE] [--tls] [--json FILE]
 
 Measures understudy beside REPLICAOF (\"native\"), and beside PEER if the environment names one, in turns, and prints medians
 with their spread and each ratio to native. The first four measurements when none is named.
@@ -35,10 +37,16 @@ with their spread and each ratio to native. The first four measurements when non
   growth     the daemon alone with a hundredth of the keys up to all, with 300 to 300,000 writes/s, and with 1 to 100 links in
              one process; drawn into the file of --svg
   cluster    a stream of SETs into a cluster of three nodes, by each fence, beside the same SETs straight to the nodes
+  compare    a hundred differences of every kind among the keys (a million unless --keys says more or less), under live writes, by
+             each rate: what is found, and what it costs the source
+  scan       a source that refuses PSYNC, written to at --rate, of whose keyspace events 15 % are lost, flushed three times and
+             swapped twice meanwhile: how long a GET takes there before and during, and until both ends are equal
 
   --runs N       times each is run (5)
   --keys N       strings in the data set (2000000); other kinds in proportion, and three large keys
   --commands N   commands of a stream (3000000)
+  --rate N       writes a second in scan (20000)
+  --seconds N    how long scan follows them (60)
   --engine NAME  both servers (redis-7.0)
   --binary FILE  the daemon (target/release/understudy; build it first: cargo build --release -p understudy)
   --tls          the daemon a second time, with TLS to both servers (shown as understudy-tls; the engine has to have TLS)
@@ -55,7 +63,10 @@ struct Options {
     what: Vec<Measurement>,
     runs: usize,
     keys: u64,
+    compared_keys: u64,
     commands: u64,
+    rate: u64,
+    seconds: u64,
     engine: Engine,
     binary: PathBuf,
     tls: bool,
@@ -72,10 +83,12 @@ enum Measurement {
     Restore,
     Growth,
     Cluster,
+    Compare,
+    Scan,
 }
 
 impl Measurement {
-    const ALL: [Self; 7] = [
+    const ALL: [Self; 9] = [
         Self::Full,
         Self::Set,
         Self::Mixed,
@@ -83,11 +96,16 @@ impl Measurement {
         Self::Restore,
         Self::Growth,
         Self::Cluster,
+        Self::Compare,
+        Self::Scan,
     ];
 
     /// What is measured beside native, and without being asked for.
     fn is_usual(self) -> bool {
-        !matches!(self, Self::Restore | Self::Growth | Self::Cluster)
+        !matches!(
+            self,
+            Self::Restore | Self::Growth | Self::Cluster | Self::Compare | Self::Scan
+        )
     }
 
     fn name(self) -> &'static str {
@@ -99,6 +117,8 @@ impl Measurement {
             Self::Restore => "restore",
             Self::Growth => "growth",
             Self::Cluster => "cluster",
+            Self::Compare => "compare",
+            Self::Scan => "scan",
         }
     }
 }
@@ -120,6 +140,8 @@ pub(crate) fn run(args: &[String]) -> Result<(), String> {
     }
     let grows = options.what.contains(&Measurement::Growth);
     let clusters = options.what.contains(&Measurement::Cluster);
+    let compares = options.what.contains(&Measurement::Compare);
+    let scans = options.what.contains(&Measurement::Scan);
     options.what.retain(|what| what.is_usual());
     if !options.binary.exists() {
         let file = options.binary.display();
@@ -155,7 +177,11 @@ pub(crate) fn run(args: &[String]) -> Result<(), String> {
                     ),
                     Measurement::Latency => latency::measure(&options.engine, tool, run as u64),
                     // They are no comparisons.
-                    Measurement::Restore | Measurement::Growth | Measurement::Cluster => continue,
+                    Measurement::Restore
+                    | Measurement::Growth
+                    | Measurement::Cluster
+                    | Measurement::Compare
+                    | Measurement::Scan => continue,
                 };
                 let figures = figures
                     .map_err(|error| format!("{} of {}: {error}", what.name(), tool.name()))?;
@@ -172,6 +198,17 @@ pub(crate) fn run(args: &[String]) -> Result<(), String> {
         let (binary, commands) = (&options.binary, options.commands);
         cluster::run(&options.engine, binary, options.runs, commands)?;
     }
+    if compares {
+        let keys = options.compared_keys;
+        compare::run(&options.engine, &options.binary, keys)?;
+    }
+    if scans {
+        let load = scan::Load {
+            rate: options.rate,
+            seconds: options.seconds,
+        };
+        scan::run(&options.engine, &options.binary, options.runs, load)?;
+    }
     Ok(())
 }
 
@@ -180,7 +217,10 @@ fn options(args: &[String]) -> Result<Options, String> {
         what: Vec::new(),
         runs: 5,
         keys: 2_000_000,
+        compared_keys: 1_000_000,
         commands: 3_000_000,
+        rate: 20_000,
+        seconds: 60,
         engine: Engine::find("redis-7.0")?,
         binary: "target/release/understudy".into(),
         tls: false,
@@ -204,8 +244,13 @@ fn options(args: &[String]) -> Result<Options, String> {
         };
         match arg.as_str() {
             "--runs" => options.runs = usize::try_from(number()?).unwrap_or(usize::MAX),
-            "--keys" => options.keys = number()?,
+            "--keys" => {
+                options.keys = number()?;
+                options.compared_keys = options.keys;
+            }
             "--commands" => options.commands = number()?,
+            "--rate" => options.rate = number()?,
+            "--seconds" => options.seconds = number()?,
             "--engine" => options.engine = Engine::find(value)?,
             "--binary" => options.binary = value.into(),
             "--json" => options.json = Some(value.into()),

@@ -27,8 +27,17 @@ struct Process {
 
 /// The use of a group's living processes.
 pub(super) fn of_group(group: u32) -> Usage {
+    of(|process| process.group == group)
+}
+
+/// The use of one.
+pub(super) fn of_process(id: u32) -> Usage {
+    of(|process| process.id == id)
+}
+
+fn of(is_meant: impl Fn(&Process) -> bool) -> Usage {
     let mut usage = Usage::default();
-    for process in processes().iter().filter(|process| process.group == group) {
+    for process in processes().iter().filter(|process| is_meant(process)) {
         let file = |name: &str| fs::read_to_string(format!("/proc/{}/{name}", process.id));
         usage.cpu += process.cpu;
         usage.rss_mb += field(&file("status").unwrap_or_default(), "VmHWM:") / 1024.0;
@@ -142,5 +151,7 @@ mod tests {
         assert!((0.0..=1.0).contains(&from.share()));
         let me = process(std::process::id()).unwrap();
         assert!(of_group(me.group).rss_mb > 1.0);
+        let alone = of_process(me.id);
+        assert!(alone.rss_mb > 1.0 && alone.cpu > 0.0);
     }
 }

@@ -41,6 +41,8 @@ impl Work {
     /// Where the last command of it ends in the stream.
     pub(super) fn last_offset(&self) -> Option<u64> {
         let mark = match &self.kind {
+            // Values, which may be those of a moment further on.
+            Kind::Window(window) if window.is_closed => None,
             Kind::Window(window) => window.groups.iter().filter_map(|group| group.mark).max(),
             Kind::Step(step) => Some(step.mark),
         };
@@ -187,6 +189,14 @@ impl Collector {
     /// Where the furthest slot was.
     pub(super) fn applied_until(&self) -> u64 {
         self.applied_until
+    }
+
+    /// A slot has all up to `mark`, by what is collected.
+    pub(super) fn took(&mut self, slot: Slot, mark: Mark) {
+        if let Some(place) = self.applied.get_mut(usize::from(slot.0)) {
+            *place = Some(mark);
+            self.applied_until = self.applied_until.max(mark.offset);
+        }
     }
 
     /// Whether a slot has what comes there.

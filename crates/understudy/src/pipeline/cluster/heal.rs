@@ -10,7 +10,8 @@ use rewrite::{Db, Outcome};
 
 use super::Damage;
 use super::collect::Work;
-use super::stream::{ClusterStream, selected};
+use super::sink::selected;
+use super::stream::ClusterStream;
 use crate::checkpoint::Names;
 use crate::clock::unix_ms;
 use crate::error::{Side, SyncError};
@@ -152,7 +153,7 @@ impl ClusterStream<'_> {
     }
 
     /// What follows is said in this database of the source.
-    fn go_to_db(&mut self, db: u32) -> Result<(), SyncError> {
+    pub(super) fn go_to_db(&mut self, db: u32) -> Result<(), SyncError> {
         if self.rewriter.db() == Db(db) {
             return Ok(());
         }
@@ -161,7 +162,7 @@ impl ClusterStream<'_> {
     }
 
     /// Puts a command of our own into a group, as if it had come in the stream.
-    fn say(&mut self, group: &mut Group, argv: &[&[u8]]) -> Result<(), SyncError> {
+    pub(super) fn say(&mut self, group: &mut Group, argv: &[&[u8]]) -> Result<(), SyncError> {
         let (frame, outcome) = self.as_in_stream(argv)?;
         let bytes = match outcome {
             Ok(Outcome::Forward { .. }) => frame.as_slice(),

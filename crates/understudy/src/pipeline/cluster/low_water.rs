@@ -60,11 +60,12 @@ impl Memory {
     }
 
     /// The slots that are not as far as they were, and the least of what they are at. A slot that nothing is known of is at the
-    /// beginning.
+    /// beginning; `is_shard`: it is not this link's.
     pub(crate) fn fallen_back(
         &self,
         generation: u64,
         marks: &[Option<Mark>],
+        is_shard: bool,
     ) -> Option<(Vec<Slot>, u64)> {
         if self.generation != generation {
             return None;
@@ -72,12 +73,20 @@ impl Memory {
         let mut slots = Vec::new();
         let mut least = u64::MAX;
         for (slot, (was, is)) in (0_u16..).zip(self.marks.iter().zip(marks)) {
-            if is < was {
+            if is < was && (is.is_some() || !is_shard) {
                 slots.push(Slot(slot));
                 least = least.min(is.map_or(0, |mark| mark.offset));
             }
         }
         (!slots.is_empty()).then_some((slots, least))
+    }
+
+    /// Slots that were not this link's when they were seen last.
+    pub(crate) fn not_held(&self) -> impl Iterator<Item = Slot> + '_ {
+        let slots = (0_u16..).zip(&self.marks);
+        slots
+            .filter(|(_, mark)| mark.is_none())
+            .map(|(slot, _)| Slot(slot))
     }
 
     /// The last place at or before `offset`.
@@ -208,13 +217,18 @@ mod tests {
         let mut memory = Memory::default();
         memory.note_marks(1, &[mark(10), mark(20), None, mark(5)]);
         assert_eq!(
-            memory.fallen_back(1, &[mark(10), mark(30), None, mark(5)]),
+            memory.fallen_back(1, &[mark(10), mark(30), None, mark(5)], false),
             None
         );
-        let fallen = memory.fallen_back(1, &[mark(9), mark(20), None, mark(4)]);
+        let fallen = memory.fallen_back(1, &[mark(9), mark(20), None, mark(4)], true);
         assert_eq!(fallen, Some((vec![Slot(0), Slot(3)], 4)));
-        let lost = memory.fallen_back(1, &[None, mark(20), None, mark(5)]);
+        let lost = memory.fallen_back(1, &[None, mark(20), None, mark(5)], false);
         assert_eq!(lost, Some((vec![Slot(0)], 0)));
-        assert_eq!(memory.fallen_back(2, &[None, None, None, None]), None);
+        let not_held = memory.fallen_back(1, &[None, mark(20), None, mark(5)], true);
+        assert_eq!(not_held, None);
+        assert_eq!(
+            memory.fallen_back(2, &[None, None, None, None], false),
+            None
+        );
     }
 }

@@ -4,16 +4,17 @@ use std::collections::BTreeSet;
 use std::future::Future;
 use std::pin::Pin;
 
-use resp::Arg;
-use rewrite::{CommandId, Db, DropReason, Outcome, StreamRewriter, slot_of};
+use rewrite::{CommandId, Db, DropReason, Outcome, StreamRewriter};
 use tokio::time::Instant;
 
 use super::Failed;
+use super::adopt::Adopt;
 use super::collect::{Collector, Incoming, Sizes, Work};
 use super::gather::{Hands, beginning, generation};
 use super::heal::LAST_PART;
 use super::low_water::{Memory, position};
 use super::recall::{Zone, zones};
+use super::sink::{Sink, is_done};
 use crate::checkpoint::{self, Checkpoint, Names, Phase, Position};
 use crate::clock::unix_ms;
 use crate::config::Config;
@@ -23,13 +24,14 @@ use crate::pipeline::lease::Leases;
 use crate::pipeline::mapper::Mapper;
 use crate::pipeline::merged::Asks;
 use crate::pipeline::repair::Repairs;
+use crate::pipeline::slots::{self, Slots};
 use crate::pipeline::stream::heal::{Course, Heal};
 use crate::pipeline::stream::input::{Input, InputError};
 use crate::pipeline::stream::late::Late;
 use crate::pipeline::stream::{TELLS_TIME, failed_at, input_at, mend_of, note_lease, rewriter};
 use crate::pipeline::throttle::Throttle;
 use crate::pipeline::unit::End;
-use crate::pipeline::{Common, Hole, each_command, show};
+use crate::pipeline::{Common, show};
 use crate::source::spool_error;
 use crate::spool::Feed;
 use crate::status::Status;
@@ -66,7 +68,7 @@ pub(crate) struct ClusterStream<'a> {
     pub(super) cluster: Option<Box<Cluster>>,
     running: Option<(Running<'a>, Flight)>,
     /// The link's checkpoint as it was written last.
-    checkpoint: Checkpoint,
+    pub(super) checkpoint: Checkpoint,
     hands: Hands<'a>,
     pub(super) input: Input,
     pub(super) rewriter: StreamRewriter,
@@ -94,6 +96,7 @@ pub(crate) struct ClusterStream<'a> {
     /// The source has PEXPIRETIME.
     pub(super) tells_time: bool,
     throttle: Throttle,
+    pub(super) adopt: Adopt<'a>,
 }
 
 impl<'a> ClusterStream<'a> {
@@ -123,6 +126,8 @@ impl<'a> ClusterStream<'a> {
         let rewriter_at = move |db| rewriter(config, &abilities, &key, source_version, db);
         let zones = zones(&cluster, memory, from.offset);
         let is_told = cluster.notes().iter().all(|note| note.repairs.is_none());
+        // What is another link's by now is not this one's to repair.
+        repairs.remove(&slots::of_others(config, &repairs.names()));
         for note in cluster.notes() {
             if let Some(names) = &note.repairs {
                 repairs.add_doubtful(&names.keys());
@@ -181,6 +186,7 @@ impl<'a> ClusterStream<'a> {
             zones,
             tells_time: source_version.is_some_and(|version| version >= TELLS_TIME),
             throttle: Throttle::new(),
+            adopt: Adopt::new(Slots::new(config.shard.clone())),
         })
     }
 
@@ -197,6 +203,8 @@ impl<'a> ClusterStream<'a> {
             .note_marks(cluster.state.generation, cluster.marks());
         self.checkpoint.phase = Phase::Stream(position);
         self.checkpoint.leased = self.leases.any();
+        // From here on the slots themselves say it.
+        self.checkpoint.slots = None;
         self.write_checkpoint().await
     }
 
@@ -220,6 +228,7 @@ impl<'a> ClusterStream<'a> {
     async fn go_on(&mut self) -> Result<(), SyncError> {
         self.recall().await?;
         loop {
+            self.tend_slots()?;
             let starved = self.fill()?;
             self.begin_reading();
             // Before anything is asked of the target: it may never answer.
@@ -229,10 +238,15 @@ impl<'a> ClusterStream<'a> {
                 self.renew().await?;
                 self.tell_repairs().await?;
                 self.tend().await?;
+                self.free_slots().await?;
                 if let Some(work) = self.collector.take() {
                     if !self.doubts(&work).await? {
                         self.start(work).await?;
                     }
+                    continue;
+                }
+                if self.adopt.flushes() {
+                    self.flush_slots().await?;
                     continue;
                 }
             }
@@ -251,6 +265,7 @@ impl<'a> ClusterStream<'a> {
                 read = self.heal.progress() => if let Some(read) = read {
                     self.has_read(read);
                 },
+                () = self.adopt.slots.progress() => {}
                 () = self.feed.changed(), if starved => {}
                 () = renewal_due(self.cluster.as_deref()) => {}
                 () = tokio::time::sleep(pause), if starved => {}
@@ -278,7 +293,7 @@ impl<'a> ClusterStream<'a> {
             if self.heal.is_active() {
                 self.place()?;
             }
-            if self.heal.has_failed() {
+            if self.heal.has_failed() || self.adopt.flushes() {
                 return Ok(false);
             }
             let is_between = !self.collector.is_in_transaction();
@@ -295,6 +310,11 @@ impl<'a> ClusterStream<'a> {
                 return Err(self.too_large_a_transaction());
             }
             match self.input.poll() {
+                Ok(Some(frame)) if self.adopt.slots.is_on() => {
+                    if !self.command_of_shard(frame.len)? {
+                        return Ok(false);
+                    }
+                }
                 Ok(Some(frame)) if self.heal.is_active() => match self.course(frame.len) {
                     Course::Apply => self.command(frame.len)?,
                     Course::PassOver => self.pass_over(frame.len),
@@ -322,13 +342,14 @@ impl<'a> ClusterStream<'a> {
         self.rewriter = (self.rewriter_at)(from.db);
         self.late.forget();
         self.choose_lease();
+        self.slots_again();
         if let Some(cluster) = &self.cluster {
             self.collector.begin_again(cluster.marks().to_vec());
         }
     }
 
     /// Puts the command at the window's start on its way.
-    fn command(&mut self, len: usize) -> Result<(), SyncError> {
+    pub(super) fn command(&mut self, len: usize) -> Result<(), SyncError> {
         let frame = self.input.window().get(..len).unwrap_or_default();
         let args = self.input.args();
         let db = self.rewriter.db();
@@ -488,7 +509,7 @@ impl<'a> ClusterStream<'a> {
     }
 
     /// The command at the window's start is on its way, or is not to be.
-    fn advance(&mut self, len: usize) -> Result<(), SyncError> {
+    pub(super) fn advance(&mut self, len: usize) -> Result<(), SyncError> {
         self.input.advance(len);
         self.collector.set_end(End {
             offset: self.input.frame_pos,
@@ -577,6 +598,7 @@ impl<'a> ClusterStream<'a> {
             flight,
         } = done;
         self.cluster = Some(cluster);
+        self.slots_placed();
         self.status.inflight_commands.set(0);
         self.status.inflight_bytes.set(0);
         let took = flight.began.elapsed();
@@ -654,8 +676,9 @@ impl<'a> ClusterStream<'a> {
                 .note_marks(cluster.state.generation, cluster.marks());
         }
         let written = self.write_checkpoint().await;
-        if written.is_err() {
-            self.checkpoint = before;
+        match written {
+            Ok(()) => self.slots_confirmed(),
+            Err(_) => self.checkpoint = before,
         }
         written
     }
@@ -670,7 +693,7 @@ impl<'a> ClusterStream<'a> {
         Ok(())
     }
 
-    async fn write_checkpoint(&mut self) -> Result<(), SyncError> {
+    pub(super) async fn write_checkpoint(&mut self) -> Result<(), SyncError> {
         self.checkpoint.repairs = Names::default();
         self.checkpoint.unseen = None;
         let Some(cluster) = &mut self.cluster else {
@@ -686,7 +709,7 @@ impl<'a> ClusterStream<'a> {
         self.write_checkpoint().await
     }
 
-    fn checkpoint_offset(&self) -> u64 {
+    pub(super) fn checkpoint_offset(&self) -> u64 {
         match self.checkpoint.phase {
             Phase::Stream(at) | Phase::Diverged(at) => at.offset.0,
             Phase::Snapshot(at) => at.offset.0,
@@ -780,123 +803,4 @@ async fn progress(running: &mut Option<(Running<'_>, Flight)>) -> Done {
         result,
         flight,
     }
-}
-
-/// Where commands go for the target, under its names.
-struct Sink<'a> {
-    status: &'a Status,
-    table: &'a rewrite::Table,
-    collector: &'a mut Collector,
-    dbs: &'a mut BTreeSet<u32>,
-}
-
-impl Sink<'_> {
-    /// One command. What cannot be done in a cluster is told in words: only a new snapshot brings it about.
-    fn one(self, known: Option<&rewrite::Command>, of: Incoming<'_>) -> Result<(), String> {
-        let word = |at: usize| of.args.get(at).map(|arg| arg.of(of.frame));
-        let is = |name: &[u8]| word(0).is_some_and(|word| word.eq_ignore_ascii_case(name));
-        if is(b"swapdb") {
-            return Err("SWAPDB cannot be done in a cluster".to_owned());
-        }
-        let is_flush = is(b"flushdb");
-        if is_flush && of.db == 0 && self.collector.is_in_transaction() && !self.dbs.is_empty() {
-            // It takes the positions of slots along, of which other databases have the rest.
-            return Err(
-                "FLUSHDB within a transaction of several databases cannot be done in a cluster"
-                    .to_owned(),
-            );
-        }
-        // A database that a cluster does not have is empty.
-        if of.db != 0 && !is_flush {
-            self.dbs.insert(of.db);
-        }
-        // The other database of what goes from one to another.
-        let other = match (is(b"move"), is(b"copy")) {
-            (true, _) => word(2),
-            (_, true) => rewrite::copy_db(of.frame, of.args),
-            _ => None,
-        };
-        let number = other.and_then(|word| std::str::from_utf8(word).ok()?.parse::<u32>().ok());
-        self.dbs.extend(number);
-        self.collector.command(self.status, known, of);
-        Ok(())
-    }
-
-    /// Several, for `db` where they say no other, which one command of the source has become.
-    fn all(
-        self,
-        bytes: &[u8],
-        mut db: Db,
-        end: u64,
-        holes: &[Hole],
-        is_one: bool,
-    ) -> Result<(), String> {
-        let (mut part, mut result) = (0, Ok(()));
-        each_command(bytes, |_, frame, args| {
-            if let Some(selected) = selected(frame, args) {
-                db = selected;
-                return;
-            }
-            part += 1;
-            let mark = Mark { offset: end, part };
-            let sink = Sink {
-                status: self.status,
-                table: self.table,
-                collector: &mut *self.collector,
-                dbs: &mut *self.dbs,
-            };
-            let name = args.first().map(|arg| arg.of(frame)).unwrap_or_default();
-            let known = sink.table.find(name);
-            let known = known.and_then(|id| sink.table.command(id));
-            let of = Incoming {
-                db: db.0,
-                frame,
-                args,
-                mark,
-                holes,
-                is_one,
-            };
-            let put = sink.one(known, of);
-            if result.is_ok() {
-                result = put;
-            }
-        });
-        result
-    }
-}
-
-/// The database that a SELECT names.
-pub(super) fn selected(frame: &[u8], args: &[Arg]) -> Option<Db> {
-    let word = |at: usize| args.get(at).map(|arg| arg.of(frame)).unwrap_or_default();
-    if !word(0).eq_ignore_ascii_case(b"select") {
-        return None;
-    }
-    let number = std::str::from_utf8(word(1)).ok();
-    Some(Db(number
-        .and_then(|text| text.parse().ok())
-        .unwrap_or(u32::MAX)))
-}
-
-/// Whether all slots of their keys have what one command of the source, which ends there, has become.
-fn is_done(collector: &Collector, table: &rewrite::Table, bytes: &[u8], end: u64) -> bool {
-    if end > collector.applied_until() {
-        return false;
-    }
-    let (mut part, mut is_done, mut places) = (0, true, Vec::new());
-    each_command(bytes, |_, frame, args| {
-        if selected(frame, args).is_some() {
-            return;
-        }
-        part += 1;
-        let mark = Mark { offset: end, part };
-        let name = args.first().map(|arg| arg.of(frame)).unwrap_or_default();
-        places.clear();
-        if let Some(command) = table.lookup(&name.to_ascii_lowercase()) {
-            rewrite::keys_of(command, frame, args, &mut places);
-        }
-        let key = |at: &usize| args.get(*at).map(|arg| arg.of(frame)).unwrap_or_default();
-        let has = |at: &usize| collector.has(slot_of(key(at)), mark);
-        is_done &= places.iter().all(has);
-    });
-    is_done
 }

@@ -24,7 +24,11 @@ pub(crate) async fn sweep(
     shrunk_percent: u64,
     cluster: &mut Cluster,
 ) -> Result<u64, SyncError> {
-    let held = cluster.foreign_keys(&config.target, None).await?;
+    let held = match config.shard {
+        None => cluster.foreign_keys(&config.target, None).await?,
+        // The keys of other shards are not this link's to count.
+        Some(_) => count_own(config, cluster).await?,
+    };
     let offered = keys.len();
     if offered.saturating_mul(100) < held.saturating_mul(shrunk_percent) {
         let what = format!(
@@ -66,6 +70,24 @@ pub(crate) async fn sweep(
     }
     libraries(config, keys, cluster).await?;
     Ok(removed)
+}
+
+/// How many keys of all nodes may be this link's.
+async fn count_own(config: &Config, cluster: &mut Cluster) -> Result<u64, SyncError> {
+    let mut count = 0;
+    for address in cluster.slots().into_keys() {
+        let mut cursor = Bytes::from_static(b"0");
+        loop {
+            let (next, found) = cluster.scan(&address, 0, &cursor).await?;
+            let is_ours = |key: &&Bytes| !is_own(key) && config.may_be_copied(0, key);
+            count += found.iter().filter(is_ours).count() as u64;
+            if next.as_ref() == b"0" {
+                break;
+            }
+            cursor = next;
+        }
+    }
+    Ok(count)
 }
 
 /// Whether another link keeps a checkpoint here: then not every key is ours.
@@ -129,6 +151,10 @@ async fn sweep_one(
 
 /// Removes every library of functions that is not in `keys`.
 async fn libraries(config: &Config, keys: &KeySet, cluster: &mut Cluster) -> Result<(), SyncError> {
+    let shard = config.shard.as_ref();
+    if !shard.is_none_or(|shard| shard.has_libraries()) {
+        return Ok(());
+    }
     if keys.has_unnamed_library() || !may_remove_libraries(config) || !cluster.has_functions() {
         return Ok(());
     }

@@ -92,7 +92,7 @@ impl Cluster {
     fn fenced_flush(&self, address: &str, command: &[u8]) -> Vec<u8> {
         let slots = self.topology.slots();
         let slot = slots.get(address).and_then(|slots| slots.first());
-        let key = mark_key(slot.copied().unwrap_or(Slot(0)), &self.link_name);
+        let key = mark_key(slot.copied().unwrap_or(Slot(0)), &self.marks_name);
         let epoch = self.epoch.to_string();
         let words = crate::pipeline::words_of(command, 0).unwrap_or_default();
         let mut argv: Vec<&[u8]> = vec![

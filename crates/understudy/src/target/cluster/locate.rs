@@ -99,10 +99,7 @@ fn refuse_reader(endpoint: &Endpoint) -> Result<(), SyncError> {
 
 /// Nodes that were seen, the last one that answered first, and the address that was given.
 fn candidates(settings: &ClusterConfig, given: &str) -> Vec<String> {
-    let seen = settings.seen.lock();
-    let mut all = seen
-        .unwrap_or_else(std::sync::PoisonError::into_inner)
-        .clone();
+    let mut all = settings.nodes_seen();
     if !all.iter().any(|address| address == given) {
         all.push(given.to_owned());
     }

@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! key     understudy:checkpoint:{<tag of the slot>}:<link name>
-//! value   v1|<epoch>|<generation>|<offset>|<part>[|[u<bytes>][|<keys under repair>]]
+//! value   v1|<epoch>|<generation>|<offset>|<part>[|[u<bytes>][|[<keys under repair>][|<holder>]]]
 //!
 //! key     understudy:checkpoint:{understudy:checkpoint:<link name>}:cluster     in the slot of the link's own checkpoint
 //! value   v1|<generation>|<flush>[|<slot>,<slot>, ..]
@@ -12,7 +12,8 @@
 //! had looked at the answers to what the slot has of so many bytes before its mark when it was written. `flush` is 1 while
 //! the nodes are emptied one after the other: slots without a mark were emptied just now, and are to be emptied again. The slots, two
 //! of each node, had all that lies before the link's position when that was written: one that does not, later, tells of a node that
-//! has lost more than the position trails behind.
+//! has lost more than the position trails behind. Where the source is a cluster, its links share these keys, by the name that stands
+//! before all of theirs, and `holder` is the shard whose link holds the slot (`holders`).
 
 use std::iter::repeat;
 use std::sync::OnceLock;
@@ -40,6 +41,8 @@ pub(crate) struct SlotCheckpoint {
     pub(crate) unseen: u64,
     /// Keys of the slot that are under repair.
     pub(crate) repairs: Names,
+    /// The shard of the source whose link holds the slot; empty where the source is no cluster.
+    pub(crate) holder: String,
 }
 
 /// What is kept beside the link's checkpoint.
@@ -112,13 +115,20 @@ impl SlotCheckpoint {
     pub(crate) fn text(&self) -> String {
         let Mark { offset, part } = self.mark;
         let mut text = format!("v1|{}|{:016x}|{offset}|{part}", self.epoch, self.generation);
-        match (self.unseen, self.repairs.is_empty()) {
+        let is_held = !self.holder.is_empty();
+        match (self.unseen, self.repairs.is_empty() && !is_held) {
             (0, true) => {}
             (0, false) => text.push('|'),
             (bytes, _) => text.push_str(&format!("|u{bytes}")),
         }
-        if !self.repairs.is_empty() {
-            text.push_str(&format!("|{}", self.repairs));
+        match self.repairs.is_empty() {
+            true if is_held => text.push('|'),
+            true => {}
+            false => text.push_str(&format!("|{}", self.repairs)),
+        }
+        if is_held {
+            text.push('|');
+            text.push_str(&self.holder);
         }
         text
     }
@@ -132,10 +142,12 @@ impl SlotCheckpoint {
         let ["v1", epoch, generation, offset, part] = fields[..] else {
             return Err(bad());
         };
-        let (unseen, repairs) = match more {
-            [] => ("", None),
-            [unseen] => (*unseen, None),
-            [unseen, names] => (*unseen, Some(*names)),
+        let (unseen, repairs, holder) = match more {
+            [] => ("", None, ""),
+            [unseen] => (*unseen, None, ""),
+            [unseen, names] => (*unseen, Some(*names), ""),
+            [unseen, "", holder] => (*unseen, None, *holder),
+            [unseen, names, holder] => (*unseen, Some(*names), *holder),
             _ => return Err(bad()),
         };
         let unseen = match (unseen.strip_prefix('u'), unseen) {
@@ -153,6 +165,7 @@ impl SlotCheckpoint {
             },
             unseen,
             repairs: repairs.transpose()?.unwrap_or_default(),
+            holder: holder.to_owned(),
         })
     }
 }
@@ -207,6 +220,7 @@ mod tests {
             },
             unseen: 0,
             repairs: Names::default(),
+            holder: String::new(),
         };
         assert_eq!(one.text(), "v1|7|00000000deadbeef|12|3");
         for unseen in [0, 9] {
@@ -218,10 +232,19 @@ mod tests {
                 );
                 one.repairs.insert(0, key.into());
             }
-            assert_eq!(
-                SlotCheckpoint::parse(one.text().as_bytes()),
-                Ok(one.clone())
-            );
+            for holder in ["", "0123456789ab"] {
+                one.holder = holder.to_owned();
+                assert_eq!(
+                    SlotCheckpoint::parse(one.text().as_bytes()),
+                    Ok(one.clone())
+                );
+            }
+            let plain = SlotCheckpoint {
+                repairs: Names::default(),
+                ..one.clone()
+            };
+            assert_eq!(SlotCheckpoint::parse(plain.text().as_bytes()), Ok(plain));
+            one.holder = String::new();
         }
         let state = State {
             generation: u64::MAX,
@@ -244,7 +267,8 @@ mod tests {
             "v1|1|2|3|4|x",
             "v1|1|2|3|4|u",
             "v1|1|2|3|4|u1|zz",
-            "v1|1|2|3|4|u1|0:61|",
+            "v1|1|2|3|4|u1|zz|x",
+            "v1|1|2|3|4|u1|0:61|x|y",
             "\u{fc}",
         ] {
             assert!(SlotCheckpoint::parse(bad.as_bytes()).is_err());

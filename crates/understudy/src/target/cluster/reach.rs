@@ -7,7 +7,7 @@ use rewrite::slot_of;
 
 use super::marks::{SlotCheckpoint, mark_key};
 use super::topology::Topology;
-use super::{fence, locate};
+use super::{fence, holders, locate};
 use crate::checkpoint::{self, Checkpoint};
 use crate::client::Client;
 use crate::config::Config;
@@ -19,7 +19,8 @@ pub(crate) struct Reach {
     /// Databases that are selected there, if not 0; `None`: it is not known which.
     dbs: BTreeMap<String, Option<u32>>,
     topology: Topology,
-    link_name: String,
+    marks_name: String,
+    holder: String,
     address: String,
     /// Where the last command went.
     at: String,
@@ -53,7 +54,8 @@ impl Reach {
             clients,
             dbs: BTreeMap::new(),
             topology: located.topology,
-            link_name: config.link_name.clone(),
+            marks_name: holders::marks_name(config.target.cluster.as_ref(), &config.link_name),
+            holder: holders::holder(config.target.cluster.as_ref()).to_owned(),
             address: config.target.endpoint.address.clone(),
             at: located.endpoint.address,
             epoch: 0,
@@ -118,7 +120,7 @@ impl Reach {
     pub(crate) async fn watch_slot(&mut self, key: &[u8]) -> Result<(), SyncError> {
         self.go(key)?;
         self.select(0).await?;
-        let mark = mark_key(slot_of(key), &self.link_name);
+        let mark = mark_key(slot_of(key), &self.marks_name);
         let client = self.client()?;
         client.call(&[b"WATCH", mark.as_bytes()]).await?;
         let value = client.call(&[b"GET", mark.as_bytes()]).await?;
@@ -127,7 +129,7 @@ impl Reach {
             _ => None,
         };
         match found {
-            Some(found) if found.epoch <= self.epoch => Ok(()),
+            Some(found) if found.holder == self.holder && found.epoch <= self.epoch => Ok(()),
             Some(_) => Err(self.lost("the slot's checkpoint names another owner")),
             None => Err(self.lost("the slot has no checkpoint now")),
         }

@@ -391,7 +391,7 @@ impl Cluster {
                     }
                 }
                 (Fence::Kill, Some(_)) => {
-                    let key = mark_key(group.slot, &self.link_name);
+                    let key = mark_key(group.slot, &self.marks_name);
                     out.extend_from_slice(b"*1\r\n$5\r\nMULTI\r\n");
                     let begin = out.len();
                     batch.gaps.extend(group.gaps.iter().map(|gap| Gap {
@@ -476,7 +476,7 @@ impl Cluster {
         resp::encode::bulk(out, b"EVALSHA");
         resp::encode::bulk(out, hash.as_bytes());
         resp::encode::int_arg(out, i64::try_from(key_count).unwrap_or(i64::MAX));
-        resp::encode::bulk(out, mark_key(group.slot, &self.link_name).as_bytes());
+        resp::encode::bulk(out, mark_key(group.slot, &self.marks_name).as_bytes());
         out.extend_from_slice(&keys);
         for checkpoint in checkpoints {
             resp::encode::bulk(out, checkpoint.as_bytes());

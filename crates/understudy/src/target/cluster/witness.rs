@@ -19,7 +19,8 @@ impl Cluster {
         let mut witnesses = Vec::new();
         let mut groups = Vec::new();
         for slots in self.topology.slots().into_values() {
-            let ends = [slots.first(), slots.last()];
+            let may = |slot: &&Slot| self.may_bear_witness(**slot);
+            let ends = [slots.iter().find(may), slots.iter().rfind(may)];
             for slot in ends.into_iter().flatten() {
                 if witnesses.contains(&slot.0) {
                     continue;
@@ -35,6 +36,19 @@ impl Cluster {
         }
         self.state.witnesses = witnesses;
         Ok(())
+    }
+
+    /// Slots behind `offset` of nodes that have no witness.
+    pub(crate) fn unwitnessed(&self, offset: u64) -> Vec<Slot> {
+        let mut all = Vec::new();
+        for slots in self.topology.slots().into_values() {
+            if slots.iter().any(|slot| self.is_witness(&[*slot])) {
+                continue;
+            }
+            let is_behind = |slot: &Slot| self.mark(*slot).is_some_and(|mark| mark.offset < offset);
+            all.extend(slots.into_iter().filter(is_behind));
+        }
+        all
     }
 
     /// A slot that does not have what it had when the link's position was moved on to `offset`.
