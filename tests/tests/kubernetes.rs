@@ -133,6 +133,16 @@ fn they_name_one_another_and_what_the_image_has() {
     assert!(dockerfile.contains("USER 10001:10001") && set.contains("runAsUser: 10001"));
     assert!(dockerfile.contains("EXPOSE 8080") && set.contains("containerPort: 8080"));
     assert!(config.contains("status_port = 8080"));
+    // Of several pods each takes its slice: the number is the replicas', and the configuration asks for both names.
+    let line = |text: &str, start: &str| {
+        let mut lines = text.lines().map(str::trim);
+        lines.find_map(|line| Some(line.strip_prefix(start)?.to_owned()))
+    };
+    let replicas = line(&set, "replicas: ").expect("replicas");
+    assert!(set.contains(&format!("{{ name: SHARDS, value: \"{replicas}\" }}")));
+    assert!(set.contains("name: POD_NAME") && set.contains("fieldPath: metadata.name"));
+    let shards = line(&config, "shards = ").expect("the slice");
+    assert_eq!(shards, "\"${POD_NAME}/${SHARDS}\"");
     // The secret has what the configuration asks for, and no more.
     let secret = read("secret.example.yaml");
     for name in ["SOURCE_PASSWORD", "TARGET_PASSWORD"] {

@@ -41,10 +41,10 @@ pub(super) fn drill(rig: &Rig) -> Result<String, String> {
     }
 }
 
-type Keys = BTreeMap<(u32, Vec<u8>), KeyState>;
+pub(super) type Keys = BTreeMap<(u32, Vec<u8>), KeyState>;
 
 /// All keys of all nodes, but for our own.
-fn all(nodes: &[String]) -> Keys {
+pub(super) fn all(nodes: &[String]) -> Keys {
     let mut keys = Keys::new();
     for node in nodes {
         keys.extend(oracle::read_all(node));
@@ -53,7 +53,7 @@ fn all(nodes: &[String]) -> Keys {
     keys
 }
 
-fn is_equal(source: &Keys, target: &Keys) -> bool {
+pub(super) fn is_equal(source: &Keys, target: &Keys) -> bool {
     let options = OracleOptions::default();
     source.len() == target.len()
         && source.iter().all(|(key, state)| {

@@ -9,6 +9,9 @@ use super::images::Images;
 use super::wait;
 use crate::program;
 
+/// Nodes of the largest cluster.
+const NODES: usize = 6;
+
 /// A rig, running or not.
 #[derive(Debug)]
 pub(super) struct Rig {
@@ -16,31 +19,40 @@ pub(super) struct Rig {
     file: String,
     env: Vec<(&'static str, String)>,
     /// One for each node; a rig without a cluster has the first alone.
-    sources: [Port; 3],
+    sources: [Port; NODES],
     target: Port,
-    status: Port,
+    /// One for each process; most rigs have the first alone.
+    statuses: [Port; 3],
     prometheus: Port,
-    /// Held for a second daemon, where there is one.
-    _back: Port,
+    /// For a daemon that comes later, where there is one.
+    back: Port,
     is_kept: bool,
 }
 
 impl Rig {
     /// A rig that is not up yet.
     pub(super) fn new(name: &str, images: &Images) -> Result<Self, String> {
-        let [target, status, prometheus, back] = std::array::from_fn(|_| Port::reserve());
+        let [target, prometheus, back] = std::array::from_fn(|_| Port::reserve());
+        let statuses: [Port; 3] = std::array::from_fn(|_| Port::reserve());
         let engine = crate::test::target().join("engines/redis-6.2");
         // Docker follows no link out of what it mounts.
         let engine = engine.canonicalize().unwrap_or(engine);
-        let sources: [Port; 3] = std::array::from_fn(|_| Port::reserve());
+        let sources: [Port; NODES] = std::array::from_fn(|_| Port::reserve());
         let number = |port: &Port| port.number().to_string();
-        let [source, source_2, source_3] = sources.each_ref().map(number);
+        let [source, source_2, source_3, source_4, source_5, source_6] =
+            sources.each_ref().map(number);
+        let [status, status_2, status_3] = statuses.each_ref().map(number);
         let env = vec![
             ("SOURCE_PORT", source),
             ("SOURCE_PORT_2", source_2),
             ("SOURCE_PORT_3", source_3),
+            ("SOURCE_PORT_4", source_4),
+            ("SOURCE_PORT_5", source_5),
+            ("SOURCE_PORT_6", source_6),
             ("TARGET_PORT", number(&target)),
-            ("STATUS_PORT", status.number().to_string()),
+            ("STATUS_PORT", status),
+            ("STATUS_PORT_2", status_2),
+            ("STATUS_PORT_3", status_3),
             ("PROMETHEUS_PORT", prometheus.number().to_string()),
             ("BACK_PORT", back.number().to_string()),
             ("RIG_ENGINE", engine.display().to_string()),
@@ -58,9 +70,9 @@ impl Rig {
             env,
             sources,
             target,
-            status,
+            statuses,
             prometheus,
-            _back: back,
+            back,
             is_kept: false,
         })
     }
@@ -94,7 +106,7 @@ impl Rig {
 
     /// Status code and body of a GET of understudy's status port.
     pub(super) fn get(&self, path: &str) -> Option<(u16, String)> {
-        daemon::get(&self.status.address(), path).ok()
+        daemon::get(&self.status(0), path).ok()
     }
 
     /// The same of Prometheus.
@@ -107,9 +119,24 @@ impl Rig {
         self.sources[0].address()
     }
 
-    /// Those of all nodes of a source that is a cluster.
-    pub(super) fn sources(&self) -> [String; 3] {
-        self.sources.each_ref().map(Port::address)
+    /// Those of all nodes of a source that is a cluster of three.
+    pub(super) fn sources(&self) -> Vec<String> {
+        self.nodes().into_iter().take(3).collect()
+    }
+
+    /// Those of a cluster of six: three with slots, and their replicas.
+    pub(super) fn nodes(&self) -> Vec<String> {
+        self.sources.iter().map(Port::address).collect()
+    }
+
+    /// The address of the status port of one of several processes.
+    pub(super) fn status(&self, at: usize) -> String {
+        self.statuses.get(at).map(Port::address).unwrap_or_default()
+    }
+
+    /// That of the daemon that comes later.
+    pub(super) fn back(&self) -> String {
+        self.back.address()
     }
 
     /// The target's.
@@ -131,6 +158,11 @@ impl Rig {
         docker(&["kill", &name])?;
         meanwhile();
         docker(&["start", &name]).map(drop)
+    }
+
+    /// SIGKILL for good.
+    pub(super) fn remove(&self, service: &str) -> Result<(), String> {
+        docker(&["rm", "--force", "--volumes", &self.container(service)]).map(drop)
     }
 
     /// Takes understudy off one of its networks while `meanwhile` lasts.

@@ -9,6 +9,7 @@ mod engine;
 mod failover;
 mod images;
 mod scan;
+mod shards;
 
 use std::time::{Duration, Instant};
 
@@ -25,6 +26,8 @@ packages, and the binary is UNDERSTUDY_BIN, else target/release/understudy.
   cluster       a cluster into one server, under load, over a kill of the daemon
   scan          the first migration of docs/first-migration.md: no PSYNC at either end, a switch with its proof under load, a
                 client left behind, and all of it taken back; needs cargo xtask engines redis-6.2
+  shards        a cluster of six nodes shared by three processes: one killed and begun elsewhere, slots moved from process to process,
+                a primary lost, under load
   failover      lines cut, source, daemon and target killed, under load; two oracles at the end
 
   --keep        leave the containers as they are at the end";
@@ -40,6 +43,7 @@ const DRILLS: &[(&str, Drill)] = &[
     ("failover", failover::drill),
     ("cluster", cluster::drill),
     ("scan", scan::drill),
+    ("shards", shards::drill),
 ];
 
 /// Runs the task.
