@@ -47,8 +47,7 @@ pub(super) fn drill(rig: &Rig) -> Result<String, String> {
 
     // A primary fails; its replica goes on, and slots move once more.
     shut_down(&nodes[2])?;
-    let mut live: Vec<String> = nodes.clone();
-    live.remove(2);
+    let live = [&nodes[..2], &nodes[3..]].concat();
     let heir = || live.iter().skip(2).position(|node| is_master(node));
     wait("a replica to take over", || heir().is_some())?;
     wait("the cluster to be whole", || {
