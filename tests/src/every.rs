@@ -23,6 +23,8 @@ pub struct Every {
     list: Vec<u8>,
     library: Vec<u8>,
     other: Server,
+    /// What its keys begin with.
+    prefix: String,
     round: u64,
 }
 
@@ -32,6 +34,14 @@ impl Every {
     /// # Panics
     /// When a write command of the table has no recipe.
     pub fn new(client: &mut Client, engine: &str) -> Self {
+        Self::within(client, engine, "every")
+    }
+
+    /// The same with keys that begin like this: with a tag all of them are in one slot, whose node the client is at.
+    ///
+    /// # Panics
+    /// When a write command of the table has no recipe.
+    pub fn within(client: &mut Client, engine: &str, prefix: &str) -> Self {
         let mut recipes = Vec::new();
         for line in include_str!("every.txt").lines() {
             let Some((name, rest)) = line.split_once(": ").filter(|_| !line.starts_with('#'))
@@ -60,9 +70,10 @@ impl Every {
         let known = items(client.command(&info));
         let mut known = known.into_iter().map(|row| format!("{row:?}") != "nil");
         recipes.retain(|_| known.next() == Some(true));
+        let dumped = format!("{prefix}:dumped");
         let replies = client.commands(&[
-            argv!["RPUSH", "every:dumped", 1, "two"],
-            argv!["DUMP", "every:dumped"],
+            argv!["RPUSH", dumped.as_str(), 1, "two"],
+            argv!["DUMP", dumped.as_str()],
             argv!["FUNCTION", "LOAD", "REPLACE", CODE],
             argv!["FUNCTION", "DUMP"],
         ]);
@@ -73,6 +84,7 @@ impl Every {
             list: list.map(bytes).unwrap_or_default(),
             library: library.map(bytes).unwrap_or_default(),
             other: Server::of(engine),
+            prefix: prefix.to_owned(),
             round: 0,
         }
     }
@@ -122,7 +134,7 @@ impl Every {
             Some("l") => self.library.clone(),
             Some("p") => self.other.port().to_string().into_bytes(),
             Some(key @ ("a" | "b" | "c" | "d")) => {
-                format!("every:{name}:{}:{key}", self.round).into_bytes()
+                format!("{}:{name}:{}:{key}", self.prefix, self.round).into_bytes()
             }
             _ => word.as_bytes().to_vec(),
         };
