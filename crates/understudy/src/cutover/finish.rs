@@ -39,7 +39,12 @@ pub(super) async fn stop(config: &Config, daemon: &Daemon) -> Result<String, Str
             false => Err(format!("sync runs, but {why}")),
         };
     }
-    daemon.stop().await?;
+    if let Err(why) = daemon.stop().await
+        && daemon.status().await.is_ok()
+    {
+        // (One that has ended may not have come to its answer.)
+        return Err(why);
+    }
     let until = Instant::now() + config.shutdown_timeout + STOP_GRACE;
     loop {
         match daemon.status().await {
