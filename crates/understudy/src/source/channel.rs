@@ -50,6 +50,7 @@ fn unexpected(config: &SourceConfig, event: &Event) -> SyncError {
         Event::Continue { replid, .. } => format!("its history has another name, {replid}"),
         other => format!("it gave {other:?}"),
     };
+    let what = format!("{what}, and it does not fit what was asked");
     SyncError::reconnect(Side::Source, &config.endpoint.address, what)
 }
 
