@@ -47,7 +47,7 @@ pub(crate) struct Conn {
     buf: BytesMut,
     epoch: Instant,
     /// The connection that the snapshot comes on, where it is another one.
-    snapshot: Option<Box<Conn>>,
+    snapshot: Option<Box<Self>>,
 }
 
 /// The answer to PSYNC.
@@ -108,22 +108,38 @@ pub(crate) async fn open(
         follow.connects(&master.address);
     }
     if !config.prefer_replica {
-        return open_at(config, version, &master, start, rdb_channel, status).await;
+        return Box::pin(open_at(
+            config,
+            version,
+            &master,
+            start,
+            rdb_channel,
+            status,
+        ))
+        .await;
     }
     let endpoint = Box::pin(replicas::choose(master.clone(), &start)).await?;
-    let opened = open_at(
+    let opened = Box::pin(open_at(
         config,
         version,
         &endpoint,
         start.clone(),
         rdb_channel,
         status,
-    )
+    ))
     .await?;
     match opened {
         Opened::Refused { error, .. } if endpoint.address != master.address => {
             tracing::warn!(%error, replica = endpoint.address, master = master.address, "sync_reader.prefer_replica: this replica refuses PSYNC; following the master");
-            open_at(config, version, &master, start, rdb_channel, status).await
+            Box::pin(open_at(
+                config,
+                version,
+                &master,
+                start,
+                rdb_channel,
+                status,
+            ))
+            .await
         }
         opened => Ok(opened),
     }

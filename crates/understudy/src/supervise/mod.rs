@@ -422,7 +422,14 @@ impl Supervisor<'_> {
         let is_full = start == Start::Full;
         let rdb_channel = is_full && offers_rdb_channel(config, self.channel_losses.get());
         let version = self.source_version;
-        let opened = source::open(config, version, start, rdb_channel, self.status).await?;
+        let opened = Box::pin(source::open(
+            config,
+            version,
+            start,
+            rdb_channel,
+            self.status,
+        ))
+        .await?;
         if let Opened::Refused { error, is_certain } = opened {
             self.closed.set(self.closed.get() + 1);
             // Once may have any reason; a proxy that does not know a command does it each time.
