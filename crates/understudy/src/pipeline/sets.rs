@@ -5,7 +5,7 @@
 //! every command is queued. Only a SET without options qualifies, and only its neighbours in the same database.
 
 /// Keys in one MSET: a unit's for a near target, and far below what any target takes in one command.
-const PAIRS_MAX: u32 = 192;
+pub(super) const PAIRS_MAX: u32 = 192;
 /// A pair above this gains nothing.
 const PAIR_BYTES_MAX: usize = 4 << 10;
 /// An MSET does not grow beyond this much.
