@@ -35,7 +35,7 @@
 //!   neither drops us meanwhile, however short `repl-timeout` is; both do after the snapshot's end.
 //! - If the second connection breaks, Redis closes the first; Valkey goes on with it. If the first
 //!   breaks, both go on with the second.
-//! - A second connection whose first never joins is kept by Valkey up to a minute after the snapshot.
+//! - A second connection whose first never joins is ended by Valkey some seconds after the snapshot.
 //! - The stream begins with a SELECT; the snapshot's `repl-stream-db` says the same as `<db>`, which is
 //!   -1 where the source has selected none.
 
