@@ -66,17 +66,27 @@ impl Cutover {
 
     /// As [`Self::wait_step`]; it goes in small steps and stands still at the end. What comes next takes milliseconds.
     pub fn stop_at(&self, name: &str) {
+        self.stop_when(name, |step| step["step"] == name);
+    }
+
+    /// The same for any step.
+    pub fn stop_when(&self, name: &str, is_it: impl Fn(&Value) -> bool) {
         wait_until(&format!("the step {name}"), LIMIT, || {
             for _ in 0..100 {
                 signal(self.child.id(), Signal::CONT);
                 std::thread::sleep(Duration::from_micros(200));
                 signal(self.child.id(), Signal::STOP);
-                if self.steps().iter().any(|step| step["step"] == name) {
+                if self.steps().iter().any(&is_it) {
                     return true;
                 }
             }
             false
         });
+    }
+
+    /// Lets it go on.
+    pub fn go_on(&self) {
+        signal(self.child.id(), Signal::CONT);
     }
 
     /// Kills it.
