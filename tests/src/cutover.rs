@@ -3,7 +3,7 @@
 use std::fs;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use serde_json::Value;
 use testkit::process::{Signal, signal, wait_until};
@@ -71,17 +71,14 @@ impl Cutover {
 
     /// The same for any step.
     pub fn stop_when(&self, name: &str, is_it: impl Fn(&Value) -> bool) {
-        wait_until(&format!("the step {name}"), LIMIT, || {
-            for _ in 0..100 {
-                signal(self.child.id(), Signal::CONT);
-                std::thread::sleep(Duration::from_micros(200));
-                signal(self.child.id(), Signal::STOP);
-                if self.steps().iter().any(&is_it) {
-                    return true;
-                }
-            }
-            false
-        });
+        let until = Instant::now() + LIMIT;
+        while !self.steps().iter().any(&is_it) {
+            let told = self.steps();
+            assert!(Instant::now() < until, "no step {name}: {told:#?}");
+            signal(self.child.id(), Signal::CONT);
+            std::thread::sleep(Duration::from_micros(200));
+            signal(self.child.id(), Signal::STOP);
+        }
     }
 
     /// Lets it go on.

@@ -233,22 +233,29 @@ impl<'a> Run<'a> {
         }
     }
 
-    /// A source cluster as a whole, and where the fence is to be.
+    /// A source cluster as a whole, and where the fence is to be. A slot that has just come is waited for.
     async fn shards(&mut self) -> Option<gate::Check> {
-        let looked = shards::survey(self.config, &self.daemon).await;
-        let failed = |text| gate::Check {
-            name: "shards",
-            ok: false,
-            text,
-        };
-        let survey = match looked {
-            Ok(survey) => survey?,
-            Err(why) => return Some(failed(why)),
-        };
-        let check = shards::check(self.config, &self.daemon, &survey).await;
-        self.sites = Sites::of(&self.source, &survey);
-        self.survey = Some(survey);
-        Some(check)
+        let until = Instant::now() + PATIENCE;
+        loop {
+            let survey = match shards::survey(self.config, &self.daemon).await {
+                Ok(survey) => survey?,
+                Err(text) => {
+                    return Some(gate::Check {
+                        name: "shards",
+                        ok: false,
+                        text,
+                    });
+                }
+            };
+            let check = shards::check(self.config, &self.daemon, &survey).await;
+            if !check.ok && Instant::now() < until {
+                tokio::time::sleep(Duration::from_millis(250)).await;
+                continue;
+            }
+            self.sites = Sites::of(&self.source, &survey);
+            self.survey = Some(survey);
+            return Some(check);
+        }
     }
 
     /// The fence that can be had, and what is said of the seal.
