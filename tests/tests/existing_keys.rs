@@ -2,9 +2,11 @@
 //! the target, which has to be confirmed.
 
 use std::io::{Read, Write};
+use std::sync::{Arc, Mutex};
 
 use e2e::{LIMIT, Link, catch_up, run, run_file, source_of, wait_stream};
 use testkit::client::{items, text};
+use testkit::process::{Signal, signal, terminal, wait_until};
 use testkit::{Client, Daemon, Server, argv};
 
 /// As it is, and with RESTORE out of question.
@@ -127,67 +129,56 @@ fn a_target_is_emptied_only_when_somebody_says_so() {
     }
 }
 
-/// At a terminal (which `script` makes) the target's address has to be typed, and nothing else will do.
+/// At a terminal the target's address has to be typed, and nothing else will do.
 #[test]
 fn at_a_terminal_the_address_has_to_be_typed() {
     let (source, target) = both();
     let link = Link::new(&source, &target).with("advanced", "empty_db_before_sync = true");
     let typed = |words: &str| {
         let folder = tempfile::tempdir().expect("a folder");
-        let text = link.text().replace(testkit::daemon::STATUS_PORT, "0");
-        std::fs::write(folder.path().join("shake.toml"), text).expect("write shake.toml");
-        let command = format!(
-            "timeout 20 {} sync shake.toml",
-            testkit::daemon::binary().display()
-        );
-        let mut script = std::process::Command::new("script");
-        script
-            .args(["-q", "-e", "-c", &command, "/dev/null"])
+        let config = link.text().replace(testkit::daemon::STATUS_PORT, "0");
+        std::fs::write(folder.path().join("shake.toml"), config).expect("write shake.toml");
+        let (mut person, process) = terminal();
+        let copy = || process.try_clone().expect("its other side");
+        let mut command = std::process::Command::new(testkit::daemon::binary());
+        command
+            .args(["sync", "shake.toml"])
             .current_dir(folder.path())
-            .stdin(std::process::Stdio::piped())
-            .stdout(std::process::Stdio::piped());
-        let mut script = script.spawn().expect("start script(1)");
-        let mut input = script.stdin.take().expect("its input");
-        let mut output = script.stdout.take().expect("its output");
-        // Nothing is typed before it asks: what comes earlier may not reach it.
-        let mut said = Vec::new();
-        let mut byte = [0];
-        while !said.ends_with(b"to go on: ") {
-            match output.read(&mut byte) {
-                Ok(1) => said.push(byte[0]),
-                _ => panic!("it does not ask: {}", String::from_utf8_lossy(&said)),
+            .stdin(copy())
+            .stdout(copy())
+            .stderr(copy());
+        let mut sync = command.spawn().expect("start the binary");
+        // Copies of ours would keep the terminal open.
+        drop((command, process));
+        let mut output = person.try_clone().expect("the same terminal");
+        let said = Arc::new(Mutex::new(Vec::new()));
+        let heard = Arc::clone(&said);
+        // A terminal whose other side has gone is an error, not an end.
+        let reader = std::thread::spawn(move || {
+            let mut bytes = [0; 4096];
+            while let Ok(len @ 1..) = output.read(&mut bytes) {
+                heard.lock().expect("no panic").extend(&bytes[..len]);
             }
-        }
-        input
+        });
+        let said = || String::from_utf8_lossy(&said.lock().expect("no panic")).into_owned();
+        // Nothing is typed before it asks: what comes earlier may not reach it.
+        wait_until("the question", LIMIT, || said().contains("to go on: "));
+        person
             .write_all(format!("{words}\n").as_bytes())
             .expect("type");
-        let rest = std::thread::spawn(move || {
-            let mut rest = Vec::new();
-            // A terminal whose other side has gone is an error, not an end.
-            let _ = output.read_to_end(&mut rest);
-            rest
-        });
-        let deadline = std::time::Instant::now() + LIMIT;
         let mut is_emptied = false;
-        while std::time::Instant::now() < deadline {
+        wait_until("what was typed to be acted upon", LIMIT, || {
             let own = target.client().command(&argv!["EXISTS", "own:string"]);
-            is_emptied = testkit::client::text(&own) == "0";
-            if is_emptied || script.try_wait().expect("its state").is_some() {
-                break;
-            }
-            std::thread::sleep(std::time::Duration::from_millis(50));
-        }
+            is_emptied = text(&own) == "0";
+            is_emptied || sync.try_wait().expect("its state").is_some()
+        });
         if is_emptied {
-            // It runs on: a control character ends it as a terminal does.
-            let _ = input.write_all(b"\x03");
+            // It runs on.
+            signal(sync.id(), Signal::INT);
         }
-        let code = script.wait().expect("its end").code();
-        drop(input);
-        said.extend(rest.join().expect("the rest of it"));
-        (
-            is_emptied,
-            format!("{code:?}: {}", String::from_utf8_lossy(&said)),
-        )
+        let code = testkit::process::wait(&mut sync, LIMIT).expect("it ends");
+        reader.join().expect("all that it has said");
+        (is_emptied, format!("{code}: {}", said()))
     };
     for words in ["y", "yes", "", "127.0.0.1:1"] {
         let (is_emptied, said) = typed(words);

@@ -1,5 +1,6 @@
 //! Signals, waiting and logs of the processes that tests start.
 
+use std::fs::File;
 use std::path::Path;
 use std::process::{Child, ExitStatus};
 use std::time::{Duration, Instant};
@@ -13,6 +14,18 @@ pub fn signal(pid: u32, signal: Signal) {
         .and_then(rustix::process::Pid::from_raw);
     let sent = rustix::process::kill_process(pid.expect("a process id"), signal);
     sent.expect("signal a process of our own");
+}
+
+/// A terminal: who sits at it, and what a process has for its standard input and outputs.
+pub fn terminal() -> (File, File) {
+    use rustix::pty::{OpenptFlags, grantpt, openpt, ptsname, unlockpt};
+    let person = openpt(OpenptFlags::RDWR | OpenptFlags::NOCTTY).expect("a terminal");
+    grantpt(&person).expect("a terminal of ours");
+    unlockpt(&person).expect("a terminal that opens");
+    let name = ptsname(&person, Vec::new()).expect("its name");
+    let name = name.to_str().expect("a path").to_owned();
+    let process = File::options().read(true).write(true).open(name);
+    (File::from(person), process.expect("its other side"))
 }
 
 /// No file of this process may grow beyond `bytes` from now on (`None`: as far as it likes): what a full disk is to a

@@ -2,6 +2,8 @@
 
 use std::time::{SystemTime, UNIX_EPOCH};
 
+use resp::Value;
+
 /// Milliseconds since 1970.
 pub(crate) fn unix_ms() -> u64 {
     #[cfg(test)]
@@ -12,6 +14,22 @@ pub(crate) fn unix_ms() -> u64 {
         .duration_since(UNIX_EPOCH)
         .unwrap_or_default();
     u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
+}
+
+/// The reply to TIME, seconds and microseconds, in milliseconds.
+pub(crate) fn time_ms(reply: &Value) -> Option<i64> {
+    let Value::Array(time) = reply else {
+        return None;
+    };
+    let number = |value: Option<&Value>| -> Option<i64> {
+        std::str::from_utf8(value?.as_bytes()?).ok()?.parse().ok()
+    };
+    Some(number(time.first())? * 1000 + number(time.get(1))? / 1000)
+}
+
+/// As [`unix_ms`], as servers tell times.
+pub(crate) fn now_ms() -> i64 {
+    i64::try_from(unix_ms()).unwrap_or(i64::MAX)
 }
 
 /// `2026-11-22 17:05:09` in UTC, as RedisShake's status has it.

@@ -14,7 +14,8 @@ usage: cargo xtask test [--quick]
 
 Format, lints, real servers (cargo xtask engines), a release build, the instructions of the hot paths (cargo xtask
 instructions), all unit and end-to-end tests, and the rigs under docker/ (cargo xtask rigs).
-Everything runs even if something before it failed. The last line sums up.
+Everything runs even if something before it failed. The last line sums up. An end-to-end test that fails beside others is run once more,
+alone and with the seed that it had; if it passes then, it is named at the end, and has something that wants mending all the same.
 
   --quick   without the release build, the instructions, the end-to-end tests and the rigs";
 
@@ -26,7 +27,19 @@ struct Tally {
     ignored: u64,
     /// What has failed, a line each, to be said once more at the end.
     lines: Vec<String>,
+    /// What has passed at the second try only.
+    shaky: Vec<String>,
 }
+
+/// An end-to-end test that has failed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Failure {
+    test: String,
+    seed: Option<String>,
+}
+
+/// More failures than these are not a busy machine's.
+const TRIED_AGAIN_MAX: usize = 3;
 
 /// Runs the task.
 pub(crate) fn run(args: &[String]) -> Result<(), String> {
@@ -84,6 +97,9 @@ pub(crate) fn run(args: &[String]) -> Result<(), String> {
     if tally.ignored > 0 {
         println!("{} ignored", tally.ignored);
     }
+    for name in &tally.shaky {
+        println!("passed at the second try only, alone: {name}");
+    }
     for line in &tally.lines {
         println!("failed: {line}");
     }
@@ -101,6 +117,19 @@ impl Tally {
         self.failed += other.failed;
         self.ignored += other.ignored;
         self.lines.extend(other.lines);
+        self.shaky.extend(other.shaky);
+    }
+
+    /// What has failed has passed at the second try.
+    fn passes_after_all(&mut self, name: &str, test: &str) {
+        let line = failed_line(test);
+        let Some(at) = self.lines.iter().position(|said| *said == line) else {
+            return;
+        };
+        self.lines.remove(at);
+        self.failed -= 1;
+        self.passed += 1;
+        self.shaky.push(format!("{name} {test}"));
     }
 
     /// `test result: ok. 12 passed; 0 failed; 1 ignored; ...`
@@ -115,7 +144,7 @@ impl Tally {
             passed: count("passed")?,
             failed: count("failed")?,
             ignored: count("ignored")?,
-            lines: Vec::new(),
+            ..Self::default()
         })
     }
 }
@@ -147,8 +176,8 @@ fn rigs() -> Result<Tally, String> {
     Ok(Tally {
         passed,
         failed: lines.len() as u64,
-        ignored: 0,
         lines,
+        ..Tally::default()
     })
 }
 
@@ -214,7 +243,7 @@ fn end_to_end() -> Result<Tally, String> {
         return Err("cargo names no end-to-end test".to_owned());
     }
     let queue = Mutex::new(queue);
-    let total = Mutex::new(Tally::default());
+    let total = Mutex::new((Tally::default(), Vec::new()));
     let workers = std::thread::available_parallelism().map_or(1, usize::from) + 1;
     std::thread::scope(|scope| {
         for _ in 0..workers {
@@ -227,16 +256,54 @@ fn end_to_end() -> Result<Tally, String> {
                     let Some((name, file)) = next else {
                         break;
                     };
-                    let (tally, shown) = binary(&name, &file);
+                    let (tally, shown) = binary(&name, &file, None);
+                    let failures = failures(&String::from_utf8_lossy(&shown));
                     let mut total = total.lock().unwrap_or_else(PoisonError::into_inner);
                     // Who closed our output may still want the exit code.
                     let _ = std::io::stdout().write_all(&shown);
-                    total.add(tally);
+                    total.0.add(tally);
+                    let failures = failures.into_iter();
+                    total
+                        .1
+                        .extend(failures.map(|failure| (name.clone(), file.clone(), failure)));
                 }
             });
         }
     });
-    Ok(total.into_inner().unwrap_or_else(PoisonError::into_inner))
+    let (mut tally, failed) = total.into_inner().unwrap_or_else(PoisonError::into_inner);
+    if failed.len() <= TRIED_AGAIN_MAX {
+        for (name, file, failure) in &failed {
+            println!("--- once more, alone: {name} {}", failure.test);
+            let (again, shown) = binary(name, file, Some(failure));
+            let _ = std::io::stdout().write_all(&shown);
+            if again.passed == 1 && again.failed == 0 {
+                tally.passes_after_all(name, &failure.test);
+            }
+        }
+    }
+    Ok(tally)
+}
+
+/// The tests that have failed, by what their binary has printed.
+fn failures(shown: &str) -> Vec<Failure> {
+    let mut failures = Vec::new();
+    for line in shown.lines() {
+        let failed = line
+            .strip_prefix("---- ")
+            .and_then(|line| line.strip_suffix(" stdout ----"));
+        if let Some(test) = failed {
+            failures.push(Failure {
+                test: test.to_owned(),
+                seed: None,
+            });
+        }
+        let seed = line.split_once("UNDERSTUDY_SEED=");
+        if let (Some((_, seed)), Some(last)) = (seed, failures.last_mut()) {
+            let number: String = seed.chars().take_while(char::is_ascii_digit).collect();
+            last.seed.get_or_insert(number);
+        }
+    }
+    failures
 }
 
 /// Names and files of what cargo has built to be run as tests.
@@ -252,11 +319,16 @@ fn binaries(messages: &[u8]) -> VecDeque<(String, PathBuf)> {
         .collect()
 }
 
-/// Runs one of them; gives what it has printed.
-fn binary(name: &str, file: &PathBuf) -> (Tally, Vec<u8>) {
+/// Runs one of them, or a test of it once more; gives what it has printed.
+fn binary(name: &str, file: &PathBuf, once_more: Option<&Failure>) -> (Tally, Vec<u8>) {
     let folder = crate::workspace_root().join("tests");
-    let ran = Command::new(file)
-        .args(["--test-threads", "1"])
+    let mut command = Command::new(file);
+    command.args(["--test-threads", "1"]);
+    if let Some(failure) = once_more {
+        command.args(["--exact", &failure.test]);
+        command.envs(failure.seed.iter().map(|seed| ("UNDERSTUDY_SEED", seed)));
+    }
+    let ran = command
         .env("UNDERSTUDY_BIN", target().join("release/understudy"))
         .env("CARGO_MANIFEST_DIR", &folder)
         .current_dir(&folder)
@@ -283,6 +355,10 @@ fn binary(name: &str, file: &PathBuf) -> (Tally, Vec<u8>) {
             .push(format!("{name}: it ended before its time"));
     }
     (tally, shown)
+}
+
+fn failed_line(test: &str) -> String {
+    format!("test {test} ... FAILED")
 }
 
 fn show_and_count(mut output: impl BufRead, shown: &mut dyn Write) -> Tally {
@@ -342,7 +418,28 @@ mod tests {
                 failed: 2,
                 ignored: 1,
                 lines: vec!["test one::of_them ... FAILED".to_owned()],
+                shaky: Vec::new(),
             }
+        );
+        let mut mended = tally.clone();
+        mended.passes_after_all("kill", "another");
+        assert_eq!(mended, tally);
+        mended.passes_after_all("kill", "one::of_them");
+        assert_eq!((mended.passed, mended.failed), (16, 1));
+        assert_eq!(mended.shaky, ["kill one::of_them"]);
+        assert!(mended.lines.is_empty());
+    }
+
+    #[test]
+    fn what_has_failed_is_known_with_its_seed() {
+        let shown = "failures:\n\n---- one stdout ----\nseed: UNDERSTUDY_SEED=17\nand UNDERSTUDY_SEED=18\n\n---- b::two stdout ----\nno\n\nfailures:\n    one\n";
+        let failure = |test: &str, seed: Option<&str>| Failure {
+            test: test.to_owned(),
+            seed: seed.map(str::to_owned),
+        };
+        assert_eq!(
+            failures(shown),
+            [failure("one", Some("17")), failure("b::two", None)]
         );
     }
 }

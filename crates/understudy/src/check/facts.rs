@@ -7,10 +7,10 @@ use resp::Value;
 
 use super::provider::{Provider, provider};
 use crate::client::{Client, Info};
+use crate::clock::{now_ms, time_ms};
 use crate::compare::End;
 use crate::config::Endpoint;
 use crate::error::{Side, SyncError};
-use crate::pipeline::{now_ms, time_ms};
 
 /// A reply that is longer is not read.
 pub(super) const REPLY_BYTES_MAX: u64 = 32 << 20;

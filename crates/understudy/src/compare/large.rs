@@ -530,7 +530,7 @@ impl Walk<'_> {
                 "was replaced".to_owned(),
             )));
         };
-        let now_ms = crate::pipeline::now_ms();
+        let now_ms = crate::clock::now_ms();
         Ok(Some(match self.c.reading.compare(&a, &b, now_ms) {
             Compared::Differs { found, .. } => self.differs(&[&a], found.what, found.detail),
             other => other,

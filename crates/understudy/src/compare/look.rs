@@ -13,9 +13,10 @@ use super::large;
 use super::limiter::Limiter;
 use super::scan::absent;
 use super::what::{self, Found, Reading, What};
+use crate::clock::{now_ms, time_ms};
 use crate::config::Config;
 use crate::error::{Class, Side, SyncError};
-use crate::pipeline::{LEASE_MS, now_ms, time_ms};
+use crate::pipeline::LEASE_MS;
 use crate::rdb::diff::digest::{Entry, Value as Digesting};
 use crate::rdb::names::{KINDS, moment};
 

@@ -125,7 +125,7 @@ impl Run<'_> {
         let reading = self.comparer.reading.clone();
         let mut lot: Vec<Kept> = Vec::new();
         let mut current: Option<(Name, Value<'_>)> = None;
-        let mut now_ms = crate::pipeline::now_ms();
+        let mut now_ms = crate::clock::now_ms();
         while let Some(event) = reader.next().map_err(failed)? {
             match event {
                 Event::Key(head) => {

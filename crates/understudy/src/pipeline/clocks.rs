@@ -4,9 +4,9 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use super::lease::time_ms;
 use super::tide::Tide;
 use crate::client::Client;
+use crate::clock::time_ms;
 use crate::config::{Config, Endpoint};
 use crate::error::{Side, SyncError};
 use crate::status::Status;
@@ -78,7 +78,7 @@ struct Offset {
 
 async fn offset(endpoint: &Endpoint, side: Side) -> Result<Option<Offset>, SyncError> {
     let mut client = Client::connect(endpoint, side).await?;
-    let (asked, at_ms) = (Instant::now(), super::lease::now_ms());
+    let (asked, at_ms) = (Instant::now(), crate::clock::now_ms());
     let reply = client.ask(&[b"TIME"]).await?;
     let half_ms = i64::try_from(asked.elapsed().as_millis() / 2).unwrap_or(i64::MAX);
     Ok(time_ms(&reply).map(|server_ms| Offset {

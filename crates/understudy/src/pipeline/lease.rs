@@ -30,7 +30,7 @@ use super::sweep::{is_own, may_hold, scan};
 use super::tide::Tide;
 use crate::checkpoint::{self, Checkpoint};
 use crate::client::{Client, Info};
-use crate::clock::unix_ms;
+use crate::clock::{now_ms, time_ms};
 use crate::config::Config;
 use crate::error::{Class, Side, SyncError};
 use crate::spool::Feed;
@@ -660,7 +660,10 @@ impl Target {
                 Step::End | Step::Keep | Step::Forget => Form::Exact,
             };
             if form != found {
-                texts.push((&lease.key, lease.written_as(form).max(1).to_string()));
+                texts.push((
+                    lease.key.as_ref(),
+                    lease.written_as(form).max(1).to_string(),
+                ));
             }
             if let Step::Write(form) = step {
                 kept.push(Lease {
@@ -675,18 +678,28 @@ impl Target {
         }
         // Alone: a busy server may refuse it and take what follows, which then would not be guarded.
         self.client()?.call(&[b"MULTI"]).await?;
-        let mut commands: Vec<Vec<&[u8]>> = texts
-            .iter()
-            .map(|(key, at)| vec![&b"PEXPIREAT"[..], key, at.as_bytes()])
-            .collect();
+        let guarded = match &self.server {
+            Server::Many(reach) => reach.guarded(self.db, &texts),
+            Server::One(_) => None,
+        };
+        let mut commands: Vec<Vec<&[u8]>> = match &guarded {
+            Some(words) => vec![words.iter().map(Vec::as_slice).collect()],
+            None => {
+                let plain = texts.iter();
+                plain
+                    .map(|(key, at)| vec![&b"PEXPIREAT"[..], key, at.as_bytes()])
+                    .collect()
+            }
+        };
         commands.push(vec![b"EXEC"]);
         let replies = self.client()?.ask_all(&commands).await?;
         // The first error is the cause; EXEC only says that there was one.
-        let refused = replies.iter().find_map(|reply| match reply {
-            Value::Error(error) => Some(error),
-            _ => None,
-        });
-        match (refused, replies.last()) {
+        let within = match replies.last() {
+            Some(Value::Array(within)) => within.as_slice(),
+            _ => &[],
+        };
+        let mut all = replies.iter().chain(within);
+        match (all.find_map(Value::as_error), replies.last()) {
             (Some(error), _) => Err(self.client()?.refused(&[b"PEXPIREAT"], error)),
             (None, Some(Value::Array(_))) => Ok(Some(kept)),
             (None, _) => Ok(None),
@@ -716,7 +729,7 @@ impl Target {
     /// nothing once another daemon has taken it, or leases have been looked for, however late it arrives.
     async fn watch(&mut self, keys: &[&[u8]], owner: u64) -> Result<(), SyncError> {
         if let (Server::Many(reach), Some(first)) = (&mut self.server, keys.first()) {
-            reach.watch_slot(first).await?;
+            reach.look_at_slot(first).await?;
             reach.select(self.db).await?;
             let mut watch: Vec<&[u8]> = vec![b"WATCH"];
             watch.extend(keys);
@@ -869,17 +882,6 @@ fn is_owners(value: &Value, owner: u64) -> bool {
     matches!(found, Some(Ok(found)) if found.owner == owner)
 }
 
-/// The reply to TIME, seconds and microseconds, in milliseconds.
-pub(crate) fn time_ms(reply: &Value) -> Option<i64> {
-    let Value::Array(time) = reply else {
-        return None;
-    };
-    let number = |value: Option<&Value>| -> Option<i64> {
-        std::str::from_utf8(value?.as_bytes()?).ok()?.parse().ok()
-    };
-    Some(number(time.first())? * 1000 + number(time.get(1))? / 1000)
-}
-
 fn positive(answer: &Value) -> Option<i64> {
     match answer {
         Value::Int(number) if *number >= 0 => Some(*number),
@@ -887,8 +889,5 @@ fn positive(answer: &Value) -> Option<i64> {
     }
 }
 
-pub(crate) fn now_ms() -> i64 {
-    i64::try_from(unix_ms()).unwrap_or(i64::MAX)
-}
 #[cfg(test)]
 mod tests;

@@ -32,7 +32,7 @@ use crate::target::Databases;
 pub(crate) use clocks::compare_forever;
 pub(crate) use lane::{Lane, Reply};
 pub(crate) use late_writes::{count_forever as count_late_forever, prefix_of};
-pub(crate) use lease::{LEASE_MS, Leases, end_all, now_ms, settle_forever, time_ms};
+pub(crate) use lease::{LEASE_MS, Leases, end_all, settle_forever};
 pub(crate) use repair::{Copied, Copies, Repairs, copied_time, read as read_copies};
 pub use rivals::Rival;
 pub(crate) use snapshot::{

@@ -303,7 +303,7 @@ pub(crate) fn copied_time(time: &Value, now: Option<&Value>) -> Option<i64> {
     let Value::Int(time) = time else {
         return None;
     };
-    let now_ms = now.map_or(Some(0), super::lease::time_ms)?;
+    let now_ms = now.map_or(Some(0), crate::clock::time_ms)?;
     Some(if *time < 0 { 0 } else { now_ms + time })
 }
 

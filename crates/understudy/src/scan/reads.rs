@@ -6,9 +6,9 @@ use resp::Value;
 
 use super::pages::{elements, expiries, field_expiries, kind_of};
 use super::words::{bytes, items};
+use crate::clock::now_ms;
 use crate::compare::{End, Held, Name, Shape, has_field_ttl, read, shapes};
 use crate::error::SyncError;
-use crate::pipeline::now_ms;
 
 /// Values up to this size are read as a whole by the commands of their type.
 const WHOLE_BYTES_MAX: u64 = 64 << 10;

@@ -10,9 +10,9 @@ use resp::Value;
 use rewrite::Fork;
 
 use super::words::{bytes, field, items, number, stream_id};
+use crate::clock::{now_ms, time_ms};
 use crate::compare::End;
 use crate::error::SyncError;
-use crate::pipeline::{now_ms, time_ms};
 
 /// How often it is tried to have an answer and the time in one millisecond.
 const TIMED_ATTEMPTS: u32 = 8;

@@ -10,8 +10,20 @@ use super::topology::Topology;
 use super::{fence, holders, locate};
 use crate::checkpoint::{self, Checkpoint};
 use crate::client::Client;
-use crate::config::Config;
+use crate::config::{Config, SlotFence};
 use crate::error::{Side, SyncError};
+
+/// `KEYS`: a slot's checkpoint, which is in database 0, then keys. `ARGV`: an epoch, the keys' database, then the expiry of each key, ms
+/// since 1970. Nothing is changed where there is a later epoch.
+const SCRIPT_EXPIRE: &str = "\
+if ARGV[2] ~= '0' then redis.call('SELECT', 0) end
+local found = redis.call('GET', KEYS[1])
+local epoch = found and tonumber(string.match(found, '^v1|(%d+)|'))
+if not epoch or epoch > tonumber(ARGV[1]) then return redis.error_reply('STALE the checkpoint is ' .. tostring(found)) end
+if ARGV[2] ~= '0' then redis.call('SELECT', ARGV[2]) end
+for at = 2, #KEYS do redis.call('PEXPIREAT', KEYS[at], ARGV[at + 1]) end
+return 1
+";
 
 /// A connection to each primary of a cluster that is ours.
 pub(crate) struct Reach {
@@ -25,6 +37,8 @@ pub(crate) struct Reach {
     /// Where the last command went.
     at: String,
     epoch: u64,
+    /// Whoever takes the link over ends these connections.
+    are_ended: bool,
 }
 
 impl Reach {
@@ -40,15 +54,19 @@ impl Reach {
             fence::name_prefix(&config.link_name)
         );
         let mut clients = BTreeMap::new();
+        let mut are_ended = !super::is_serverless(&config.target);
+        if let Some(cluster) = &config.target.cluster {
+            are_ended &= cluster.fence != SlotFence::Lua;
+        }
         for address in located.topology.primaries() {
             let mut client = locate::connect(&config.target, &address).await?;
-            // Where names are not allowed, every change looks at the slot's checkpoint.
-            if !super::is_serverless(&config.target) {
-                client
-                    .ask(&[b"CLIENT", b"SETNAME", name.as_bytes()])
-                    .await?;
-            }
+            are_ended = are_ended && fence::may_kill(&mut client).await?;
             clients.insert(address, client);
+        }
+        for client in clients.values_mut().filter(|_| are_ended) {
+            client
+                .call(&[b"CLIENT", b"SETNAME", name.as_bytes()])
+                .await?;
         }
         let mut reach = Self {
             clients,
@@ -59,6 +77,7 @@ impl Reach {
             address: config.target.endpoint.address.clone(),
             at: located.endpoint.address,
             epoch: 0,
+            are_ended,
         };
         // Only now: whoever takes the link over from here on finds these connections.
         let value = reach.client()?.call(&[b"GET", key.as_bytes()]).await?;
@@ -116,14 +135,14 @@ impl Reach {
         Ok(())
     }
 
-    /// Watches the checkpoint of a key's slot, which is not from anybody who has come after us.
-    pub(crate) async fn watch_slot(&mut self, key: &[u8]) -> Result<(), SyncError> {
+    /// Sees that the checkpoint of a key's slot is not from anybody who has come after us, and selects database 0 there. It is not watched:
+    /// in a slot that is written all the time it changes all the time. Whoever comes after us ends this connection, or
+    /// [`Self::guarded`] finds its epoch.
+    pub(crate) async fn look_at_slot(&mut self, key: &[u8]) -> Result<(), SyncError> {
         self.go(key)?;
         self.select(0).await?;
         let mark = mark_key(slot_of(key), &self.marks_name);
-        let client = self.client()?;
-        client.call(&[b"WATCH", mark.as_bytes()]).await?;
-        let value = client.call(&[b"GET", mark.as_bytes()]).await?;
+        let value = self.client()?.call(&[b"GET", mark.as_bytes()]).await?;
         let found = match &value {
             Value::Bulk(text) => SlotCheckpoint::parse(text).ok(),
             _ => None,
@@ -133,6 +152,23 @@ impl Reach {
             Some(_) => Err(self.lost("the slot's checkpoint names another owner")),
             None => Err(self.lost("the slot has no checkpoint now")),
         }
+    }
+
+    /// The one command that gives keys of a slot and a database these expiries, and looks at the slot's checkpoint as it does; `None` where
+    /// plain commands will do.
+    pub(crate) fn guarded(&self, db: u32, expiries: &[(&[u8], String)]) -> Option<Vec<Vec<u8>>> {
+        let (first, _) = expiries.first().filter(|_| !self.are_ended)?;
+        let mut words: Vec<Vec<u8>> = vec![
+            b"EVAL".to_vec(),
+            SCRIPT_EXPIRE.into(),
+            (expiries.len() + 1).to_string().into(),
+            mark_key(slot_of(first), &self.marks_name).into(),
+        ];
+        words.extend(expiries.iter().map(|(key, _)| key.to_vec()));
+        words.push(self.epoch.to_string().into());
+        words.push(db.to_string().into());
+        words.extend(expiries.iter().map(|(_, at)| at.as_bytes().to_vec()));
+        Some(words)
     }
 
     fn lost(&self, what: &str) -> SyncError {
