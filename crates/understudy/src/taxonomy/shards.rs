@@ -32,6 +32,12 @@ pub(super) const ROWS: &[Row] = &[
         "nothing: this process was replaced, and its link ends",
     ),
     row(
+        "it does not answer CLUSTER NODES",
+        Source,
+        Reconnect,
+        "nothing; `understudy cutover` waits for no node: mend it, or make the others forget it (CLUSTER FORGET)",
+    ),
+    row(
         "it does not answer HGETALL",
         Target,
         Reconnect,
