@@ -168,6 +168,8 @@ impl Follow {
                 Event::SnapshotEnd { .. }
                 | Event::FullResync { .. }
                 | Event::Continue { .. }
+                | Event::RdbChannel(_)
+                | Event::SnapshotAt(_)
                 | Event::SnapshotStart { .. } => self.say(link, &format!("{event:?}")),
             }
         }

@@ -22,6 +22,8 @@ pub(crate) struct Acks {
     regular_ms: Option<u64>,
     /// The ends of the GETACKs that `applied` has not reached, ascending.
     waiting: VecDeque<ReplOffset>,
+    /// Nothing is sent: the source would take us for a replica that has the snapshot.
+    held: bool,
 }
 
 impl Acks {
@@ -32,6 +34,7 @@ impl Acks {
             due: false,
             regular_ms: None,
             waiting: VecDeque::new(),
+            held: false,
         }
     }
 
@@ -44,6 +47,14 @@ impl Acks {
     pub(crate) fn forget_applied(&mut self) {
         self.applied = None;
         self.waiting.clear();
+    }
+
+    pub(crate) fn hold(&mut self) {
+        self.held = true;
+    }
+
+    pub(crate) fn let_go(&mut self) {
+        self.held = false;
     }
 
     pub(crate) fn tick(&mut self, now_ms: u64) {
@@ -84,7 +95,7 @@ impl Acks {
 
     /// The offset to send, when an ACK is due.
     pub(crate) fn take(&mut self) -> Option<ReplOffset> {
-        if !std::mem::take(&mut self.due) {
+        if self.held || !std::mem::take(&mut self.due) {
             return None;
         }
         let applied = self.applied.map_or(0, |offset| offset.0);

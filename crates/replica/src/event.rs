@@ -2,7 +2,7 @@
 
 use bytes::Bytes;
 
-use crate::{ReplId, ReplOffset};
+use crate::{RdbChannel, ReplId, ReplOffset, SnapshotAt};
 
 /// What [`Link::poll`](crate::Link::poll) gives.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -24,6 +24,14 @@ pub enum Event {
         /// The offset the snapshot stands for.
         offset: ReplOffset,
     },
+    /// The snapshot comes on a connection of its own: make a [`Link::on_rdb_channel`] on one, and
+    /// tell this link by [`Link::join`] what that gives first.
+    ///
+    /// [`Link::on_rdb_channel`]: crate::Link::on_rdb_channel
+    /// [`Link::join`]: crate::Link::join
+    RdbChannel(RdbChannel),
+    /// On an RDB channel, in the place of [`Event::FullResync`]: its snapshot follows.
+    SnapshotAt(SnapshotAt),
     /// The stream goes on where we asked.
     Continue {
         /// The history's id from here on.

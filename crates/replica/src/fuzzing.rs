@@ -2,7 +2,9 @@
 
 use bytes::Bytes;
 
-use crate::{AckMode, Event, Link, Options, Poll, ReplId, ReplOffset, Start};
+use crate::{
+    AckMode, Event, Link, Options, Poll, RdbChannel, ReplId, ReplOffset, SnapshotAt, Start,
+};
 
 /// Runs a link over `data`. Its first bytes choose the start, the ACK mode and the cuts; the rest
 /// is what the source says. Panics when an invariant does not hold.
@@ -15,7 +17,14 @@ pub fn link(data: &[u8]) {
     let Some((&[flags, cut, step], said)) = data.split_first_chunk::<3>() else {
         return;
     };
-    let mut link = Link::new(options(flags), start(flags), 0);
+    let mut link = match flags >> 5 {
+        1 => Link::on_rdb_channel(options(flags), RdbChannel::DualChannel, 0),
+        2 => {
+            let channel = RdbChannel::RdbChannel { client_id: 7 };
+            Link::on_rdb_channel(options(flags), channel, 0)
+        }
+        _ => Link::new(options(flags), start(flags), 0),
+    };
     let mut now_ms = 0;
     let mut last = link.received();
     for piece in said.chunks(usize::from(cut).max(1)) {
@@ -23,6 +32,11 @@ pub fn link(data: &[u8]) {
         loop {
             match link.poll() {
                 Ok(Poll::NeedMore) => break,
+                Ok(Poll::Event(Event::RdbChannel(channel))) => {
+                    let at = joined(channel);
+                    link.join(&at);
+                    last = at.offset;
+                }
                 Ok(Poll::Event(event)) => check(&event, &mut last, &link),
                 Err(error) => {
                     assert_eq!(link.poll(), Err(error), "an error stays");
@@ -50,6 +64,7 @@ pub fn link(data: &[u8]) {
 fn options(flags: u8) -> Options {
     Options {
         password: (flags & 1 != 0).then(|| "secret".to_owned()),
+        rdb_channel: flags & 16 != 0,
         version: (flags & 4 != 0).then(|| "9.0.0".to_owned()),
         ack: if flags & 8 != 0 {
             AckMode::Zero
@@ -71,16 +86,29 @@ fn start(flags: u8) -> Start {
     }
 }
 
+/// What a second connection may say.
+fn joined(channel: RdbChannel) -> SnapshotAt {
+    SnapshotAt {
+        replid: ReplId::from_bytes(&[b'c'; ReplId::LEN]).unwrap_or_else(|| unreachable!()),
+        offset: ReplOffset(77),
+        client_id: (channel == RdbChannel::DualChannel).then_some(7),
+    }
+}
+
 fn check(event: &Event, last: &mut ReplOffset, link: &Link) {
     match event {
         Event::FullResync { offset, .. } => *last = *offset,
+        Event::SnapshotAt(at) => *last = at.offset,
         Event::Stream { bytes, end } => {
             assert!(!bytes.is_empty());
             assert_eq!(last.after(bytes.len()), *end, "each byte is one offset");
             *last = *end;
         }
         Event::Snapshot(bytes) => assert!(!bytes.is_empty()),
-        Event::Continue { .. } | Event::SnapshotStart { .. } | Event::SnapshotEnd { .. } => {}
+        Event::RdbChannel(_)
+        | Event::Continue { .. }
+        | Event::SnapshotStart { .. }
+        | Event::SnapshotEnd { .. } => {}
     }
     assert_eq!(link.received(), *last);
 }
@@ -104,6 +132,19 @@ mod tests {
     fn sessions_of_each_form_pass() {
         let id = "b".repeat(40);
         let full = format!("+PONG\r\n+OK\r\n+OK\r\n\n+FULLRESYNC {id} 9\r\n\n");
+        let channels = [
+            "+PONG\r\n+OK\r\n+DUALCHANNELSYNC\r\n+OK\r\n+CONTINUE\r\n*1\r\n$4\r\nPING\r\n"
+                .to_owned(),
+            "+PONG\r\n+OK\r\n+RDBCHANNELSYNC 4\r\n*1\r\n$4\r\nPING\r\n".to_owned(),
+            format!("+PONG\r\n+OK\r\n$ENDOFF:9 {id} -1 8\r\n+FULLRESYNC {id} 9\r\n$3\r\nabcd"),
+            format!("+PONG\r\n+OK\r\n+FULLRESYNC {id} 9\r\n$EOF:{id}\r\nREDIS{id}"),
+        ];
+        for said in channels {
+            for flags in [16, 20, 24, 32, 36, 64, 68] {
+                link(&[&[flags, 1, 1], said.as_bytes()].concat());
+                link(&[&[flags, 255, 1], said.as_bytes()].concat());
+            }
+        }
         let tails = [
             "$3\r\nabc*1\r\n$4\r\nPING\r\n\n".to_owned(),
             format!("$EOF:{id}\r\nREDIS{id}*3\r\n$8\r\nREPLCONF\r\n$6\r\ngetack\r\n$1\r\n*\r\n"),

@@ -8,7 +8,7 @@ use crate::{
     error::quoted,
     event::Event,
     input::Line,
-    link::{Link, State, Step, stream_error},
+    link::{Link, Role, State, Step, stream_error},
     reply::{Asked, Psync, refusal},
     stream::Framer,
     transfer::Transfer,
@@ -24,6 +24,9 @@ impl Link {
                 Some(kind) => return Err(kind),
                 None => Vec::new(),
             },
+            Some(Line::Header(header)) if matches!(asked, Asked::Psync) => {
+                return self.take_end_offset(&header);
+            }
             Some(Line::Header(header)) => {
                 let got = quoted(&[b"$", &*header].concat(), 64);
                 return Err(ErrorKind::Protocol {
@@ -34,10 +37,18 @@ impl Link {
         };
         match asked {
             Asked::Ping if self.options.password.is_some() => self.send_auth(),
-            Asked::Ping | Asked::Auth => self.send_capa(),
-            Asked::Capa if self.options.version.is_some() => self.send_version(),
-            Asked::Capa | Asked::Version => self.send_psync(),
-            Asked::Psync => return self.psync_reply(Psync::parse(&status)?),
+            Asked::Ping | Asked::Auth => match self.role {
+                Role::Main => self.send_capa(),
+                Role::Snapshot(channel) => self.send_channel(channel),
+            },
+            // The one of the first connection is not the last: it has said its version already.
+            Asked::Channel if matches!(self.role, Role::Main) => self.send_psync(),
+            Asked::Capa | Asked::Channel if self.options.version.is_some() => self.send_version(),
+            Asked::Capa | Asked::Channel | Asked::Version => self.send_psync(),
+            Asked::Psync => {
+                let offered = self.offers_rdb_channel();
+                return self.psync_reply(Psync::parse(&status, offered)?);
+            }
         }
         Ok(Step::Again)
     }
@@ -53,13 +64,21 @@ impl Link {
     }
 
     fn send_capa(&mut self) {
-        let argv: &[&[u8]] = if self.options.capa_eof {
-            &[b"REPLCONF", b"capa", b"eof", b"capa", b"psync2"]
-        } else {
-            &[b"REPLCONF", b"capa", b"psync2"]
-        };
-        encode::command(&mut self.commands, argv);
+        let mut argv: Vec<&[u8]> = vec![b"REPLCONF"];
+        if self.options.capa_eof {
+            argv.extend([&b"capa"[..], b"eof"]);
+        }
+        argv.extend([&b"capa"[..], b"psync2"]);
+        if self.offers_rdb_channel() {
+            argv.extend([&b"capa"[..], b"dual-channel", b"capa", b"rdb-channel-repl"]);
+        }
+        encode::command(&mut self.commands, &argv);
         self.state = State::ReceiveCapaReply;
+    }
+
+    /// Whether this connection asks for a snapshot, and may be told to fetch it on another one.
+    fn offers_rdb_channel(&self) -> bool {
+        self.options.rdb_channel && self.replid.is_none() && matches!(self.role, Role::Main)
     }
 
     fn send_version(&mut self) {
@@ -91,7 +110,17 @@ impl Link {
 
     fn psync_reply(&mut self, reply: Psync) -> Result<Step, ErrorKind> {
         match reply {
+            Psync::RdbChannel(channel) => {
+                self.state = State::AwaitRdbChannel;
+                Ok(Step::Event(Event::RdbChannel(channel)))
+            }
             Psync::FullResync { replid, offset } => {
+                let event = match self.role {
+                    Role::Main => Event::FullResync { replid, offset },
+                    Role::Snapshot(channel) => {
+                        Event::SnapshotAt(self.snapshot_at(channel, replid, offset)?)
+                    }
+                };
                 self.replid = Some(replid);
                 self.received = offset;
                 self.primed = Bytes::new();
@@ -99,7 +128,7 @@ impl Link {
                 self.state = State::Transfer {
                     transfer: Transfer::new(),
                 };
-                Ok(Step::Event(Event::FullResync { replid, offset }))
+                Ok(Step::Event(event))
             }
             Psync::Continue { replid } => {
                 let Some(asked) = self.replid else {

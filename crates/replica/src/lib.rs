@@ -24,6 +24,9 @@
 //! REPLCONF ACK <offset>   each second    the command stream, `\n` between commands at times
 //! ```
 //!
+//! A source may send the snapshot on a connection of its own, while the stream comes on the first:
+//! see [`RdbChannel`].
+//!
 //! Every byte of the command stream counts as one offset, except those lone newlines. Never sent:
 //! `REPLCONF listening-port` and `ip-address` (Sentinel would take whoever listens there for a
 //! replica and convert it), and `PSYNC .. FAILOVER` (it promotes the server that receives it).
@@ -44,6 +47,7 @@
 )]
 
 mod ack;
+mod channel;
 mod error;
 mod event;
 #[doc(hidden)]
@@ -58,6 +62,7 @@ mod reply;
 mod stream;
 mod transfer;
 
+pub use channel::{RdbChannel, SnapshotAt};
 pub use error::{Class, Error, ErrorKind};
 pub use event::{Event, Poll};
 pub use id::{InvalidReplId, ReplId, ReplOffset};

@@ -6,6 +6,14 @@
 //!                             +- +CONTINUE ---------------+
 //! ```
 //!
+//! With an RDB channel (see `channel.rs`):
+//!
+//! ```text
+//! first:   .. RECEIVE_PSYNC_REPLY -> AWAIT_RDB_CHANNEL -+- RECEIVE_CHANNEL_REPLY -> RECEIVE_PSYNC_REPLY -+-> CONNECTED
+//!                                                       +- JOINED ---------------------------------------+
+//! second:  .. RECEIVE_CHANNEL_REPLY -> RECEIVE_VERSION_REPLY? -> RECEIVE_PSYNC_REPLY -> TRANSFER -> DELIVERED
+//! ```
+//!
 //! One command at a time, each reply awaited: PSYNC is refused while another reply is pending.
 //! Mirrors `replication.c: syncWithMaster`, `readSyncBulkPayload` and `replicationCron`.
 
@@ -16,7 +24,7 @@ use bytes::Bytes;
 use resp::encode;
 
 use crate::{
-    Error, ErrorKind, Options, ReplId, ReplOffset, Start,
+    Error, ErrorKind, Options, RdbChannel, ReplId, ReplOffset, SnapshotAt, Start,
     ack::Acks,
     error::quoted,
     event::{Event, Poll},
@@ -31,6 +39,7 @@ use crate::{
 /// After an error every call gives that error again or does nothing.
 pub struct Link {
     pub(crate) options: Options,
+    pub(crate) role: Role,
     pub(crate) state: State,
     pub(crate) input: Input,
     /// Commands of the handshake to send. ACKs are made when they are taken.
@@ -41,6 +50,16 @@ pub struct Link {
     pub(crate) received: ReplOffset,
     /// What the framer begins with if the source continues.
     pub(crate) primed: Bytes,
+    /// What an RDB channel was told before its answer to PSYNC.
+    pub(crate) snapshot_at: Option<SnapshotAt>,
+}
+
+/// What comes on a connection.
+pub(crate) enum Role {
+    /// The stream, and the snapshot before it unless that has a connection of its own.
+    Main,
+    /// The snapshot alone.
+    Snapshot(RdbChannel),
 }
 
 pub(crate) enum State {
@@ -48,10 +67,24 @@ pub(crate) enum State {
     ReceiveAuthReply,
     ReceiveCapaReply,
     ReceiveVersionReply,
+    /// Of an RDB channel, or of what tells the first connection of it.
+    ReceiveChannelReply,
     ReceivePsyncReply,
-    Transfer { transfer: Transfer },
-    Connected { framer: Framer },
-    Failed { error: Error },
+    /// Nothing comes until the second connection has come as far as its snapshot.
+    AwaitRdbChannel,
+    /// The stream comes; nobody was told yet.
+    Joined,
+    Transfer {
+        transfer: Transfer,
+    },
+    Connected {
+        framer: Framer,
+    },
+    /// The snapshot of an RDB channel is given out, and the source closes the connection.
+    Delivered,
+    Failed {
+        error: Error,
+    },
 }
 
 /// What one step of a state comes to.
@@ -66,7 +99,7 @@ pub(crate) enum Step {
 pub(crate) struct Clock {
     pub(crate) now_ms: u64,
     heard_ms: u64,
-    heard: bool,
+    pub(crate) heard: bool,
 }
 
 impl Link {
@@ -84,6 +117,7 @@ impl Link {
         };
         let mut link = Self {
             options,
+            role: Role::Main,
             state: State::ReceivePingReply,
             input: Input::default(),
             commands: Vec::new(),
@@ -96,6 +130,7 @@ impl Link {
             replid,
             received,
             primed,
+            snapshot_at: None,
         };
         encode::command(&mut link.commands, &[b"PING"]);
         link
@@ -118,7 +153,10 @@ impl Link {
                 State::ReceiveAuthReply => self.reply(Asked::Auth),
                 State::ReceiveCapaReply => self.reply(Asked::Capa),
                 State::ReceiveVersionReply => self.reply(Asked::Version),
+                State::ReceiveChannelReply => self.reply(Asked::Channel),
                 State::ReceivePsyncReply => self.reply(Asked::Psync),
+                State::AwaitRdbChannel | State::Delivered => Ok(Step::NeedMore),
+                State::Joined => self.joined(),
                 State::Transfer { .. } => self.transfer(),
                 State::Connected { .. } => self.connected(),
             };
@@ -197,9 +235,13 @@ impl Link {
             State::ReceiveAuthReply => "RECEIVE_AUTH_REPLY",
             State::ReceiveCapaReply => "RECEIVE_CAPA_REPLY",
             State::ReceiveVersionReply => "RECEIVE_VERSION_REPLY",
+            State::ReceiveChannelReply => "RECEIVE_CHANNEL_REPLY",
             State::ReceivePsyncReply => "RECEIVE_PSYNC_REPLY",
+            State::AwaitRdbChannel => "AWAIT_RDB_CHANNEL",
+            State::Joined => "JOINED",
             State::Transfer { .. } => "TRANSFER",
             State::Connected { .. } => "CONNECTED",
+            State::Delivered => "DELIVERED",
             State::Failed { error } => error.state,
         }
     }
@@ -227,8 +269,12 @@ impl Link {
             | State::ReceiveAuthReply
             | State::ReceiveCapaReply
             | State::ReceiveVersionReply
+            | State::ReceiveChannelReply
             | State::ReceivePsyncReply
+            | State::AwaitRdbChannel
+            | State::Joined
             | State::Transfer { .. }
+            | State::Delivered
             | State::Failed { .. } => Cow::Borrowed(&self.primed),
         }
     }
@@ -250,13 +296,16 @@ impl Link {
             State::ReceiveAuthReply => ("the reply to AUTH", timeouts.reply_ms),
             State::ReceiveCapaReply => ("the reply to REPLCONF capa", timeouts.reply_ms),
             State::ReceiveVersionReply => ("the reply to REPLCONF version", timeouts.reply_ms),
+            State::ReceiveChannelReply => ("the reply to REPLCONF", timeouts.reply_ms),
             State::ReceivePsyncReply => ("the reply to PSYNC", timeouts.bgsave_ms),
+            // The second connection hears whether the source is there.
+            State::AwaitRdbChannel => ("the RDB channel", u64::MAX),
             State::Transfer { transfer } if transfer.has_begun() => {
                 ("the end of the snapshot", timeouts.snapshot_ms)
             }
             State::Transfer { .. } => ("the snapshot's header", timeouts.bgsave_ms),
-            State::Connected { .. } => ("more of the stream", timeouts.stream_ms),
-            State::Failed { .. } => ("nothing", u64::MAX),
+            State::Joined | State::Connected { .. } => ("more of the stream", timeouts.stream_ms),
+            State::Delivered | State::Failed { .. } => ("nothing", u64::MAX),
         }
     }
 
@@ -287,10 +336,16 @@ impl Link {
                 return Err(ErrorKind::SnapshotFailed { reply });
             }
             Progress::Begin { len } => {
-                self.acks.begin(self.clock.now_ms);
+                if matches!(self.role, Role::Main) {
+                    self.acks.begin(self.clock.now_ms);
+                }
                 Event::SnapshotStart { len }
             }
             Progress::Part(bytes) => Event::Snapshot(bytes),
+            Progress::End { bytes } if matches!(self.role, Role::Snapshot(_)) => {
+                self.state = State::Delivered;
+                Event::SnapshotEnd { bytes }
+            }
             Progress::End { bytes } => {
                 // In the `$EOF` form the stream begins after an ACK. The source may not heed this
                 // one, if it has not noticed its child's end yet, but then the next.

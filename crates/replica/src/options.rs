@@ -18,6 +18,9 @@ pub struct Options {
     /// Whether to take the snapshot straight from the source's child process (`$EOF` form). Without
     /// it the source writes its RDB to disk first and then sends that file (`$len` form).
     pub capa_eof: bool,
+    /// Whether to offer that the snapshot comes on a connection of its own, where one is asked for
+    /// ([`Start::Full`]): see [`RdbChannel`](crate::RdbChannel).
+    pub rdb_channel: bool,
     /// The version to announce by `REPLCONF version`. Valkey 9 sends hash-field TTLs only to a
     /// replica that announced one, and Valkey clusters then make `SETSLOT` wait for our ACKs.
     pub version: Option<String>,
@@ -34,6 +37,7 @@ impl Default for Options {
             password: None,
             psync_command: "PSYNC".to_owned(),
             capa_eof: true,
+            rdb_channel: false,
             version: None,
             ack: AckMode::Applied,
             timeouts: Timeouts::default(),
@@ -48,6 +52,7 @@ impl fmt::Debug for Options {
             password,
             psync_command,
             capa_eof,
+            rdb_channel,
             version,
             ack,
             timeouts,
@@ -57,6 +62,7 @@ impl fmt::Debug for Options {
             .field("password", &password.as_ref().map(|_| "***"))
             .field("psync_command", psync_command)
             .field("capa_eof", capa_eof)
+            .field("rdb_channel", rdb_channel)
             .field("version", version)
             .field("ack", ack)
             .field("timeouts", timeouts)

@@ -5,7 +5,7 @@
 
 use resp::{ErrorCode, ErrorReply};
 
-use crate::{ErrorKind, Options, ReplId, ReplOffset, error::quoted};
+use crate::{ErrorKind, Options, RdbChannel, ReplId, ReplOffset, error::quoted};
 
 /// More of a source's text than this helps nobody.
 const TEXT_SHOWN: usize = 512;
@@ -17,6 +17,8 @@ pub(crate) enum Asked {
     Auth,
     Capa,
     Version,
+    /// Of REPLCONF, by which the two connections of an RDB channel are told to belong together.
+    Channel,
     Psync,
 }
 
@@ -63,6 +65,8 @@ fn refusal_by_text(
         Asked::Auth => Some(ErrorKind::Auth { reply }),
         // Older sources do not know the option, and none needs it to be known.
         Asked::Capa | Asked::Version => None,
+        // Here a wrong id, or an option that is not known, means that nothing comes of it.
+        Asked::Channel => Some(ErrorKind::Refused { reply }),
         Asked::Psync => Some(psync_refusal(says, reply)),
     }
 }
@@ -127,12 +131,13 @@ pub(crate) enum Psync {
     Continue {
         replid: Option<ReplId>,
     },
+    RdbChannel(RdbChannel),
 }
 
 impl Psync {
-    /// Reads `FULLRESYNC <id> <offset>` or `CONTINUE [<id>]`. Further words are passed over: Tair
-    /// has some after FULLRESYNC.
-    pub(crate) fn parse(status: &[u8]) -> Result<Self, ErrorKind> {
+    /// Reads `FULLRESYNC <id> <offset>` or `CONTINUE [<id>]`, and what announces an RDB channel if
+    /// that was offered. Further words are passed over: Tair has some after FULLRESYNC.
+    pub(crate) fn parse(status: &[u8], offered: bool) -> Result<Self, ErrorKind> {
         let mut words = status
             .split(|byte| *byte == b' ')
             .filter(|word| !word.is_empty());
@@ -151,7 +156,7 @@ impl Psync {
                 None => Some(Self::Continue { replid: None }),
                 Some(id) => ReplId::from_bytes(id).map(|id| Self::Continue { replid: Some(id) }),
             },
-            // +DUALCHANNELSYNC and +RDBCHANNELSYNC among them: we offer neither.
+            Some(word) if offered => RdbChannel::parse(word, words.next()).map(Self::RdbChannel),
             _ => None,
         };
         parsed.ok_or_else(|| ErrorKind::Protocol {

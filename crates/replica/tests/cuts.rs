@@ -50,6 +50,8 @@ impl Seen {
             Event::Snapshot(bytes) => self.snapshot.extend_from_slice(&bytes),
             Event::Stream { bytes, .. } => self.stream.extend_from_slice(&bytes),
             Event::FullResync { .. }
+            | Event::RdbChannel(_)
+            | Event::SnapshotAt(_)
             | Event::Continue { .. }
             | Event::SnapshotStart { .. }
             | Event::SnapshotEnd { .. } => self.events.push(event),

@@ -2,11 +2,14 @@
 //!
 //! ```text
 //! === a title              a session; `[whole]` in it: its errors quote what came together
-//! options password=x ..    username, password, psync, capa_eof, version, ack
+//! options password=x ..    username, password, psync, capa_eof, rdb_channel, version, ack
+//! channel 12               the second connection of an RDB channel: Redis's with the first one's id, or `dual`
 //! resume {A} 100 "*1"      instead of a full start
 //! < +OK                    the source sends this and \r\n
 //! << *1\r\n                the source sends exactly this (\r \n \\ \xHH)
 //! @ +10s                   time passes, in ticks of 100 ms
+//! join {A} 120 7           where the second connection's snapshot was taken, and its id where it has one
+//! snapshot-in              the second connection's snapshot is whole
 //! applied 120              the target confirms
 //! eof                      the socket ends
 //! > REPLCONF ACK 0         the link sends
@@ -20,7 +23,7 @@
 use std::{fmt::Write as _, fs, path::Path};
 
 use bytes::Bytes;
-use replica::{AckMode, Event, Link, Options, Poll, ReplOffset, Start};
+use replica::{AckMode, Event, Link, Options, Poll, RdbChannel, ReplOffset, SnapshotAt, Start};
 
 #[test]
 fn handshake() {
@@ -30,6 +33,11 @@ fn handshake() {
 #[test]
 fn psync() {
     check("psync");
+}
+
+#[test]
+fn channel() {
+    check("channel");
 }
 
 #[test]
@@ -120,7 +128,7 @@ fn play_session(lines: &[&str], piece: usize, out: &mut String) {
         }
         let (word, rest) = text.split_once(' ').unwrap_or((text, ""));
         // What was said belongs behind the line it answers, before the next.
-        let begins = !matches!(word, "===" | "options" | "resume" | "#" | "");
+        let begins = !matches!(word, "===" | "options" | "resume" | "channel" | "#" | "");
         if begins && session.link.is_none() {
             session.begin();
             out.push_str(&session.said());
@@ -130,9 +138,12 @@ fn play_session(lines: &[&str], piece: usize, out: &mut String) {
             "===" | "#" | "" => {}
             "options" => session.options = options(rest),
             "resume" => session.start = Some(resume(rest)),
+            "channel" => session.channel = Some(rdb_channel(rest)),
             "<" => session.feed(format!("{}\r\n", expand(rest)).as_bytes()),
             "<<" => session.feed(&unescape(&expand(rest))),
             "@" => session.pass(milliseconds(rest)),
+            "join" => session.join(&snapshot_at(rest)),
+            "snapshot-in" => session.snapshot_is_in(),
             "applied" => session.apply(rest.parse().unwrap()),
             "eof" => session.end(),
             _ => panic!("unknown line: {text}"),
@@ -146,6 +157,7 @@ struct Session {
     piece: usize,
     options: Options,
     start: Option<Start>,
+    channel: Option<RdbChannel>,
     link: Option<Link>,
     now_ms: u64,
     failed: bool,
@@ -157,7 +169,11 @@ struct Session {
 impl Session {
     fn begin(&mut self) {
         let start = self.start.take().unwrap_or(Start::Full);
-        self.link = Some(Link::new(self.options.clone(), start, 0));
+        let options = self.options.clone();
+        self.link = Some(match self.channel {
+            Some(channel) => Link::on_rdb_channel(options, channel, 0),
+            None => Link::new(options, start, 0),
+        });
         self.drain();
     }
 
@@ -187,6 +203,16 @@ impl Session {
 
     fn apply(&mut self, offset: u64) {
         self.link().applied(ReplOffset(offset));
+        self.drain();
+    }
+
+    fn join(&mut self, at: &SnapshotAt) {
+        self.link().join(at);
+        self.drain();
+    }
+
+    fn snapshot_is_in(&mut self) {
+        self.link().snapshot_is_in();
         self.drain();
     }
 
@@ -257,6 +283,14 @@ impl Session {
 fn shown(event: &Event) -> String {
     match event {
         Event::FullResync { replid, offset } => format!("FullResync {replid} {offset}"),
+        Event::RdbChannel(RdbChannel::DualChannel) => "RdbChannel dual".to_owned(),
+        Event::RdbChannel(RdbChannel::RdbChannel { client_id }) => {
+            format!("RdbChannel {client_id}")
+        }
+        Event::SnapshotAt(at) => {
+            let id = at.client_id.map_or(String::new(), |id| format!(" {id}"));
+            format!("SnapshotAt {} {}{id}", at.replid, at.offset)
+        }
         Event::Continue {
             replid,
             changed: true,
@@ -300,6 +334,7 @@ fn options(text: &str) -> Options {
             ("password", _) => options.password = Some(value.to_owned()),
             ("psync", _) => options.psync_command = value.to_owned(),
             ("capa_eof", _) => options.capa_eof = value.parse().unwrap(),
+            ("rdb_channel", _) => options.rdb_channel = value.parse().unwrap(),
             ("version", _) => options.version = Some(value.to_owned()),
             ("ack", "zero") => options.ack = AckMode::Zero,
             ("ack", "applied") => options.ack = AckMode::Applied,
@@ -307,6 +342,25 @@ fn options(text: &str) -> Options {
         }
     }
     options
+}
+
+fn rdb_channel(text: &str) -> RdbChannel {
+    match text {
+        "dual" => RdbChannel::DualChannel,
+        id => RdbChannel::RdbChannel {
+            client_id: id.parse().unwrap(),
+        },
+    }
+}
+
+fn snapshot_at(text: &str) -> SnapshotAt {
+    let text = expand(text);
+    let mut words = text.split(' ');
+    SnapshotAt {
+        replid: words.next().unwrap().parse().unwrap(),
+        offset: ReplOffset(words.next().unwrap().parse().unwrap()),
+        client_id: words.next().map(|id| id.parse().unwrap()),
+    }
 }
 
 fn resume(text: &str) -> Start {

@@ -413,13 +413,15 @@ impl Pump {
             let lane = self.look(|_, _| false)?;
             let (now, cut) = self.share(bytes.len());
             let from = Instant::now();
-            self.write_all(&bytes[..now], to)?;
+            let written = self.write_all(&bytes[..now], to);
             bytes = &bytes[now..];
             if let Some(cut) = cut {
+                // A cut too where the peer was gone already: whoever waits for it waits for no other.
                 self.shared.lock().cuts += 1;
                 self.pair.cut(cut);
                 return Err(Ended);
             }
+            written?;
             if let Some(rate) = lane.bytes_per_second {
                 let due = Duration::from_secs_f64(now as f64 / rate as f64);
                 std::thread::sleep(due.saturating_sub(from.elapsed()));

@@ -2,7 +2,10 @@
 //!
 //! One future does only `read, append to the spool, acknowledge`, so that the source's output buffer
 //! never fills because of a slow target. It reconnects by itself as long as a partial resync goes on
-//! where it stopped; a new history ends it.
+//! where it stopped; a new history ends it. Where the source sends the snapshot on a connection of its own (`source/channel.rs`),
+//! the same future reads both, in turns.
+
+mod channel;
 
 use std::cell::Cell;
 use std::time::Duration;
@@ -22,6 +25,7 @@ use crate::replicas;
 use crate::spool::{Feed, Log, Syncer};
 use crate::status::{Phase, Status};
 use crate::supervise::SourceVersion;
+use channel::{From, read_either};
 
 /// Space made for one read.
 const READ_BYTES: usize = 256 << 10;
@@ -33,6 +37,8 @@ const TRICKLE: Duration = Duration::from_secs(5);
 /// With a full disk, no more than this waits in memory for room.
 const PENDING_BYTES_MAX: usize = 4 << 20;
 const SYNC_EVERY: Duration = Duration::from_secs(1);
+/// A snapshot on a connection of its own that has broken off so often in a row is not offered again before one is in.
+const CHANNEL_LOSSES_MAX: u32 = 2;
 
 /// A connection whose PSYNC was answered.
 pub(crate) struct Conn {
@@ -40,6 +46,8 @@ pub(crate) struct Conn {
     link: Link,
     buf: BytesMut,
     epoch: Instant,
+    /// The connection that the snapshot comes on, where it is another one.
+    snapshot: Option<Box<Self>>,
 }
 
 /// The answer to PSYNC.
@@ -70,7 +78,20 @@ impl Opened {
     }
 }
 
-/// Connects, shakes hands and asks for the history from `start` on.
+/// What PSYNC is answered, before an answer is good for anything.
+enum Answer {
+    Opened(Opened),
+    /// The snapshot comes on a second connection.
+    RdbChannel(Conn, replica::RdbChannel),
+}
+
+/// Whether a snapshot on a connection of its own is worth asking for, after so many that broke off in a row.
+pub(crate) fn offers_rdb_channel(config: &SourceConfig, losses: u32) -> bool {
+    config.rdb_channel && config.diskless && config.sync_aof && losses < CHANNEL_LOSSES_MAX
+}
+
+/// Connects, shakes hands and asks for the history from `start` on; a snapshot on a connection of its own is offered where
+/// `rdb_channel` says so.
 ///
 /// # Errors
 /// Class reconnect for what waiting may mend; stop for what it will not.
@@ -78,6 +99,7 @@ pub(crate) async fn open(
     config: &SourceConfig,
     version: SourceVersion,
     start: Start,
+    rdb_channel: bool,
     status: &Status,
 ) -> Result<Opened, SyncError> {
     let master = Box::pin(config.endpoint.resolved(Side::Source)).await?;
@@ -86,14 +108,38 @@ pub(crate) async fn open(
         follow.connects(&master.address);
     }
     if !config.prefer_replica {
-        return open_at(config, version, &master, start, status).await;
+        return Box::pin(open_at(
+            config,
+            version,
+            &master,
+            start,
+            rdb_channel,
+            status,
+        ))
+        .await;
     }
     let endpoint = Box::pin(replicas::choose(master.clone(), &start)).await?;
-    let opened = open_at(config, version, &endpoint, start.clone(), status).await?;
+    let opened = Box::pin(open_at(
+        config,
+        version,
+        &endpoint,
+        start.clone(),
+        rdb_channel,
+        status,
+    ))
+    .await?;
     match opened {
         Opened::Refused { error, .. } if endpoint.address != master.address => {
             tracing::warn!(%error, replica = endpoint.address, master = master.address, "sync_reader.prefer_replica: this replica refuses PSYNC; following the master");
-            open_at(config, version, &master, start, status).await
+            Box::pin(open_at(
+                config,
+                version,
+                &master,
+                start,
+                rdb_channel,
+                status,
+            ))
+            .await
         }
         opened => Ok(opened),
     }
@@ -105,9 +151,52 @@ async fn open_at(
     version: SourceVersion,
     endpoint: &Endpoint,
     start: Start,
+    rdb_channel: bool,
     status: &Status,
 ) -> Result<Opened, SyncError> {
-    let stream = net::connect(endpoint, Side::Source, Bulk::Reading).await?;
+    let options = options(config, version, endpoint, rdb_channel).await?;
+    let link = Link::new(options.clone(), start.clone(), 0);
+    let conn = Conn::connect(endpoint, link).await?;
+    let (conn, channel) = match conn.answer(config, status).await? {
+        Answer::Opened(opened) => return Ok(opened),
+        Answer::RdbChannel(conn, channel) => (conn, channel),
+    };
+    // What a snapshot holds goes by the version that its own connection names, which nobody waits for who moves slots.
+    let of_snapshot = replica::Options {
+        version: announced_version(version),
+        ..options.clone()
+    };
+    let opened = Box::pin(channel::open(config, endpoint, of_snapshot, conn, channel)).await;
+    let error = match opened {
+        Ok(opened) => return Ok(opened),
+        Err(error) => error,
+    };
+    tracing::warn!(%error, form = channel.name(), "the source offers the snapshot on a connection of its own, and it does not come about: asking for it in front of the stream");
+    let options = replica::Options {
+        rdb_channel: false,
+        ..options
+    };
+    let conn = Conn::connect(endpoint, Link::new(options, start, 0)).await?;
+    match conn.answer(config, status).await? {
+        Answer::Opened(opened) => Ok(opened),
+        Answer::RdbChannel(..) => {
+            let what = "the source offers a second connection that nobody asked for";
+            Err(SyncError::stop(
+                Side::Source,
+                &config.endpoint.address,
+                what,
+            ))
+        }
+    }
+}
+
+/// How to speak to this server.
+async fn options(
+    config: &SourceConfig,
+    version: SourceVersion,
+    endpoint: &Endpoint,
+    rdb_channel: bool,
+) -> Result<replica::Options, SyncError> {
     let auth = &config.endpoint.auth;
     let credentials = auth.credentials().await;
     let credentials = credentials
@@ -117,24 +206,18 @@ async fn open_at(
         (found.username, Some(password))
     });
     let announced = announced_version(version);
-    let options = replica::Options {
+    Ok(replica::Options {
         username,
         password,
         psync_command: config.psync_at(&endpoint.address).to_owned(),
         // A replica that names its version would be waited for by whoever moves slots; without `capa eof` a Valkey sends
         // the TTLs of hash fields all the same.
         capa_eof: config.diskless && !(config.endpoint.follow.is_some() && announced.is_some()),
+        rdb_channel,
         version: announced.filter(|_| config.endpoint.follow.is_none()),
         ack: config.ack,
         timeouts: replica::Timeouts::default(),
-    };
-    let conn = Conn {
-        stream,
-        link: Link::new(options, start, 0),
-        buf: BytesMut::new(),
-        epoch: Instant::now(),
-    };
-    conn.answer(config, status).await
+    })
 }
 
 /// A Valkey from 9 on sends the TTLs of hash fields only to a replica that names a version which knows
@@ -149,12 +232,23 @@ fn announced_version(source: SourceVersion) -> Option<String> {
 }
 
 impl Conn {
+    async fn connect(endpoint: &Endpoint, link: Link) -> Result<Self, SyncError> {
+        let stream = net::connect(endpoint, Side::Source, Bulk::Reading).await?;
+        Ok(Self {
+            stream,
+            link,
+            buf: BytesMut::new(),
+            epoch: Instant::now(),
+            snapshot: None,
+        })
+    }
+
     fn now_ms(&self) -> u64 {
         u64::try_from(self.epoch.elapsed().as_millis()).unwrap_or(u64::MAX)
     }
 
     /// Drives the handshake until PSYNC is answered.
-    async fn answer(mut self, config: &SourceConfig, status: &Status) -> Result<Opened, SyncError> {
+    async fn answer(mut self, config: &SourceConfig, status: &Status) -> Result<Answer, SyncError> {
         let fail = |error: &replica::Error| link_error(error, config);
         let mut tick = tokio::time::interval(TICK);
         loop {
@@ -162,21 +256,25 @@ impl Conn {
                 Err(error) if is_refusal(&error) => {
                     let error = fail(&error);
                     let is_certain = true;
-                    return Ok(Opened::Refused { error, is_certain });
+                    return Ok(Answer::Opened(Opened::Refused { error, is_certain }));
                 }
                 polled => polled.map_err(|error| fail(&error))?,
             };
             match polled {
                 Poll::Event(Event::FullResync { replid, offset }) => {
                     status.set_phase(Phase::WaitingBgsave);
-                    return Ok(Opened::Full {
+                    return Ok(Answer::Opened(Opened::Full {
                         conn: self,
                         replid,
                         offset,
-                    });
+                    }));
+                }
+                Poll::Event(Event::RdbChannel(channel)) => {
+                    status.set_phase(Phase::WaitingBgsave);
+                    return Ok(Answer::RdbChannel(self, channel));
                 }
                 Poll::Event(Event::Continue { replid, .. }) => {
-                    return Ok(Opened::Continue { conn: self, replid });
+                    return Ok(Answer::Opened(Opened::Continue { conn: self, replid }));
                 }
                 Poll::Event(other) => {
                     let what = format!("the link gave {other:?} before PSYNC was answered");
@@ -202,7 +300,7 @@ impl Conn {
                         let error = self.link.eof();
                         let is_certain = false;
                         return match waits_for_psync {
-                            true => Ok(Opened::Refused { error: fail(&error), is_certain }),
+                            true => Ok(Answer::Opened(Opened::Refused { error: fail(&error), is_certain })),
                             false => Err(fail(&error)),
                         };
                     }
@@ -226,32 +324,11 @@ impl Conn {
         config: &SourceConfig,
         mut take: impl FnMut(&[u8]) -> Result<(), SyncError>,
     ) -> Result<(), SyncError> {
-        let fail = |error: &replica::Error| link_error(error, config);
-        let mut tick = tokio::time::interval(TICK);
         loop {
-            while let Poll::Event(event) = self.link.poll().map_err(|error| fail(&error))? {
-                match event {
-                    Event::Snapshot(bytes) => take(&bytes)?,
-                    Event::SnapshotEnd { .. } => return Ok(()),
-                    _ => {}
-                }
-            }
-            while let Some(out) = self.link.output() {
-                net::send(&mut self.stream, &out)
-                    .await
-                    .map_err(|error| broken(&error, config))?;
-            }
-            tokio::select! {
-                biased;
-                _ = tick.tick() => {
-                    let now = self.now_ms();
-                    self.link.tick(now).map_err(|error| fail(&error))?;
-                }
-                read = self.read(None) => match read {
-                    Ok(0) => return Err(fail(&self.link.eof())),
-                    Ok(_) => self.feed(),
-                    Err(error) => return Err(broken(&error, config)),
-                },
+            match self.event(config).await? {
+                Event::Snapshot(bytes) => take(&bytes)?,
+                Event::SnapshotEnd { .. } => return Ok(()),
+                _ => {}
             }
         }
     }
@@ -319,6 +396,10 @@ pub(crate) struct Receiver<'a> {
     /// The snapshot, where one was asked for.
     pub(crate) snapshot: Option<&'a Feed>,
     pub(crate) stream: &'a Feed,
+    /// The offset that the snapshot stands for.
+    pub(crate) taken_at: u64,
+    /// How many snapshots have broken off in a row that had a connection of their own.
+    pub(crate) channel_losses: &'a Cell<u32>,
     /// Whether reading has stopped because the spool is full.
     pub(crate) paused: Cell<bool>,
     /// Leave for a full sync, until the snapshot is in.
@@ -330,8 +411,9 @@ impl Receiver<'_> {
     /// Runs until the history ends: `Ok` with a new one, `Err` when the source is lost for good
     /// (class stop) or the snapshot broke off (class resync).
     pub(crate) async fn run(mut self) -> Result<Opened, SyncError> {
+        let mut second = self.conn.snapshot.take();
         loop {
-            let Err(error) = self.follow().await;
+            let Err(error) = self.follow(&mut second).await;
             if error.class != Class::Reconnect {
                 return Err(error);
             }
@@ -339,6 +421,16 @@ impl Receiver<'_> {
                 .snapshot
                 .is_some_and(|snapshot| !snapshot.is_complete())
             {
+                if second.is_some() {
+                    let losses = self.channel_losses.get() + 1;
+                    self.channel_losses.set(losses);
+                    if losses == CHANNEL_LOSSES_MAX {
+                        tracing::warn!(
+                            losses,
+                            "snapshots on a connection of their own break off: the next one is asked for in front of the stream"
+                        );
+                    }
+                }
                 return Err(SyncError {
                     class: Class::Resync,
                     ..error
@@ -370,7 +462,7 @@ impl Receiver<'_> {
     async fn reopen(&self, start: Start) -> Result<Opened, SyncError> {
         let mut backoff = Backoff::default();
         loop {
-            let opened = open(self.config, self.version, start.clone(), self.status).await;
+            let opened = open(self.config, self.version, start.clone(), false, self.status).await;
             match opened.and_then(Opened::or_error) {
                 Err(error) if error.class == Class::Reconnect => {
                     let pause = backoff.pause();
@@ -397,16 +489,21 @@ impl Receiver<'_> {
             .map_err(spool_error)
     }
 
-    /// Reads until the connection ends.
-    async fn follow(&mut self) -> Result<std::convert::Infallible, SyncError> {
+    /// Reads until the connection ends, or the second one before it has brought the snapshot.
+    async fn follow(
+        &mut self,
+        second: &mut Option<Box<Conn>>,
+    ) -> Result<std::convert::Infallible, SyncError> {
         let mut tick = tokio::time::interval(TICK);
         tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         let mut synced = Instant::now();
         let mut writable = true;
-        let mut last_read = Instant::now();
+        let (mut last_read, mut last_of_snapshot) = (Instant::now(), Instant::now());
+        let mut last = From::First;
         let mut read_on = 0;
         loop {
             self.drain_link()?;
+            self.drain_snapshot(second)?;
             writable = writable && self.answer_source().await;
             let disk_full = self.feeds().any(|feed| feed.is_full());
             let paused = disk_full || self.stream.unapplied_bytes() > self.spool.max_bytes;
@@ -414,6 +511,10 @@ impl Receiver<'_> {
             let is_slowed = !self.limits.may_read();
             let may_read =
                 !is_slowed && (!paused || (last_read.elapsed() >= TRICKLE && self.may_pend()));
+            // The snapshot has a limit of its own, at which the run ends.
+            let may_read_second = second.is_some()
+                && !is_slowed
+                && (!disk_full || (last_of_snapshot.elapsed() >= TRICKLE && self.may_pend()));
             tokio::select! {
                 biased;
                 // First what is rare: a source that always has more would leave no turn for its ACKs.
@@ -426,17 +527,46 @@ impl Receiver<'_> {
                     self.confirm();
                     let now = self.conn.now_ms();
                     self.conn.link.tick(now).map_err(|error| link_error(&error, self.config))?;
+                    if let Some(second) = second {
+                        let now = second.now_ms();
+                        second.link.tick(now).map_err(|error| self.of_snapshot(&link_error(&error, self.config)))?;
+                    }
                     self.housekeeping(paused, &mut synced)?;
                 }
                 _ = self.stream.moved() => self.confirm(),
                 () = self.limits.reading(), if is_slowed => {}
-                read = self.conn.read(self.limits.read_bytes_max()), if may_read => match read {
-                    Ok(0) => return Err(link_error(&self.conn.link.eof(), self.config)),
-                    Ok(bytes) => {
+                (from, read) = read_either(
+                    may_read.then_some(&mut self.conn),
+                    second.as_deref_mut().filter(|_| may_read_second),
+                    last,
+                    self.limits.read_bytes_max(),
+                ), if may_read || may_read_second => match (from, read) {
+                    (From::First, Ok(0)) => return Err(link_error(&self.conn.link.eof(), self.config)),
+                    (From::First, Err(error)) => return Err(broken(&error, self.config)),
+                    (From::Second, Ok(0)) => {
+                        let error = second.as_mut().map(|second| second.link.eof());
+                        if let Some(error) = error {
+                            return Err(self.of_snapshot(&link_error(&error, self.config)));
+                        }
+                    }
+                    (From::Second, Err(error)) => {
+                        return Err(self.of_snapshot(&broken(&error, self.config)));
+                    }
+                    (from, Ok(bytes)) => {
                         self.limits.source_bytes.took(bytes as u64);
-                        last_read = Instant::now();
-                        self.conn.feed();
-                        self.drain_link()?;
+                        last = from;
+                        match (from, second.as_mut()) {
+                            (From::Second, Some(conn)) => {
+                                last_of_snapshot = Instant::now();
+                                conn.feed();
+                                self.drain_snapshot(second)?;
+                            }
+                            _ => {
+                                last_read = Instant::now();
+                                self.conn.feed();
+                                self.drain_link()?;
+                            }
+                        }
                         // The applier shares this thread: it works off what just came, once there is no more to read,
                         // and at the latest after this much.
                         read_on += bytes;
@@ -445,10 +575,15 @@ impl Receiver<'_> {
                             tokio::task::yield_now().await;
                         }
                     }
-                    Err(error) => return Err(broken(&error, self.config)),
                 },
             }
         }
+    }
+
+    /// The end of the second connection, whatever it is: there is another way.
+    fn of_snapshot(&self, error: &SyncError) -> SyncError {
+        let what = format!("the snapshot's own connection: {}", error.what);
+        SyncError::reconnect(Side::Source, &self.config.endpoint.address, what)
     }
 
     /// Tells the link what the target has confirmed; before the snapshot is in, that is nothing.
@@ -493,21 +628,11 @@ impl Receiver<'_> {
                 }
                 Event::SnapshotStart { len } => self.snapshot_start(len)?,
                 Event::Snapshot(bytes) => self.snapshot_bytes(bytes, at_ms)?,
-                Event::SnapshotEnd { bytes } => {
-                    tracing::info!(bytes, "snapshot received");
-                    self.status.snapshot_bytes.set(bytes);
-                    self.turn.take();
-                    if let Some(snapshot) = self.snapshot {
-                        // From here on a run that is killed needs no second one.
-                        // Nothing of the stream is in yet, so its end is where the snapshot was taken.
-                        let at = self.stream.end();
-                        snapshot
-                            .with_log(|log| log.note_whole(at))
-                            .map_err(spool_error)?;
-                        snapshot.close();
-                    }
-                }
-                Event::FullResync { .. } | Event::Continue { .. } => {
+                Event::SnapshotEnd { bytes } => self.snapshot_end(bytes)?,
+                Event::FullResync { .. }
+                | Event::Continue { .. }
+                | Event::RdbChannel(_)
+                | Event::SnapshotAt(_) => {
                     let what = "a second answer to PSYNC on one connection";
                     return Err(SyncError::stop(
                         Side::Source,
@@ -517,6 +642,51 @@ impl Receiver<'_> {
                 }
             }
         }
+    }
+
+    /// Takes what the second connection has brought; at the snapshot's end that is let go.
+    fn drain_snapshot(&mut self, second: &mut Option<Box<Conn>>) -> Result<(), SyncError> {
+        let at_ms = unix_ms();
+        while let Some(conn) = second {
+            let polled = conn.link.poll();
+            let polled =
+                polled.map_err(|error| self.of_snapshot(&link_error(&error, self.config)))?;
+            match polled {
+                Poll::NeedMore => return Ok(()),
+                Poll::Event(Event::SnapshotStart { len }) => self.snapshot_start(len)?,
+                Poll::Event(Event::Snapshot(bytes)) => self.snapshot_bytes(bytes, at_ms)?,
+                Poll::Event(Event::SnapshotEnd { bytes }) => {
+                    self.snapshot_end(bytes)?;
+                    self.channel_losses.set(0);
+                    self.conn.link.snapshot_is_in();
+                    *second = None;
+                }
+                Poll::Event(other) => {
+                    let what = format!("the snapshot's own connection gave {other:?}");
+                    let address = &self.config.endpoint.address;
+                    return Err(SyncError::stop(Side::Source, address, what));
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn snapshot_end(&self, bytes: u64) -> Result<(), SyncError> {
+        tracing::info!(
+            bytes,
+            stream_bytes = self.stream.end() - self.taken_at,
+            "snapshot received"
+        );
+        self.status.snapshot_bytes.set(bytes);
+        self.turn.take();
+        if let Some(snapshot) = self.snapshot {
+            // From here on a run that is killed needs no second one.
+            snapshot
+                .with_log(|log| log.note_whole(self.taken_at))
+                .map_err(spool_error)?;
+            snapshot.close();
+        }
+        Ok(())
     }
 
     fn snapshot_start(&self, len: Option<u64>) -> Result<(), SyncError> {

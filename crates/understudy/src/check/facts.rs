@@ -22,7 +22,7 @@ const LOAD_BYTES: usize = 1 << 20;
 const LOADS: u32 = 4;
 
 /// Parameters that are asked for.
-const PARAMETERS: [&str; 12] = [
+const PARAMETERS: [&str; 15] = [
     "databases",
     "maxmemory",
     "maxmemory-policy",
@@ -32,6 +32,9 @@ const PARAMETERS: [&str; 12] = [
     "notify-keyspace-events",
     "repl-timeout",
     "repl-diskless-sync-delay",
+    "repl-diskless-sync",
+    "dual-channel-replication-enabled",
+    "repl-rdb-channel",
     "maxclients",
     "min-replicas-to-write",
     "proto-max-bulk-len",

@@ -193,7 +193,7 @@ impl Check<'_> {
         );
         self.findings.extend(source::fork(&source));
         self.add(source::backlog(&source, &estimate));
-        self.add(source::output_buffer(&source, &estimate));
+        self.add(source::output_buffer(&source, &estimate, config));
         self.findings.extend(source::timeouts(&source));
         self.add(source::sentinels(&source));
         self.add(line::clocks(&source, &target));

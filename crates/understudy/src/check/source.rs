@@ -12,6 +12,7 @@ use crate::client::Client;
 use crate::config::{Config, ScanWhen, human_bytes};
 use crate::error::{Side, SyncError};
 use crate::scan::{self, missing_events};
+use crate::source::offers_rdb_channel;
 
 /// An outage of the line that is to be survived without a new snapshot.
 const OUTAGE_SECONDS: f64 = 600.0;
@@ -238,9 +239,21 @@ pub(super) fn backlog(source: &Server, estimate: &Estimate) -> Finding {
     }
 }
 
+/// The settings by which a source sends the snapshot on a connection of its own: Valkey's and Redis's.
+const OF_TWO_CONNECTIONS: [&str; 2] = ["dual-channel-replication-enabled", "repl-rdb-channel"];
+
 /// Whether the source drops us while the snapshot is on its way.
-pub(super) fn output_buffer(source: &Server, estimate: &Estimate) -> Finding {
+pub(super) fn output_buffer(source: &Server, estimate: &Estimate, config: &Config) -> Finding {
     const CHECK: &str = "output_buffer";
+    let is_on = |name: &str| source.parameter(name) == Some("yes");
+    let offers = offers_rdb_channel(&config.source, 0);
+    let own = OF_TWO_CONNECTIONS
+        .into_iter()
+        .find(|name| source.parameter(name).is_some());
+    if offers && own.is_some_and(is_on) && is_on("repl-diskless-sync") {
+        let what = "the snapshot comes on a connection of its own: what is written meanwhile waits in the spool, not at the source";
+        return pass(CHECK, what);
+    }
     let limits = source
         .parameter("client-output-buffer-limit")
         .and_then(buffer_of);
@@ -274,6 +287,12 @@ pub(super) fn output_buffer(source: &Server, estimate: &Estimate) -> Finding {
             "client-output-buffer-limit",
             &format!("replica {wanted} 0 0"),
         ),
+    };
+    let mend = match own.filter(|_| offers) {
+        Some(name) => {
+            format!("{mend}; or {name} yes and repl-diskless-sync yes: then it waits in the spool")
+        }
+        None => mend,
     };
     #[expect(clippy::cast_precision_loss, reason = "an estimate")]
     let (hard, soft, soft_seconds) = (hard as f64, soft as f64, soft_seconds as f64);

@@ -72,7 +72,7 @@ async fn take_one(config: &Config, progress: &Progress) -> Result<NamedTempFile,
     drop(client);
     // Nobody looks at these numbers.
     let status = Status::new(0);
-    let opened = source::open(&config.source, version, Start::Full, &status)
+    let opened = source::open(&config.source, version, Start::Full, false, &status)
         .await?
         .or_error()?;
     let Opened::Full { conn, .. } = opened else {

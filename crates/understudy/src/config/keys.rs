@@ -193,6 +193,12 @@ const MOST: &[Key] = &[
         "Offer `capa eof`, so that the source need not write its RDB to disk first.",
     ),
     key(
+        "sync_reader.try_rdb_channel",
+        Kind::Bool,
+        "true",
+        "Offer that the snapshot comes on a connection of its own, so that what is written meanwhile waits in the spool and not in the source's memory. Valkey from 8.0 on does it with dual-channel-replication-enabled yes, Redis from 8.0 on with repl-rdb-channel yes, both with repl-diskless-sync yes only. Not with try_diskless = false.",
+    ),
+    key(
         "sync_reader.psync_command",
         Kind::Text,
         r#""""#,

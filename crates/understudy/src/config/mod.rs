@@ -117,6 +117,8 @@ pub struct SourceConfig {
     pub sync_aof: bool,
     /// Offer `capa eof`.
     pub diskless: bool,
+    /// Offer that the snapshot comes on a connection of its own.
+    pub rdb_channel: bool,
     /// Name of PSYNC there.
     pub psync_command: String,
     /// Its names at nodes where it is another one: by address.
@@ -619,6 +621,7 @@ fn source(
             Reader::Aof(_) => true,
         },
         diskless: doc.bool("sync_reader.try_diskless"),
+        rdb_channel: doc.bool("sync_reader.try_rdb_channel"),
         psync_command,
         psync_commands,
         ack: match doc.text("sync_reader.ack_mode").as_str() {

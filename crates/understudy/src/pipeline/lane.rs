@@ -667,7 +667,7 @@ mod tests {
                 "done 10"
             ]
         );
-        for _ in 0..64 {
+        for _ in 0..super::super::sets::PAIRS_MAX {
             add(&mut lane, "e");
         }
         lane.seal("w", 20);

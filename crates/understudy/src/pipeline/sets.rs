@@ -4,12 +4,12 @@
 //! expiry, and tells keyspace subscribers of a `set`. It costs the target a good part less, most of all inside MULTI, where
 //! every command is queued. Only a SET without options qualifies, and only its neighbours in the same database.
 
-/// Keys in one MSET: most of what there is to win is won here, and it is far below what any target takes in one command.
-const PAIRS_MAX: u32 = 64;
+/// Keys in one MSET: a unit's for a near target, and far below what any target takes in one command.
+pub(super) const PAIRS_MAX: u32 = 192;
 /// A pair above this gains nothing.
 const PAIR_BYTES_MAX: usize = 4 << 10;
 /// An MSET does not grow beyond this much.
-const BYTES_MAX: usize = 16 << 10;
+const BYTES_MAX: usize = 32 << 10;
 
 const SET: &[u8] = resp::PlainSet::HEAD;
 

@@ -32,7 +32,7 @@ use crate::pipeline::cluster::Memory;
 use crate::pipeline::{Common, Leases, Repairs, Tide};
 use crate::shard::Held;
 use crate::shard::claims::Claims;
-use crate::source::{self, Conn, Opened, Receiver, spool_error};
+use crate::source::{self, Conn, Opened, Receiver, offers_rdb_channel, spool_error};
 use crate::spool::{self, Feed, Keep, Log, Syncer};
 use crate::status::{self, Status};
 use crate::stop::Stop;
@@ -78,6 +78,7 @@ pub(crate) async fn run(config: &Config, status: &Status, stop: &Stop) -> Result
         owner,
         taken_from: Cell::new(None),
         closed: Cell::new(0),
+        channel_losses: Cell::new(0),
         stopping_since: Cell::new(None),
         full_sync: Cell::new(None),
     };
@@ -205,6 +206,8 @@ struct Supervisor<'a> {
     taken_from: Cell<Option<u64>>,
     /// How often in a row the source has closed the connection at PSYNC.
     closed: Cell<u32>,
+    /// How many snapshots have broken off in a row that had a connection of their own.
+    channel_losses: Cell<u32>,
     /// A session has noticed that a stop was asked for.
     stopping_since: Cell<Option<Instant>>,
     /// Leave for the full sync that is asked for.
@@ -417,8 +420,18 @@ impl Supervisor<'_> {
     }
 
     async fn open(&self, start: Start) -> Result<Opened, SyncError> {
-        let opened =
-            source::open(&self.config.source, self.source_version, start, self.status).await?;
+        let config = &self.config.source;
+        let is_full = start == Start::Full;
+        let rdb_channel = is_full && offers_rdb_channel(config, self.channel_losses.get());
+        let version = self.source_version;
+        let opened = Box::pin(source::open(
+            config,
+            version,
+            start,
+            rdb_channel,
+            self.status,
+        ))
+        .await?;
         if let Opened::Refused { error, is_certain } = opened {
             self.closed.set(self.closed.get() + 1);
             // Once may have any reason; a proxy that does not know a command does it each time.
@@ -657,6 +670,8 @@ impl Supervisor<'_> {
             syncer: &self.syncer,
             snapshot,
             stream,
+            taken_at: stream.end(),
+            channel_losses: &self.channel_losses,
             paused: Cell::new(false),
             turn: Cell::new(self.full_sync.take()),
             conn,

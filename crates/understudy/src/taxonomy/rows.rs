@@ -47,6 +47,12 @@ pub(super) const ROWS: &[Row] = &[
         "a key that is copied again is too large: raise `limits.memory`",
     ),
     row(
+        "and it does not fit what was asked",
+        Source,
+        Reconnect,
+        "nothing: the snapshot is asked for on one connection",
+    ),
+    row(
         "this is a Sentinel; use the address of the master",
         Target,
         Stop,
