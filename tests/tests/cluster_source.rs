@@ -116,18 +116,42 @@ fn a_flush_of_one_shard_leaves_the_others() {
     assert!(kept > 20, "{kept}");
 }
 
-/// Valkey 9 moves slots as a whole: nobody sees one half moved, and the source removes its keys afterwards.
+/// Valkey 9 moves slots as a whole: nobody sees one half moved, and the source removes its keys afterwards. Here each shard's
+/// snapshot has a connection of its own.
 #[test]
 fn slots_that_valkey_moves_as_a_whole() {
     let mut rng = rng();
+    let words = format!("{WORDS} --repl-diskless-sync yes --dual-channel-replication-enabled yes");
     let (source, target) = (
-        Cluster::start_with("valkey-9.0", 3, 0, WORDS),
+        Cluster::start_with("valkey-9.0", 3, 0, &words),
         source_of("valkey-9.0"),
     );
+    let mut client = source.servers[0].client();
+    let of_node_0 = source.slots()[&source.address(0)][0].0;
+    let tag = (0_u32..)
+        .map(|n| format!("{{{n}}}"))
+        .find(|tag| {
+            testkit::client::number(&client.command(&argv!["CLUSTER", "KEYSLOT", tag]))
+                == Some(i64::from(of_node_0))
+        })
+        .expect("a key of the slot");
+    client.command(&argv!["HSET", tag, "field", "value"]);
+    client.command(&argv!["HEXPIRE", tag, 3000, "FIELDS", 1, "field"]);
     let writer = writer(&source, &mut rng);
     let mut daemon = link(&source, &target.address()).start();
     wait_streams(&mut daemon, 3);
     wait_writes(&mut daemon, &writer, 2000);
+    let output = daemon.output();
+    assert_eq!(
+        output.matches("on a connection of its own").count(),
+        3,
+        "{output}"
+    );
+    let left = target
+        .client()
+        .command(&argv!["HTTL", tag, "FIELDS", 1, "field"]);
+    let left = testkit::client::items(left);
+    assert!(testkit::client::number(&left[0]) > Some(0), "{left:?}");
     for (from, to) in [(0, 1), (1, 0), (2, 1)] {
         let slot = source.slots()[&source.address(from)][0].0;
         let id = source.id(to);
