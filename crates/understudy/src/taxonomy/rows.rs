@@ -433,12 +433,6 @@ pub(super) const ROWS: &[Row] = &[
         "`understudy cutover --finish`; see [cutover.md](cutover.md)",
     ),
     row(
-        "the switch has been made, and this shard of the source",
-        Source,
-        Stop,
-        "nothing: who still writes there has to be moved; `understudy cutover --finish`",
-    ),
-    row(
         "the switch has been made, and its record is gone",
         Target,
         Stop,
