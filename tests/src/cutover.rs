@@ -3,7 +3,7 @@
 use std::fs;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use serde_json::Value;
 use testkit::process::{Signal, signal, wait_until};
@@ -66,17 +66,24 @@ impl Cutover {
 
     /// As [`Self::wait_step`]; it goes in small steps and stands still at the end. What comes next takes milliseconds.
     pub fn stop_at(&self, name: &str) {
-        wait_until(&format!("the step {name}"), LIMIT, || {
-            for _ in 0..100 {
-                signal(self.child.id(), Signal::CONT);
-                std::thread::sleep(Duration::from_micros(200));
-                signal(self.child.id(), Signal::STOP);
-                if self.steps().iter().any(|step| step["step"] == name) {
-                    return true;
-                }
-            }
-            false
-        });
+        self.stop_when(name, |step| step["step"] == name);
+    }
+
+    /// The same for any step.
+    pub fn stop_when(&self, name: &str, is_it: impl Fn(&Value) -> bool) {
+        let until = Instant::now() + LIMIT;
+        while !self.steps().iter().any(&is_it) {
+            let told = self.steps();
+            assert!(Instant::now() < until, "no step {name}: {told:#?}");
+            signal(self.child.id(), Signal::CONT);
+            std::thread::sleep(Duration::from_micros(200));
+            signal(self.child.id(), Signal::STOP);
+        }
+    }
+
+    /// Lets it go on.
+    pub fn go_on(&self) {
+        signal(self.child.id(), Signal::CONT);
     }
 
     /// Kills it.

@@ -320,6 +320,8 @@ pub struct Status {
     pub compare_found: Number,
     /// When the source told its offset last, Unix milliseconds.
     pub source_heard_ms: Number,
+    /// Names this run in the target's checkpoint.
+    pub owner: Number,
     /// 1 while a switch-over might begin; as of the last scrape.
     pub cutover_ready: Number,
     /// The switch-over.

@@ -120,7 +120,11 @@ pub(crate) async fn visit<'a>(
         abilities.bulk_bytes_max = abilities.bulk_bytes_max.min(CLUSTER_BULK_BYTES_MAX);
         replids.extend(cluster::replids(config, topology, &endpoint.address).await?);
     }
-    let record = mark::get(&mut client, link_name).await?;
+    let record = match (&config.group, &config.cluster) {
+        // In a cluster that of a source cluster's links is in another slot.
+        (Some(_), Some(_)) => mark::read(config, link_name).await?,
+        _ => mark::get(&mut client, mark::name(config, link_name)).await?,
+    };
     let found = watch_and_read(&mut client, config, &key).await?;
     Ok(Visit {
         client,

@@ -171,6 +171,8 @@ pub struct TargetConfig {
     pub db_map: Option<rewrite::DbMap>,
     /// It is a cluster.
     pub cluster: Option<ClusterConfig>,
+    /// The link is one of a source cluster's: the name of all of them together.
+    pub group: Option<String>,
 }
 
 /// A target that is a cluster.
@@ -682,6 +684,7 @@ fn target(doc: &Document, endpoint: Endpoint) -> Result<TargetConfig, ConfigErro
         },
         empty_before: doc.bool("advanced.empty_db_before_sync"),
         cluster: cluster(doc),
+        group: None,
         profile: Profile::of(&doc.text("redis_writer.profile")),
         db_map: doc.dbs("redis_writer.db_map"),
         endpoint,

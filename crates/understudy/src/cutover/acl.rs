@@ -119,6 +119,7 @@ impl Rights {
         Undo {
             what: format!("user {name}"),
             command,
+            node: String::new(),
         }
     }
 }

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
+use futures_util::future::join_all;
 use resp::Value;
 use rewrite::Table;
 use rewrite::table::Flags;
@@ -123,6 +124,21 @@ pub(super) fn table(told: &Told) -> Vec<String> {
         lines.push(format!("... and {} more", clients.len() - SHOWN));
     }
     lines
+}
+
+/// Listens to each of these servers at once.
+///
+/// # Errors
+/// As [`monitor`], of the first.
+pub(super) async fn monitor_each(
+    endpoints: &[Endpoint],
+    time: Duration,
+    steps: &Steps,
+) -> Result<(), SyncError> {
+    let each = endpoints
+        .iter()
+        .map(|endpoint| monitor(endpoint, time, steps));
+    join_all(each).await.into_iter().collect()
 }
 
 /// Listens to everything that the old server does for a while (MONITOR), and tells who writes what.

@@ -1,4 +1,4 @@
-//! The running sync, by its status port.
+//! The running sync, by its status port. Of a source cluster it runs a link for each shard; what is told to one is told to all.
 
 use std::time::Duration;
 
@@ -11,13 +11,18 @@ use crate::http::ask::{Request, ask};
 /// A hold lasts so long unless it is said again.
 const LEASE: Duration = Duration::from_secs(10);
 
-/// The daemon of a link.
+/// The daemon of a link, or of the links of a source cluster.
 #[derive(Debug)]
 pub(super) struct Daemon {
     address: String,
     token: Option<Secret>,
+    /// Its name, or what all their names begin with.
     link: String,
+    has_shards: bool,
 }
+
+/// Links, each with the offset at which it is held.
+pub(super) type Holds = Vec<(String, u64)>;
 
 /// What a daemon tells of the link.
 #[derive(Debug, Clone)]
@@ -40,14 +45,28 @@ impl Daemon {
             address: http.bind.replace("0.0.0.0:", "127.0.0.1:"),
             token: http.admin_token.clone(),
             link: config.link_name.clone(),
+            has_shards: config.source.cluster,
         })
     }
 
-    /// Its status.
+    /// Its status; of several links that of all of them as one.
     ///
     /// # Errors
     /// A sentence: nobody answers, or it is not the daemon of this link.
     pub(super) async fn status(&self) -> Result<Told, String> {
+        let all = self.links().await?;
+        match <[Told; 1]>::try_from(all) {
+            Ok([told]) if !self.has_shards => Ok(told),
+            Ok(all) => Ok(Told::of_all(&all)),
+            Err(all) => Ok(Told::of_all(&all)),
+        }
+    }
+
+    /// The status of each link.
+    ///
+    /// # Errors
+    /// As [`Self::status`].
+    pub(super) async fn links(&self) -> Result<Vec<Told>, String> {
         let (code, body) = self.exchange("GET", "/status", "").await?;
         let strange = || {
             format!(
@@ -62,13 +81,34 @@ impl Daemon {
             Some(links) => links.clone(),
             None => vec![own.clone()],
         };
-        let is_ours = |link: &Value| link["link"] == self.link.as_str();
-        links.into_iter().find(is_ours).map(Told).ok_or_else(|| {
-            format!(
+        let is_ours = |link: &Value| {
+            let name = link["link"].as_str().unwrap_or_default();
+            match self.has_shards {
+                false => name == self.link,
+                true => {
+                    let tail = name.strip_prefix(&self.link);
+                    tail.is_some_and(|tail| tail.starts_with('/'))
+                }
+            }
+        };
+        let ours: Vec<Told> = links.into_iter().filter(is_ours).map(Told).collect();
+        match ours.is_empty() {
+            false => Ok(ours),
+            true => Err(format!(
                 "the daemon at {} does not run the link {}",
                 self.address, self.link
-            )
-        })
+            )),
+        }
+    }
+
+    /// The status of one link.
+    ///
+    /// # Errors
+    /// As [`Self::status`].
+    pub(super) async fn link(&self, name: &str) -> Result<Told, String> {
+        let all = self.links().await?;
+        let found = all.into_iter().find(|told| told.name() == name);
+        found.ok_or_else(|| format!("the link {name} does not run any more"))
     }
 
     /// Says how far the switch-over is.
@@ -76,26 +116,46 @@ impl Daemon {
     /// # Errors
     /// A sentence: nobody answers, or what it says against that.
     pub(super) async fn report(&self, stage: Stage) -> Result<(), String> {
-        self.order(json!({ "stage": stage.name() })).await
+        self.order_all(&json!({ "stage": stage.name() })).await
     }
 
-    /// Nothing behind `offset` is to be applied; to be said again in time.
+    /// Nothing of the link behind `offset` is to be applied; to be said again in time.
     ///
     /// # Errors
     /// As [`Self::report`].
-    pub(super) async fn close(&self, offset: u64) -> Result<(), String> {
+    pub(super) async fn close(&self, link: &str, offset: u64) -> Result<(), String> {
         let lease_ms = u64::try_from(LEASE.as_millis()).unwrap_or(u64::MAX);
-        self.order(json!({ "stage": "closing", "offset": offset, "lease_ms": lease_ms }))
-            .await
+        let order = json!({ "stage": "closing", "offset": offset, "lease_ms": lease_ms });
+        self.order(link, order).await
+    }
+
+    /// Says again that these holds are wanted, and how far the switch-over is to those links that are not held yet.
+    ///
+    /// # Errors
+    /// As [`Self::report`].
+    pub(super) async fn renew(&self, stage: Stage, holds: &Holds) -> Result<(), String> {
+        for (link, offset) in holds {
+            self.close(link, *offset).await?;
+        }
+        for name in self.names().await? {
+            if !holds.iter().any(|(link, _)| *link == name) {
+                self.order(&name, json!({ "stage": stage.name() })).await?;
+            }
+        }
+        Ok(())
     }
 
     /// The switch is made.
     ///
     /// # Errors
-    /// As [`Self::report`].
-    pub(super) async fn go(&self, offset: u64, late_writes: &str) -> Result<(), String> {
-        self.order(json!({ "stage": "go", "offset": offset, "late_writes": late_writes }))
-            .await
+    /// As [`Self::report`], of the first link; the others are told all the same.
+    pub(super) async fn go(&self, places: &Holds, late_writes: &str) -> Result<(), String> {
+        let mut done = Ok(());
+        for (link, offset) in places {
+            let order = json!({ "stage": "go", "offset": offset, "late_writes": late_writes });
+            done = done.and(self.order(link, order).await);
+        }
+        done
     }
 
     /// All is as before.
@@ -106,16 +166,35 @@ impl Daemon {
         self.report(Stage::Replicating).await
     }
 
-    /// The link is to end.
+    /// Its links are to end.
     ///
     /// # Errors
     /// As [`Self::report`].
     pub(super) async fn stop(&self) -> Result<(), String> {
-        self.order(json!({ "stage": "stop" })).await
+        self.order_all(&json!({ "stage": "stop" })).await
     }
 
-    async fn order(&self, mut order: Value) -> Result<(), String> {
-        order["link"] = self.link.as_str().into();
+    /// The links that it runs.
+    async fn names(&self) -> Result<Vec<String>, String> {
+        match self.has_shards {
+            false => Ok(vec![self.link.clone()]),
+            true => {
+                let all = self.links().await?;
+                Ok(all.iter().map(|told| told.name().to_owned()).collect())
+            }
+        }
+    }
+
+    async fn order_all(&self, order: &Value) -> Result<(), String> {
+        let mut done = Ok(());
+        for name in self.names().await? {
+            done = done.and(self.order(&name, order.clone()).await);
+        }
+        done
+    }
+
+    async fn order(&self, link: &str, mut order: Value) -> Result<(), String> {
+        order["link"] = link.into();
         let (code, body) = self
             .exchange("POST", "/cutover", &order.to_string())
             .await?;
@@ -161,6 +240,61 @@ impl Daemon {
 }
 
 impl Told {
+    /// Several links as one: nothing is in the way of it that is not in the way of one of them, and it is as far as the last.
+    fn of_all(all: &[Self]) -> Self {
+        let mut told = all.first().map(|one| one.0.clone()).unwrap_or_default();
+        let stages = all.iter().filter_map(Self::stage);
+        let stage = stages.min_by_key(|stage| Stage::ALL.iter().position(|one| one == stage));
+        let reasons: Vec<String> = all
+            .iter()
+            .flat_map(|one| {
+                let reasons = one.reasons().into_iter();
+                reasons.map(|reason| format!("{}: {reason}", one.name()))
+            })
+            .collect();
+        let clients = all
+            .iter()
+            .map(|one| one.cutover()["source_clients"].as_u64());
+        let stragglers: Vec<&Value> = all
+            .iter()
+            .filter_map(|one| one.cutover()["stragglers"].as_array())
+            .flatten()
+            .collect();
+        let (mut total, mut expired) = (0, 0);
+        let mut by_prefix = serde_json::Map::new();
+        for one in all {
+            let late = &one.cutover()["late_writes"];
+            total += late["total"].as_u64().unwrap_or(0);
+            expired += late["expired"].as_u64().unwrap_or(0);
+            for (prefix, count) in late["by_prefix"].as_object().into_iter().flatten() {
+                let sum = by_prefix.get(prefix).and_then(Value::as_u64).unwrap_or(0);
+                let sum = sum + count.as_u64().unwrap_or(0);
+                by_prefix.insert(prefix.clone(), sum.into());
+            }
+        }
+        told["cutover"] = json!({
+            "reasons": reasons,
+            "stage": stage.map(Stage::name),
+            "source_clients": clients.collect::<Option<Vec<u64>>>().map(|all| all.iter().sum::<u64>()),
+            "stragglers": stragglers,
+            "late_writes": { "total": total, "expired": expired, "by_prefix": by_prefix },
+        });
+        let least = |field: &str| all.iter().map(|one| one.number(field)).min();
+        told["compare_passes"] = least("compare_passes").into();
+        let found: u64 = all.iter().map(|one| one.number("compare_found")).sum();
+        told["compare_found"] = found.into();
+        let goes_on = all.iter().find(|one| one.value("phase") != "stopped");
+        if let Some(one) = goes_on {
+            told["phase"] = one.value("phase").clone();
+        }
+        Self(told)
+    }
+
+    /// The link's name.
+    pub(super) fn name(&self) -> &str {
+        self.0["link"].as_str().unwrap_or_default()
+    }
+
     /// A number of the link.
     pub(super) fn number(&self, field: &str) -> u64 {
         self.0[field].as_u64().unwrap_or(0)
@@ -193,5 +327,27 @@ impl Told {
         texts
             .filter_map(|reason| reason.as_str().map(str::to_owned))
             .collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn links_are_told_of_as_one() {
+        let link = |name: &str, stage: &str, late: u64| {
+            Told(json!({ "link": name, "phase": "stream", "cutover": {
+                "stage": stage, "reasons": [format!("r{late}")], "source_clients": late,
+                "stragglers": [name], "late_writes": { "total": late, "by_prefix": { "a:": late } },
+            } }))
+        };
+        let told = Told::of_all(&[link("x/1", "closed", 2), link("x/2", "closing", 3)]);
+        assert_eq!(told.stage(), Some(Stage::Closing));
+        assert_eq!(told.reasons(), ["x/1: r2", "x/2: r3"]);
+        let cutover = told.cutover();
+        assert_eq!(cutover["source_clients"], 5);
+        assert_eq!(cutover["late_writes"]["by_prefix"], json!({ "a:": 5 }));
+        assert_eq!(cutover["stragglers"], json!(["x/1", "x/2"]));
     }
 }

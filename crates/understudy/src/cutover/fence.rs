@@ -1,8 +1,13 @@
-//! What keeps writes away from the source, and takes that back exactly.
+//! What keeps writes away from the source, at each of its nodes, and takes that back exactly.
+//!
+//! Of a source cluster every primary is fenced, or none. What outlives a change of roles (rights, parameters) is set at the
+//! replicas too: one that is made a primary meanwhile keeps writes away as its predecessor did.
 
 use std::cell::Cell;
+use std::collections::BTreeMap;
 use std::time::Duration;
 
+use futures_util::future::{join_all, select_all};
 use resp::{ErrorCode, Value};
 use rewrite::Version;
 use tokio::time::Instant;
@@ -14,6 +19,7 @@ use crate::client::{Client, Info};
 use crate::config::{Config, Endpoint, FenceKind};
 use crate::error::{Class, Side, SyncError};
 use crate::handover::mark::Undo;
+use crate::shard::survey::Survey;
 use crate::target::version_of;
 
 /// CLIENT PAUSE .. WRITE and CLIENT UNPAUSE came with it.
@@ -32,10 +38,78 @@ pub(super) struct Means {
     config: Result<(), String>,
 }
 
+/// Where it is put up.
+#[derive(Debug, Clone)]
+pub(super) struct Sites {
+    primaries: Vec<Endpoint>,
+    replicas: Vec<Endpoint>,
+    is_cluster: bool,
+}
+
+impl Sites {
+    /// One server.
+    pub(super) fn one(endpoint: Endpoint) -> Self {
+        Self {
+            primaries: vec![endpoint],
+            replicas: Vec::new(),
+            is_cluster: false,
+        }
+    }
+
+    /// The nodes of a cluster, which are reached as `endpoint` is.
+    pub(super) fn of(endpoint: &Endpoint, survey: &Survey) -> Self {
+        let node = |address: String| Endpoint {
+            address,
+            ..endpoint.clone()
+        };
+        Self {
+            primaries: survey.addresses().into_iter().map(node).collect(),
+            replicas: survey.replicas.keys().cloned().map(node).collect(),
+            is_cluster: true,
+        }
+    }
+
+    pub(super) fn primaries(&self) -> &[Endpoint] {
+        &self.primaries
+    }
+
+    pub(super) fn all(&self) -> impl Iterator<Item = &Endpoint> {
+        self.primaries.iter().chain(&self.replicas)
+    }
+
+    /// What takes the right to write at all of them, with what gives it back; see [`acl::plan`].
+    ///
+    /// # Errors
+    /// Those of the connections; what was refused.
+    pub(super) async fn without_writes(&self, keep: &[String]) -> Result<Vec<Change>, SyncError> {
+        let mut planned = Vec::new();
+        for site in self.all() {
+            planned.extend(self.at(site, acl::plan(site, keep).await?));
+        }
+        Ok(planned)
+    }
+
+    /// The node is named where there are several.
+    fn at(&self, site: &Endpoint, planned: Vec<Change>) -> Vec<Change> {
+        let mut planned = planned;
+        if self.is_cluster {
+            for (_, undo) in &mut planned {
+                site.address.clone_into(&mut undo.node);
+            }
+        }
+        planned
+    }
+}
+
+/// The words of a command, and what takes it back.
+pub(super) type Change = (Vec<String>, Undo);
+
 /// A fence.
 #[derive(Debug)]
 pub(super) struct Fence {
+    /// As the source is reached.
     endpoint: Endpoint,
+    sites: Sites,
     kind: FenceKind,
     pause: Duration,
     /// The pause is one of writes alone.
@@ -44,7 +118,7 @@ pub(super) struct Fence {
     /// What takes back what it does.
     pub(super) undo: Vec<Undo>,
     /// What puts it up, where it is one of rights or parameters.
-    changes: Vec<Vec<String>>,
+    changes: Vec<Change>,
     up_since: Cell<Option<Instant>>,
     paused_until: Cell<Option<Instant>>,
     /// It is not to be kept up any more.
@@ -98,6 +172,44 @@ impl Means {
         })
     }
 
+    /// What all of several nodes let us do.
+    ///
+    /// # Errors
+    /// Those of the connections.
+    pub(super) async fn look_at(sites: &Sites) -> Result<Self, SyncError> {
+        let looks = join_all(sites.all().map(Self::look)).await;
+        let mut all: Option<Self> = None;
+        for (site, look) in sites.all().zip(looks) {
+            let mut look = look?;
+            if sites.is_cluster {
+                for refusal in [&mut look.pause, &mut look.acl, &mut look.config] {
+                    if let Err(why) = refusal {
+                        *why = format!("{}: {why}", site.address);
+                    }
+                }
+            }
+            all = Some(match all {
+                None => look,
+                Some(all) => all.and(look),
+            });
+        }
+        let none = || {
+            let what = "no node of the source is known";
+            SyncError::stop(Side::Source, "", what)
+        };
+        all.ok_or_else(none)
+    }
+
+    fn and(self, other: Self) -> Self {
+        Self {
+            version: self.version.min(other.version),
+            provider: self.provider,
+            pause: self.pause.and(other.pause),
+            acl: self.acl.and(other.acl),
+            config: self.config.and(other.config),
+        }
+    }
+
     /// What `auto` comes to.
     fn best(&self) -> Result<FenceKind, String> {
         let has_write = self.version >= PAUSES_WRITES;
@@ -137,6 +249,7 @@ impl Fence {
         config: &Config,
         kind: FenceKind,
         means: &Means,
+        sites: &Sites,
         keep: &[String],
     ) -> Result<Self, String> {
         let kind = match kind {
@@ -149,9 +262,9 @@ impl Fence {
                 means.provider.name()
             ));
         }
-        let endpoint = endpoint(config);
         let cutover = &config.cutover;
         let mut fence = Self {
+            sites: sites.clone(),
             kind,
             pause: cutover.pause,
             only_writes: means.version >= PAUSES_WRITES,
@@ -164,31 +277,42 @@ impl Fence {
             up_since: Cell::default(),
             paused_until: Cell::default(),
             is_lifted: Cell::default(),
-            endpoint,
+            endpoint: endpoint(config),
         };
+        let words = |error: SyncError| error.to_string();
         let planned = match kind {
-            FenceKind::Acl => {
-                let planned = acl::plan(&fence.endpoint, keep).await;
-                planned.map_err(|error| error.to_string())?
-            }
+            FenceKind::Acl => sites.without_writes(keep).await.map_err(words)?,
             FenceKind::MinReplicas => {
-                let planned = min_replicas(&fence.endpoint).await;
-                planned.map_err(|error| error.to_string())?
+                let mut planned = Vec::new();
+                for site in sites.all() {
+                    planned.extend(sites.at(site, min_replicas(site).await.map_err(words)?));
+                }
+                planned
             }
             _ => Vec::new(),
         };
+        if sites.is_cluster && fence.is_deaf() {
+            return Err("a pause before 6.2 stops our own questions too, and the nodes of a cluster have to be asked under the fence: fence by acl or min-replicas, where cutover.username may do that, or by cutover.fence_command".to_owned());
+        }
         if kind == FenceKind::Acl && planned.is_empty() {
             return Err("there is no user at the source whose rights could be taken (cutover.acl_keep, or ours)".to_owned());
         }
-        for (change, undo) in planned {
-            fence.changes.push(change);
-            fence.undo.push(undo);
-        }
+        fence.undo = planned.iter().map(|(_, undo)| undo.clone()).collect();
+        fence.changes = planned;
         Ok(fence)
     }
 
     /// In words.
     pub(super) fn words(&self) -> String {
+        let words = self.kind_in_words();
+        let own_means = matches!(self.kind, FenceKind::Command | FenceKind::Manual);
+        match self.sites.is_cluster && !own_means {
+            true => format!("{words}, at {} primaries", self.sites.primaries.len()),
+            false => words,
+        }
+    }
+
+    fn kind_in_words(&self) -> String {
         match self.kind {
             FenceKind::Pause if self.only_writes => "CLIENT PAUSE .. WRITE".to_owned(),
             FenceKind::Pause => format!(
@@ -216,10 +340,11 @@ impl Fence {
         matches!(self.kind, FenceKind::Pause | FenceKind::MinReplicas)
     }
 
-    /// Puts it up. Gives the source's history and offset at that moment; none where somebody else puts it up.
+    /// Puts it up, at all nodes at once. Gives the source's history and offset at that moment, where it is one server; none where
+    /// somebody else puts it up.
     ///
     /// # Errors
-    /// Those of the connection; what was refused.
+    /// Those of the connection; what was refused. It may be up at some nodes then.
     pub(super) async fn put_up(
         &self,
         env: &[(&'static str, String)],
@@ -232,10 +357,13 @@ impl Fence {
                     pause.push("WRITE".to_owned());
                 }
                 self.paused_until.set(Some(Instant::now() + self.pause));
-                Some(change(&self.endpoint, &[pause]).await?)
+                let pause = [pause];
+                let sites = self.sites.primaries.iter();
+                let up = join_all(sites.map(|site| change(site, &pause))).await;
+                self.only(up.into_iter().collect::<Result<_, _>>()?)
             }
             FenceKind::Acl | FenceKind::MinReplicas => {
-                Some(change(&self.endpoint, &self.changes).await?)
+                self.only(change_each(&self.endpoint, &self.changes).await?)
             }
             FenceKind::Command => {
                 let command = self.commands[0].clone().unwrap_or_default();
@@ -247,6 +375,10 @@ impl Fence {
         };
         self.up_since.set(Some(Instant::now()));
         Ok(found)
+    }
+
+    fn only(&self, found: Vec<(String, u64)>) -> Option<(String, u64)> {
+        found.into_iter().next().filter(|_| !self.sites.is_cluster)
     }
 
     /// How long it has been up.
@@ -261,10 +393,16 @@ impl Fence {
         if self.kind != FenceKind::Pause {
             return std::future::pending().await;
         }
+        let each = self.sites.primaries.iter();
+        let each = each.map(|site| Box::pin(self.keep_at(site)));
+        select_all(each).await.0
+    }
+
+    async fn keep_at(&self, site: &Endpoint) -> SyncError {
         let mut until = self.paused_until.get().unwrap_or_else(Instant::now);
         let lost = |why: &str| {
             let what = format!("the pause of the source's clients has ended: {why}");
-            SyncError::stop(Side::Source, &self.endpoint.address, what)
+            SyncError::stop(Side::Source, &site.address, what)
         };
         if !self.only_writes {
             // Our own commands wait too: it can only run out.
@@ -283,7 +421,7 @@ impl Fence {
             let renew = async {
                 let client = match &mut client {
                     Some(client) => client,
-                    none => none.insert(Client::connect(&self.endpoint, Side::Source).await?),
+                    none => none.insert(Client::connect(site, Side::Source).await?),
                 };
                 client.call(&argv).await
             };
@@ -306,14 +444,14 @@ impl Fence {
         }
     }
 
-    /// Takes it back.
+    /// Takes it back, at every node, whatever becomes of one.
     ///
     /// # Errors
-    /// Those of the connection; what was refused.
+    /// Those of the connection; what was refused first.
     pub(super) async fn release(&self, env: &[(&'static str, String)]) -> Result<(), SyncError> {
         self.is_lifted.set(true);
         match self.kind {
-            FenceKind::Pause if self.only_writes => unpause(&self.endpoint).await?,
+            FenceKind::Pause if self.only_writes => unpause_each(&self.sites.primaries).await?,
             FenceKind::Acl | FenceKind::MinReplicas => undo(&self.endpoint, &self.undo).await?,
             FenceKind::Command => {
                 let command = self.commands[1].clone().unwrap_or_default();
@@ -333,6 +471,50 @@ impl Fence {
 pub(super) async fn unpause(endpoint: &Endpoint) -> Result<(), SyncError> {
     let mut client = Client::connect(endpoint, Side::Source).await?;
     client.call(&[b"CLIENT", b"UNPAUSE"]).await.map(drop)
+}
+
+/// The same at each of them, whatever becomes of one.
+///
+/// # Errors
+/// What was refused first.
+pub(super) async fn unpause_each(sites: &[Endpoint]) -> Result<(), SyncError> {
+    let done = join_all(sites.iter().map(unpause)).await;
+    done.into_iter().collect()
+}
+
+/// Those of a node together, by the node that each names; without one it is the source itself.
+fn by_node<'a, T>(
+    endpoint: &Endpoint,
+    all: impl Iterator<Item = (&'a str, T)>,
+) -> Vec<(Endpoint, Vec<T>)> {
+    let mut nodes: BTreeMap<&str, Vec<T>> = BTreeMap::new();
+    for (node, one) in all {
+        nodes.entry(node).or_default().push(one);
+    }
+    let endpoint = |node: &str| match node {
+        "" => endpoint.clone(),
+        node => Endpoint {
+            address: node.to_owned(),
+            ..endpoint.clone()
+        },
+    };
+    let nodes = nodes.into_iter();
+    nodes.map(|(node, all)| (endpoint(node), all)).collect()
+}
+
+/// Does changes at the nodes that they name, each node's at once; gives what [`change`] does of each.
+///
+/// # Errors
+/// As [`change`], of the first that fails; the others are done.
+pub(super) async fn change_each(
+    endpoint: &Endpoint,
+    changes: &[Change],
+) -> Result<Vec<(String, u64)>, SyncError> {
+    let changes = changes.iter();
+    let changes = changes.map(|(words, undo)| (undo.node.as_str(), words.clone()));
+    let nodes = by_node(endpoint, changes);
+    let done = join_all(nodes.iter().map(|(node, changes)| change(node, changes))).await;
+    done.into_iter().collect()
 }
 
 /// Does changes at once. Gives the source's history and offset at that very moment: whatever clients have written lies
@@ -390,6 +572,12 @@ pub(super) fn position(info: &Info) -> Option<(String, u64)> {
 /// # Errors
 /// Those of the connection; what was refused first.
 pub(super) async fn undo(endpoint: &Endpoint, all: &[Undo]) -> Result<(), SyncError> {
+    let nodes = by_node(endpoint, all.iter().map(|undo| (undo.node.as_str(), undo)));
+    let done = join_all(nodes.iter().map(|(node, all)| undo_at(node, all))).await;
+    done.into_iter().collect()
+}
+
+async fn undo_at(endpoint: &Endpoint, all: &[&Undo]) -> Result<(), SyncError> {
     let mut client = Client::connect(endpoint, Side::Source).await?;
     let mut first = Ok(());
     for undo in all.iter().rev() {
@@ -432,6 +620,7 @@ async fn min_replicas(endpoint: &Endpoint) -> Result<Vec<(Vec<String>, Undo)>, S
         let undo = Undo {
             what: name.to_owned(),
             command: set(&now),
+            node: String::new(),
         };
         planned.push((set(value), undo));
     }

@@ -9,12 +9,14 @@ use serde_json::json;
 use tokio::time::Instant;
 
 use super::daemon::Daemon;
+use super::shards;
 use super::steps::Steps;
 use crate::checkpoint;
 use crate::client::Client;
-use crate::config::{Config, Endpoint, TargetConfig};
+use crate::config::{Config, Endpoint, SpoolConfig};
 use crate::error::{Side, SyncError};
 use crate::handover::mark::Record;
+use crate::shard::Group;
 use crate::spool;
 use crate::target::cluster;
 
@@ -32,9 +34,13 @@ const SCAN_COUNT: &[u8] = b"1000";
 ///
 /// # Errors
 /// It goes on, or does not listen.
-pub(super) async fn stop(config: &Config, daemon: &Daemon) -> Result<String, String> {
+pub(super) async fn stop(
+    config: &Config,
+    spools: &[SpoolConfig],
+    daemon: &Daemon,
+) -> Result<String, String> {
     if let Err(why) = daemon.status().await {
-        return match is_spool_free(config) {
+        return match are_free(spools) {
             true => Ok("sync does not run".to_owned()),
             false => Err(format!("sync runs, but {why}")),
         };
@@ -51,7 +57,7 @@ pub(super) async fn stop(config: &Config, daemon: &Daemon) -> Result<String, Str
             // A supervisor may start it again, and it would take the application's target for a new one.
             Err(_) => {
                 tokio::time::sleep(RESTARTED).await;
-                if daemon.status().await.is_ok() || !is_spool_free(config) {
+                if daemon.status().await.is_ok() || !are_free(spools) {
                     let what = "sync was started again, or does not end: keep its service from that first (systemctl disable --now, kubectl scale --replicas=0), and say --finish again";
                     return Err(what.to_owned());
                 }
@@ -69,35 +75,66 @@ pub(super) async fn stop(config: &Config, daemon: &Daemon) -> Result<String, Str
     }
 }
 
-/// Whether no process of this machine uses the spool.
-fn is_spool_free(config: &Config) -> bool {
-    !config.spool.dir.exists() || spool::lock(&config.spool.dir).is_ok()
+/// Whether no process of this machine uses one of the spools.
+fn are_free(spools: &[SpoolConfig]) -> bool {
+    let mut dirs = spools.iter().map(|spool| &spool.dir);
+    dirs.all(|dir| !dir.exists() || spool::lock(dir).is_ok())
+}
+
+/// The spools of the links: of a source cluster's those that the record, or the target, tells of.
+///
+/// # Errors
+/// Those of the connection.
+pub(super) async fn links(
+    config: &Config,
+    record: Option<&Record>,
+) -> Result<Vec<SpoolConfig>, SyncError> {
+    if !config.source.cluster {
+        return Ok(vec![config.spool.clone()]);
+    }
+    let mut links = shards::claimed(config).await?;
+    links.extend(
+        record
+            .into_iter()
+            .flat_map(|record| record.links.keys().cloned()),
+    );
+    let spools = links.iter().map(|link| config.spool.of_link(link));
+    Ok(spools.collect())
 }
 
 /// Removes the link's keys from every node of the target; gives how many.
 ///
 /// # Errors
 /// Those of the connections; what was refused.
-pub(super) async fn remove_keys(config: &TargetConfig, link_name: &str) -> Result<u64, SyncError> {
+pub(super) async fn remove_keys(config: &Config) -> Result<u64, SyncError> {
+    let (target, link_name) = (&config.target, &config.link_name);
     let key = checkpoint::key(link_name);
-    let mut endpoints = vec![config.endpoint.clone()];
-    if config.cluster.is_some() {
-        let located = cluster::locate(config, &key).await?;
+    let mut endpoints = vec![target.endpoint.clone()];
+    if target.cluster.is_some() {
+        let located = cluster::locate(target, &key).await?;
         let nodes = located.topology.nodes().into_iter();
         let node = |address| Endpoint {
             address,
-            ..config.endpoint.clone()
+            ..target.endpoint.clone()
         };
         endpoints = nodes.map(node).collect();
     }
+    let group = config.source.cluster.then(|| Group::new(link_name.clone()));
+    let is_ours = |found: &[u8]| {
+        let of_group = group.as_ref().is_some_and(|group| group.has_key(found));
+        of_group || cluster::is_of_link(found, &key, link_name)
+    };
     let mut removed = 0;
     for endpoint in &endpoints {
-        removed += remove_at(endpoint, &key, link_name).await?;
+        removed += remove_at(endpoint, &is_ours).await?;
     }
     Ok(removed)
 }
 
-async fn remove_at(endpoint: &Endpoint, key: &str, link_name: &str) -> Result<u64, SyncError> {
+async fn remove_at(
+    endpoint: &Endpoint,
+    is_ours: &impl Fn(&[u8]) -> bool,
+) -> Result<u64, SyncError> {
     let mut client = Client::connect(endpoint, Side::Target).await?;
     let (mut ours, mut others) = (Vec::new(), false);
     let temporary = rewrite::TEMPORARY_KEY_PREFIX;
@@ -109,7 +146,7 @@ async fn remove_at(endpoint: &Endpoint, key: &str, link_name: &str) -> Result<u6
             if found.starts_with(temporary) {
                 halves.push((db, found));
             } else if found.starts_with(checkpoint::KEY_PREFIX.as_bytes()) {
-                match cluster::is_of_link(&found, key, link_name) {
+                match is_ours(&found) {
                     true => ours.push((db, found)),
                     false => others = true,
                 }
@@ -276,8 +313,8 @@ fn hello(text: &str) -> Option<(String, String)> {
 ///
 /// # Errors
 /// It runs, or its files cannot be removed.
-pub(super) fn remove_spool(config: &Config) -> Result<String, String> {
-    let dir = &config.spool.dir;
+pub(super) fn remove_spool(spool: &SpoolConfig) -> Result<String, String> {
+    let dir = &spool.dir;
     if !dir.exists() {
         return Ok("there is no spool on this machine".to_owned());
     }
@@ -297,7 +334,11 @@ pub(super) fn left(record: &Record) -> Vec<String> {
                 true => format!("'{word}'"),
                 false => word.clone(),
             });
-        words.collect::<Vec<String>>().join(" ")
+        let words = words.collect::<Vec<String>>().join(" ");
+        match undo.node.rsplit_once(':') {
+            Some((host, port)) => format!("redis-cli -h {host} -p {port} {words}"),
+            None => words,
+        }
     };
     record.undo.iter().map(line).collect()
 }
@@ -317,13 +358,17 @@ mod tests {
 
     #[test]
     fn what_is_left_can_be_typed() {
-        let record = Record {
+        let mut record = Record {
             undo: vec![Undo {
                 what: "user a".to_owned(),
                 command: vec!["ACL".to_owned(), "(-@all +get)".to_owned()],
+                node: String::new(),
             }],
             ..Record::default()
         };
         assert_eq!(left(&record), ["ACL '(-@all +get)'"]);
+        record.undo[0].node = "10.0.0.1:7".to_owned();
+        let expected = "redis-cli -h 10.0.0.1 -p 7 ACL '(-@all +get)'";
+        assert_eq!(left(&record), [expected]);
     }
 }

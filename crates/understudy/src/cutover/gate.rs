@@ -1,9 +1,11 @@
 //! What has to be so before writes are held back; each with its reason where it is not.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use super::daemon::{Daemon, Told};
 use super::fence::position;
+use super::shards;
 use crate::client::{Client, Info};
 use crate::compare::{Beside, Verified, verify};
 use crate::config::{CompareExtent, Config};
@@ -52,24 +54,24 @@ pub(super) fn pass(config: &Config, told: &Told) -> Check {
 }
 
 async fn follows(config: &Config, daemon: &Daemon) -> Result<String, String> {
-    let mut source = Client::connect(&config.source.endpoint, Side::Source)
-        .await
-        .map_err(|error| error.to_string())?;
+    let mut sources: BTreeMap<String, Client> = BTreeMap::new();
+    let mut goals: BTreeMap<String, u64> = BTreeMap::new();
     let (mut good, mut why) = (0, String::new());
-    let mut goal: Option<u64> = None;
     let mut lags = Vec::new();
     for _ in 0..PATIENCE {
         daemon.report(Stage::Gate).await?;
-        let told = daemon.status().await?;
-        let good_now = if told.is_of_scan() {
-            is_good(&told, None)
-        } else {
-            let info = source.info("replication").await;
-            let info = info.map_err(|error| error.to_string())?;
-            let (_, offset) = position(&info).ok_or("the source does not tell its offset")?;
-            is_good(&told, goal.replace(offset))
-        };
-        match good_now {
+        let mut now = Ok(0.0);
+        for told in daemon.links().await? {
+            let goal = match told.is_of_scan() {
+                true => None,
+                false => {
+                    let offset = written_at(config, &told, &mut sources).await?;
+                    goals.insert(told.name().to_owned(), offset)
+                }
+            };
+            now = now.and_then(|most| Ok(f64::max(most, is_good(&told, goal)?)));
+        }
+        match now {
             Ok(lag) => {
                 good += 1;
                 lags.push(lag);
@@ -86,6 +88,27 @@ async fn follows(config: &Config, daemon: &Daemon) -> Result<String, String> {
         tokio::time::sleep(BETWEEN).await;
     }
     Err(why)
+}
+
+/// How far the link's source is, as that tells by itself.
+async fn written_at(
+    config: &Config,
+    told: &Told,
+    sources: &mut BTreeMap<String, Client>,
+) -> Result<u64, String> {
+    let words = |error: SyncError| error.to_string();
+    let endpoint = shards::source_of(config, told);
+    let address = endpoint.address.clone();
+    if !sources.contains_key(&address) {
+        let client = Client::connect(&endpoint, Side::Source).await;
+        sources.insert(address.clone(), client.map_err(words)?);
+    }
+    let info = match sources.get_mut(&address) {
+        Some(client) => client.info("replication").await.map_err(words)?,
+        None => return Err("the source is not connected".to_owned()),
+    };
+    let (_, offset) = position(&info).ok_or("the source does not tell its offset")?;
+    Ok(offset)
 }
 
 fn is_good(told: &Told, goal: Option<u64>) -> Result<f64, String> {

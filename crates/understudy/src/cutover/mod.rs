@@ -21,6 +21,7 @@ mod hooks;
 mod proof;
 mod reverse;
 mod run;
+mod shards;
 mod signals;
 mod steps;
 mod take_back;
@@ -32,6 +33,7 @@ use clap::Args;
 use serde_json::json;
 
 use self::daemon::Daemon;
+use self::fence::Sites;
 use self::run::Run;
 use self::steps::Steps;
 use crate::cli::{USAGE, say};
@@ -190,9 +192,29 @@ impl CutoverArgs {
         }
     }
 
+    /// What a source cluster cannot have.
+    fn check_of_shards(&self, config: &Config) -> Result<(), String> {
+        if config.slice.is_part() {
+            return Err(format!(
+                "shards is \"{}\": several processes share the source cluster, and for a switch-over one has to run all of its links: stop them, and start one with shards = \"1/1\" (nothing is lost)",
+                config.slice
+            ));
+        }
+        if self.reverse {
+            return Err("--reverse: there is no way back to a source cluster in this version; switch without it".to_owned());
+        }
+        if config.cutover.applies_late {
+            return Err("late_writes = \"apply\", and the source is a cluster: slots that move there later would be copied over the application's keys; say hold".to_owned());
+        }
+        Ok(())
+    }
+
     fn check_with(&self, config: &Config) -> Result<(), String> {
-        if config.source.cluster || config.scan.cluster {
-            return Err("the source is a cluster, and cutover is for one server in this version: hold back writes at every shard, wait for `consistent` in the status JSON, and stop sync (docs/operations.md, When it is over)".to_owned());
+        if config.scan.cluster {
+            return Err("the source is a cluster that is read by SCAN, and cutover is for one that offers PSYNC (sync_reader.cluster) in this version: hold back writes at every shard, wait for `consistent` in the status JSON, and stop sync (docs/operations.md, When it is over)".to_owned());
+        }
+        if config.source.cluster {
+            self.check_of_shards(config)?;
         }
         if self.reverse && config.cutover.applies_late {
             return Err("--reverse and late_writes = \"apply\": each link would follow what the other one writes; choose one".to_owned());
@@ -287,14 +309,15 @@ async fn finish_link(
         steps.tell("finish", false, "not confirmed (--yes)", json!({}));
         return Ok(1);
     }
-    match finish::stop(config, daemon).await {
+    let spools = finish::links(config, record.as_ref()).await?;
+    match finish::stop(config, &spools, daemon).await {
         Ok(text) => steps.tell("stop", true, &text, json!({})),
         Err(why) => {
             steps.tell("stop", false, &why, json!({}));
             return Ok(1);
         }
     }
-    let removed = finish::remove_keys(&config.target, &config.link_name).await?;
+    let removed = finish::remove_keys(config).await?;
     let text = format!("{removed} keys of ours are removed from the target");
     steps.tell("keys", true, &text, json!({ "removed": removed }));
     let left = record.as_ref().map(finish::left).unwrap_or_default();
@@ -306,7 +329,10 @@ async fn finish_link(
     // The old server may be gone already.
     let source = fence::endpoint(config);
     let sentinels = finish::sentinels(&source, args.reset_sentinels, steps);
-    if let Err(error) = sentinels.await {
+    // (No Sentinel watches a cluster.)
+    if !config.source.cluster
+        && let Err(error) = sentinels.await
+    {
         steps.tell(
             "sentinels",
             error.class != Class::Stop,
@@ -315,11 +341,13 @@ async fn finish_link(
         );
     }
     if args.remove_spool {
-        match finish::remove_spool(config) {
-            Ok(text) => steps.tell("spool", true, &text, json!({})),
-            Err(why) => {
-                steps.tell("spool", false, &why, json!({}));
-                return Ok(1);
+        for spool in &spools {
+            match finish::remove_spool(spool) {
+                Ok(text) => steps.tell("spool", true, &text, json!({})),
+                Err(why) => {
+                    steps.tell("spool", false, &why, json!({}));
+                    return Ok(1);
+                }
             }
         }
     }
@@ -338,7 +366,12 @@ async fn stragglers(
         return Ok(1);
     }
     if let Some(time) = args.monitor {
-        after::monitor(&fence::endpoint(config), time, steps).await?;
+        let source = fence::endpoint(config);
+        let sites = match shards::survey(config, daemon).await {
+            Ok(Some(survey)) => Sites::of(&source, &survey),
+            Ok(None) | Err(_) => Sites::one(source),
+        };
+        after::monitor_each(sites.primaries(), time, steps).await?;
     }
     Ok(0)
 }

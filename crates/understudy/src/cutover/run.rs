@@ -1,34 +1,33 @@
 //! One switch-over from the gate to the end of what comes after GO.
 
-use std::cell::Cell;
-use std::convert::Infallible;
+mod undo;
+
+use std::cell::{Cell, RefCell};
 use std::time::Duration;
 
+use futures_util::future::join_all;
 use serde_json::json;
 use tokio::time::Instant;
 
-use super::daemon::{Daemon, Told};
-use super::fence::{self, Fence, Means};
+use super::daemon::{Daemon, Holds, Told};
+use super::fence::{self, Change, Fence, Means, Sites};
 use super::proof::{self, Proof};
 use super::signals::Signals;
 use super::steps::Steps;
-use super::take_back::remove_record;
-use super::{CutoverArgs, acl, after, back, gate, hooks};
+use super::{CutoverArgs, acl, after, back, gate, hooks, shards};
 use crate::client::Client;
 use crate::clock::unix_ms;
 use crate::compare::Beside;
 use crate::config::{CompareExtent, Config, Endpoint, ScanWhen, reversed};
 use crate::error::{Class, Side, SyncError};
 use crate::handover::Stage;
-use crate::handover::mark::{self, Back, Record, Undo};
+use crate::handover::mark::{self, Back, Place, Record, Undo};
+use crate::shard::survey::Survey;
 
 /// Between two words to the daemon that the hold is still wanted.
 const RENEW: Duration = Duration::from_secs(2);
 /// What is in the way at first may only be what a moment's lag leaves, or a start.
 const PATIENCE: Duration = Duration::from_secs(5);
-/// How long the target is asked whether the switch was made, where that is not known, and how often.
-const SURE_LIMIT: Duration = Duration::from_secs(20);
-const SURE_AGAIN: Duration = Duration::from_millis(500);
 /// How long the hook may take until somebody follows the new server.
 const TAKEN_LIMIT: Duration = Duration::from_secs(30);
 
@@ -39,14 +38,17 @@ pub(super) struct Run<'a> {
     daemon: Daemon,
     steps: Steps,
     source: Endpoint,
+    /// The nodes of a source cluster, as they were at the gate.
+    survey: Option<Survey>,
+    sites: Sites,
     /// The link of the way back, where it is wanted.
     way_back: Option<Config>,
     /// Takes the source's users their right to write, where that comes after the fence.
-    seal: Vec<(Vec<String>, Undo)>,
+    seal: Vec<Change>,
     is_sealed: Cell<bool>,
     is_seeded: Cell<bool>,
-    /// The offset at which the link is held.
-    held: Cell<Option<u64>>,
+    /// The offsets at which links are held.
+    held: RefCell<Holds>,
     /// The transaction that is the switch was sent: what became of it is for the target to tell.
     is_sent: Cell<bool>,
     /// The source is read by SCAN.
@@ -74,11 +76,13 @@ impl<'a> Run<'a> {
             daemon,
             steps,
             source: fence::endpoint(config),
+            survey: None,
+            sites: Sites::one(fence::endpoint(config)),
             way_back,
             seal: Vec::new(),
             is_sealed: Cell::default(),
             is_seeded: Cell::default(),
-            held: Cell::default(),
+            held: RefCell::default(),
             is_sent: Cell::default(),
             is_of_scan: false,
             back_by_scan: false,
@@ -176,6 +180,9 @@ impl<'a> Run<'a> {
         if let Some(check) = self.leftovers().await {
             note(&self.steps, &check);
         }
+        if let Some(check) = self.shards().await {
+            note(&self.steps, &check);
+        }
         let fence = self.fence().await;
         let planned = match &fence {
             Ok((fence, words)) => Ok(format!("{}{words}", fence.words())),
@@ -226,9 +233,34 @@ impl<'a> Run<'a> {
         }
     }
 
+    /// A source cluster as a whole, and where the fence is to be. A slot that has just come is waited for.
+    async fn shards(&mut self) -> Option<gate::Check> {
+        let until = Instant::now() + PATIENCE;
+        loop {
+            let survey = match shards::survey(self.config, &self.daemon).await {
+                Ok(survey) => survey?,
+                Err(text) => {
+                    return Some(gate::Check {
+                        name: "shards",
+                        ok: false,
+                        text,
+                    });
+                }
+            };
+            let check = shards::check(self.config, &self.daemon, &survey).await;
+            if !check.ok && Instant::now() < until {
+                tokio::time::sleep(Duration::from_millis(250)).await;
+                continue;
+            }
+            self.sites = Sites::of(&self.source, &survey);
+            self.survey = Some(survey);
+            return Some(check);
+        }
+    }
+
     /// The fence that can be had, and what is said of the seal.
     async fn fence(&mut self) -> Result<(Fence, String), String> {
-        let means = Means::look(&self.source)
+        let means = Means::look_at(&self.sites)
             .await
             .map_err(|error| error.to_string())?;
         let cutover = &self.config.cutover;
@@ -237,7 +269,7 @@ impl<'a> Run<'a> {
             let ours = self.config.source.endpoint.auth.username.clone();
             keep.push(ours.unwrap_or("default".to_owned()));
         }
-        let fence = Fence::plan(self.config, cutover.fence, &means, &keep).await?;
+        let fence = Fence::plan(self.config, cutover.fence, &means, &self.sites, &keep).await?;
         if self.is_of_scan && fence.is_deaf() {
             return Err("the source is read by SCAN, which a pause before 6.2 stops too: fence by acl or min-replicas, where cutover.username may do that, or by cutover.fence_command".to_owned());
         }
@@ -253,7 +285,7 @@ impl<'a> Run<'a> {
         }
         if cutover.seal && fence.kind() == crate::config::FenceKind::Pause && !fence.is_deaf() {
             if means.may_seal() {
-                let planned = acl::plan(&self.source, &keep).await;
+                let planned = self.sites.without_writes(&keep).await;
                 self.seal = planned.map_err(|error| error.to_string())?;
             }
             words = match self.seal.len() {
@@ -272,8 +304,13 @@ impl<'a> Run<'a> {
         if keep.is_empty() {
             return Ok(String::new());
         }
-        let writers = acl::writers(&self.source, keep).await;
-        let writers = writers.map_err(|error| error.to_string())?;
+        let mut writers = Vec::new();
+        for site in self.sites.primaries() {
+            let found = acl::writers(site, keep).await;
+            writers.extend(found.map_err(|error| error.to_string())?);
+        }
+        writers.sort_unstable();
+        writers.dedup();
         Ok(match writers.is_empty() {
             true => String::new(),
             false => format!(
@@ -348,10 +385,11 @@ impl<'a> Run<'a> {
         let mut target = self.target().await.map_err(words)?;
         self.write(&mut target, &record).await.map_err(words)?;
         self.daemon.report(Stage::Fenced).await?;
-        let at = fence
-            .put_up(&self.env("fence", None))
-            .await
-            .map_err(words)?;
+        // One node that does not answer keeps the others fenced for no longer than all of it may last.
+        let limit = self.config.cutover.fence_limit;
+        let env = self.env("fence", None);
+        let at = tokio::time::timeout(limit, fence.put_up(&env)).await;
+        let at = at.map_err(|_| self.too_long())?.map_err(words)?;
         if fence.kind() == crate::config::FenceKind::Manual {
             let question = "Hold back all writes at the source by your own means. Done?";
             if self.steps.is_unattended() {
@@ -368,27 +406,27 @@ impl<'a> Run<'a> {
         });
         self.steps
             .tell("fence", true, &format!("up: {}", fence.words()), facts);
-        let limit = self.config.cutover.fence_limit;
         tokio::select! {
             made = self.prove(fence, record, at) => made,
             lost = fence.keep() => Err(lost.to_string()),
             why = self.renew(Stage::Fenced) => Err(why),
-            () = tokio::time::sleep(limit) => Err(format!(
-                "writes were held back for {} s, which is cutover.fence_limit",
-                limit.as_secs()
-            )),
+            () = tokio::time::sleep(limit) => Err(self.too_long()),
         }
+    }
+
+    fn too_long(&self) -> String {
+        format!(
+            "writes were held back for {} s, which is cutover.fence_limit",
+            self.config.cutover.fence_limit.as_secs()
+        )
     }
 
     /// Says again at which stage we are, or that the hold is wanted.
     async fn renew(&self, stage: Stage) -> String {
         loop {
             tokio::time::sleep(RENEW).await;
-            let said = match self.held.get() {
-                Some(offset) => self.daemon.close(offset).await,
-                None => self.daemon.report(stage).await,
-            };
-            if let Err(why) = said {
+            let holds = self.held.borrow().clone();
+            if let Err(why) = self.daemon.renew(stage, &holds).await {
                 return why;
             }
         }
@@ -410,20 +448,21 @@ impl<'a> Run<'a> {
             mark::SCAN.clone_into(&mut record.reader);
             proof
         } else {
-            let proof = proof::stop_at(self.config, &self.daemon, &self.source, at, held).await?;
-            let text = format!(
-                "source and target are at offset {} of {}",
-                proof.offset, proof.replid
-            );
-            let facts = json!({ "source_offset": proof.offset, "target_offset": proof.offset, "replid": proof.replid });
-            self.steps.tell("proof", true, &text, facts);
+            let (config, daemon) = (self.config, &self.daemon);
+            let proof = match self.survey {
+                Some(_) => proof::stop_all(config, daemon, held).await?,
+                None => {
+                    let (link, source) = (&config.link_name, &self.source);
+                    let part = proof::stop_at(config, daemon, link, source, at, held).await?;
+                    Proof { parts: vec![part] }
+                }
+            };
+            self.steps
+                .tell("proof", true, &proof.words(), proof.facts());
             proof
         };
         self.compare(fence).await?;
-        (record.offset, record.replid) = (proof.offset, proof.replid.clone());
-        if !fence.is_deaf() {
-            record.removed = self.removed().await.or(record.removed);
-        }
+        self.note_places(&proof, &mut record, fence).await;
         let mut target = self.target().await.map_err(words)?;
         record.back_by_scan = self.back_by_scan;
         if self.way_back.is_some() && !self.back_by_scan {
@@ -441,12 +480,11 @@ impl<'a> Run<'a> {
             // Whoever undoes this has to find it before it is done.
             self.write(&mut target, &record).await.map_err(words)?;
             self.is_sealed.set(true);
-            let changes: Vec<Vec<String>> =
-                self.seal.iter().map(|(change, _)| change.clone()).collect();
-            fence::change(&self.source, &changes).await.map_err(words)?;
+            let sealed = fence::change_each(&self.source, &self.seal).await;
+            sealed.map_err(words)?;
             let text = format!(
                 "{} users of the source may not write any more",
-                changes.len()
+                self.seal.len()
             );
             let commands: Vec<&Vec<String>> =
                 self.seal.iter().map(|(_, undo)| &undo.command).collect();
@@ -472,9 +510,9 @@ impl<'a> Run<'a> {
             if let Some(trouble) = told.cutover()["trouble"].as_str() {
                 return Err(trouble.to_owned());
             }
-            if told.stage() != Some(Stage::Closed) {
-                return Err("sync does not hold still any more".to_owned());
-            }
+        }
+        if !fence.is_deaf() {
+            shards::still(self.config, &self.daemon, self.survey.as_ref(), &proof).await?;
         }
         record.stage = "go".to_owned();
         record.at_ms = unix_ms();
@@ -483,9 +521,40 @@ impl<'a> Run<'a> {
         Ok((proof, record))
     }
 
+    /// The record tells where each link has stopped.
+    async fn note_places(&self, proof: &Proof, record: &mut Record, fence: &Fence) {
+        if let (None, Some(part)) = (&self.survey, proof.only()) {
+            (record.offset, record.replid) = (part.offset, part.replid.clone());
+            if !fence.is_deaf() {
+                record.removed = self.removed().await.or(record.removed);
+            }
+            return;
+        }
+        let removed = proof.parts.iter().map(|part| self.removed_at(&part.source));
+        for (part, removed) in proof.parts.iter().zip(join_all(removed).await) {
+            let place = Place {
+                offset: part.offset,
+                replid: part.replid.clone(),
+                removed,
+            };
+            record.links.insert(part.link.clone(), place);
+        }
+    }
+
     /// How many keys the source has ended by itself so far, where it tells.
     async fn removed(&self) -> Option<u64> {
-        let mut source = Client::connect(&self.source, Side::Source).await.ok()?;
+        match self.survey {
+            Some(_) => None,
+            None => self.removed_at(&self.source.address).await,
+        }
+    }
+
+    async fn removed_at(&self, address: &str) -> Option<u64> {
+        let source = Endpoint {
+            address: address.to_owned(),
+            ..self.source.clone()
+        };
+        let mut source = Client::connect(&source, Side::Source).await.ok()?;
         let stats = source.info("stats").await.ok()?;
         Some(crate::handover::removed_by_itself(&stats))
     }
@@ -573,7 +642,7 @@ impl<'a> Run<'a> {
         signals: &mut Signals,
     ) -> Result<u8, SyncError> {
         // It finds out by itself too, by the record.
-        if let Err(why) = self.daemon.go(proof.offset, self.late_word()).await {
+        if let Err(why) = self.daemon.go(&proof.holds(), self.late_word()).await {
             self.steps.say(&why);
         }
         let held = fence.age();
@@ -582,12 +651,14 @@ impl<'a> Run<'a> {
             self.config.target.endpoint.address,
             held.as_secs_f64()
         );
-        let facts = json!({
+        let mut facts = json!({
             "fence_seconds": held.as_secs_f64(),
             "target": self.config.target.endpoint.address,
-            "offset": proof.offset,
-            "replid": proof.replid,
         });
+        if let Some(part) = proof.only() {
+            facts["offset"] = part.offset.into();
+            facts["replid"] = part.replid.as_str().into();
+        }
         self.steps.tell("go", true, &text, facts);
         let has_done = Cell::new(false);
         let after = async {
@@ -670,7 +741,8 @@ impl<'a> Run<'a> {
                 .map_err(|error| error.to_string())?;
         }
         if let Some(time) = self.args.monitor {
-            let heard = after::monitor(&self.source, time, &self.steps).await;
+            let sites = self.sites.primaries();
+            let heard = after::monitor_each(sites, time, &self.steps).await;
             heard.map_err(|error| error.to_string())?;
         }
         let may_write = !fence.stops_us() || (record.back_by_scan && self.is_sealed.get());
@@ -725,7 +797,15 @@ impl<'a> Run<'a> {
     }
 
     async fn kill_clients(&self) -> Result<u64, SyncError> {
-        let mut source = Client::connect(&self.source, Side::Source).await?;
+        let mut killed = 0;
+        for site in self.sites.primaries() {
+            killed += self.kill_clients_at(site).await?;
+        }
+        Ok(killed)
+    }
+
+    async fn kill_clients_at(&self, site: &Endpoint) -> Result<u64, SyncError> {
+        let mut source = Client::connect(site, Side::Source).await?;
         let list = source.call(&[b"CLIENT", b"LIST"]).await?;
         let text = list.as_bytes().map_or_else(String::new, |text| {
             String::from_utf8_lossy(text).into_owned()
@@ -739,93 +819,6 @@ impl<'a> Run<'a> {
             }
         }
         Ok(killed)
-    }
-
-    /// Takes everything back. Where the switch was made before that, tells it instead; where nobody can tell whether it was,
-    /// nothing is taken back.
-    async fn undo(&self, fence: &Fence, why: &str) -> Option<(Proof, Record)> {
-        match self.record_there(fence).await {
-            Ok(Some(record)) if record.is_go() => {
-                self.steps
-                    .say(&format!("{why}, but the switch was made already"));
-                return Some((Proof::of(&record), record));
-            }
-            Err(error) if self.is_sent.get() => {
-                let text = format!(
-                    "{why}; WHETHER THE SWITCH WAS MADE IS NOT KNOWN: {error}. Nothing is taken back: sync applies nothing until the target tells, and a pause of the source's clients ends by itself. When the target answers: understudy cutover --undo, which tells; without it: --undo --force"
-                );
-                let facts = json!({ "reason": why });
-                self.steps.tell("unknown", false, &text, facts);
-                return None;
-            }
-            Ok(_) | Err(_) => {}
-        }
-        let mut failed = Vec::new();
-        let mut note = |done: Result<(), String>| failed.extend(done.err());
-        if let (true, Some(way_back)) = (self.is_seeded.get(), &self.way_back) {
-            note(
-                back::unseed(way_back)
-                    .await
-                    .map_err(|error| error.to_string()),
-            );
-        }
-        if self.is_sealed.get() {
-            let undo: Vec<Undo> = self.seal.iter().map(|(_, undo)| undo.clone()).collect();
-            note(
-                fence::undo(&self.source, &undo)
-                    .await
-                    .map_err(|error| error.to_string()),
-            );
-        }
-        let released = fence.release(&self.env("undo", None)).await;
-        note(released.map_err(|error| error.to_string()));
-        let opened = remove_record(self.config).await;
-        note(opened.map_err(|error| error.to_string()));
-        note(self.daemon.open().await);
-        let text = match failed.is_empty() {
-            true => format!(
-                "{why}; all is as before, after {:.3} s",
-                fence.age().as_secs_f64()
-            ),
-            false => format!(
-                "{why}; NOT ALL IS AS BEFORE: {}; say `understudy cutover --undo`",
-                failed.join("; ")
-            ),
-        };
-        let facts =
-            json!({ "reason": why, "fence_seconds": fence.age().as_secs_f64(), "failed": failed });
-        self.steps.tell("undone", false, &text, facts);
-        None
-    }
-
-    /// The record as the target has it. If that may be the switch, it is waited for under the fence.
-    async fn record_there(&self, fence: &Fence) -> Result<Option<Record>, SyncError> {
-        let (target, link) = (&self.config.target, &self.config.link_name);
-        if !self.is_sent.get() {
-            return mark::read(target, link).await;
-        }
-        let until = Instant::now() + SURE_LIMIT;
-        let asking = async {
-            loop {
-                // What was sent may still be on its way: without the record it comes to nothing.
-                match mark::withdraw(target, link).await {
-                    Err(error) if Instant::now() < until => {
-                        tracing::debug!(%error, "the record is asked for again");
-                        tokio::time::sleep(SURE_AGAIN).await;
-                    }
-                    read => return read,
-                }
-            }
-        };
-        let keeping = async {
-            let lost = fence.keep().await;
-            self.steps.say(&lost.to_string());
-            std::future::pending::<Infallible>().await
-        };
-        tokio::select! {
-            read = asking => read,
-            never = keeping => match never {},
-        }
     }
 
     async fn target(&self) -> Result<Client, SyncError> {
@@ -852,9 +845,10 @@ impl<'a> Run<'a> {
             ),
             ("UNDERSTUDY_FILE", self.args.file.display().to_string()),
         ];
-        if let Some(proof) = proof {
-            env.push(("UNDERSTUDY_OFFSET", proof.offset.to_string()));
-            env.push(("UNDERSTUDY_REPLID", proof.replid.clone()));
+        // Each shard of a source cluster has its own.
+        if let Some(part) = proof.and_then(Proof::only) {
+            env.push(("UNDERSTUDY_OFFSET", part.offset.to_string()));
+            env.push(("UNDERSTUDY_REPLID", part.replid.clone()));
         }
         env
     }

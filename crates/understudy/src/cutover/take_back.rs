@@ -5,8 +5,9 @@ use std::path::Path;
 use serde_json::Value;
 
 use super::daemon::Daemon;
+use super::fence::{self, Sites};
 use super::steps::Steps;
-use super::{back, fence, hooks};
+use super::{back, hooks, shards};
 use crate::config::{Config, reversed};
 use crate::error::SyncError;
 use crate::handover::mark::{self, Record};
@@ -45,7 +46,11 @@ pub(super) async fn take_back(
         );
     }
     // Sources before 6.2 cannot, and where nothing is paused it does nothing.
-    if fence::unpause(&source).await.is_ok() {
+    let paused = match shards::survey(config, daemon).await {
+        Ok(Some(survey)) => Sites::of(&source, &survey),
+        Ok(None) | Err(_) => Sites::one(source.clone()),
+    };
+    if fence::unpause_each(paused.primaries()).await.is_ok() {
         note("no client is paused", Ok(()));
     }
     // Behind the fence, which may keep us from writing there too. A way back that is followed stops by that.

@@ -6,6 +6,7 @@ use std::time::Duration;
 use super::Stage;
 use super::mark;
 use crate::config::Config;
+use crate::error::{Side, SyncError};
 use crate::pipeline::Leases;
 use crate::spool::Feed;
 use crate::status::Status;
@@ -43,9 +44,16 @@ pub(crate) async fn obey(config: &Config, status: &Status, feed: &Feed, leases: 
             feed.let_go();
         }
         if let (Some(offset), Stage::Closing) = (hold, state.stage)
-            && is_done(status, feed, leases, offset)
+            && is_done(config, status, feed, leases, offset)
         {
             handover.is_closed();
+            continue;
+        }
+        if let (Some(offset), Stage::Closed) = (hold, state.stage)
+            && !is_done(config, status, feed, leases, offset)
+        {
+            // The target was lost, and something of it is applied again.
+            handover.is_closing();
             continue;
         }
         if state.is_forgotten() {
@@ -63,20 +71,66 @@ pub(crate) async fn obey(config: &Config, status: &Status, feed: &Feed, leases: 
 }
 
 /// Everything up to there is applied, every key is as at the source, and has its own expiry.
-fn is_done(status: &Status, feed: &Feed, leases: &Leases, offset: u64) -> bool {
-    feed.applied() == offset && status.repairs_open.get() == 0 && leases.are_ended()
+fn is_done(config: &Config, status: &Status, feed: &Feed, leases: &Leases, offset: u64) -> bool {
+    let is_still = config.shard.as_ref().is_none_or(|shard| shard.is_still());
+    feed.applied() == offset && status.repairs_open.get() == 0 && leases.are_ended() && is_still
+}
+
+/// Whether the record alone decides: no transaction at the target covers everything that writes there.
+fn decides_alone(config: &Config) -> bool {
+    config.shard.is_some() || config.target.cluster.is_some()
+}
+
+/// The target was taken, and nothing is written there yet. A switch that another run of this link was to be part of and that is
+/// not made is called off: it was proved without us.
+///
+/// # Errors
+/// Resync where the switch has been made: whoever looks at the target again finds it. Those of the connection.
+pub(crate) async fn admit(config: &Config, status: &Status) -> Result<(), SyncError> {
+    // (A hold that is in force is kept by this run.)
+    if !decides_alone(config) || status.handover.state().stage != Stage::Replicating {
+        return Ok(());
+    }
+    let (target, link) = (&config.target, &config.link_name);
+    let record = match mark::read(target, link).await? {
+        Some(record) if record.stage == "fenced" => {
+            tracing::warn!(
+                "a cutover is under way that knows nothing of this run: it is called off"
+            );
+            mark::call_off(target, link).await?
+        }
+        other => other,
+    };
+    match record.is_some_and(|record| record.is_go() && !record.applies_late()) {
+        true => {
+            let what = "the switch has been made meanwhile: it is the application's";
+            Err(SyncError::resync(
+                Side::Target,
+                &target.endpoint.address,
+                what,
+            ))
+        }
+        false => Ok(()),
+    }
 }
 
 /// Whoever has begun a switch-over is not heard of any more. It may have made the switch and died before it could say so: then
 /// the target tells.
 pub(crate) async fn look_for_the_switch(config: &Config, status: &Status) {
-    match mark::read(&config.target, &config.link_name).await {
+    let (target, link) = (&config.target, &config.link_name);
+    let read = match decides_alone(config) {
+        // It may only be slow: it makes no switch any more.
+        true => mark::call_off(target, link).await,
+        false => mark::read(target, link).await,
+    };
+    match read {
         Ok(Some(record)) if record.is_go() => {
+            let offset = record.place(link).map_or(0, |place| place.offset);
             tracing::warn!(
-                offset = record.offset,
+                offset,
                 "the switch was made by a cutover that has gone since"
             );
-            status.handover.go(record.offset, record.applies_late());
+            status.handover.go(offset, record.applies_late());
         }
         Ok(_) => {
             tracing::warn!("a cutover has gone without making the switch: going on");

@@ -6,6 +6,12 @@
 //! ```
 //! The switch *is* this key with the stage `go`: it is written in one transaction with the checkpoint, which has to be the
 //! one that was proved, so that either the link has stopped there for good, or there is no switch.
+//!
+//! The links of one source cluster have one record together, under the name that theirs begin with. Where the target is a cluster,
+//! no transaction covers them: there the record alone decides. It is made `go` only while it says `fenced`, and whoever takes a
+//! link, or goes on where a cutover is not heard of any more, calls off what is not made first ([`call_off`]).
+
+use std::collections::BTreeMap;
 
 use resp::Value;
 use serde::{Deserialize, Serialize};
@@ -50,6 +56,20 @@ pub(crate) struct Record {
     /// The new server refuses PSYNC: the way back reads it by SCAN.
     #[serde(default)]
     pub(crate) back_by_scan: bool,
+    /// Of a source cluster, by the names of its links: where each of them has stopped.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub(crate) links: BTreeMap<String, Place>,
+}
+
+/// Where a link has stopped.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, Default)]
+pub(crate) struct Place {
+    /// Of its source's stream.
+    pub(crate) offset: u64,
+    pub(crate) replid: String,
+    /// Keys that its source had removed by itself since it was started, at that offset.
+    #[serde(default)]
+    pub(crate) removed: Option<u64>,
 }
 
 /// A change at the source, with what takes it back.
@@ -59,6 +79,9 @@ pub(crate) struct Undo {
     pub(crate) what: String,
     /// The words of the command that takes it back.
     pub(crate) command: Vec<String>,
+    /// The node of a source cluster, by its address.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub(crate) node: String,
 }
 
 /// A place in the target's own stream.
@@ -82,6 +105,18 @@ impl Record {
         self.reader == SCAN
     }
 
+    /// Where this link has stopped; none for one of a source cluster that came behind the switch.
+    pub(crate) fn place(&self, link_name: &str) -> Option<Place> {
+        match self.links.is_empty() {
+            true => Some(Place {
+                offset: self.offset,
+                replid: self.replid.clone(),
+                removed: self.removed,
+            }),
+            false => self.links.get(link_name).cloned(),
+        }
+    }
+
     pub(crate) fn applies_late(&self) -> bool {
         self.late_writes == "apply"
     }
@@ -100,7 +135,12 @@ impl Record {
     }
 }
 
-/// The key of the link called `link_name`.
+/// Whose record decides for this link: its own, or that of all links of its source cluster.
+pub(crate) fn name<'a>(config: &'a TargetConfig, link_name: &'a str) -> &'a str {
+    config.group.as_deref().unwrap_or(link_name)
+}
+
+/// The key of the link, or of the links together, called `link_name`.
 pub(crate) fn key(link_name: &str) -> String {
     let checkpoint = checkpoint::key(link_name);
     format!("{}{{{checkpoint}}}:cutover", checkpoint::KEY_PREFIX)
@@ -129,7 +169,8 @@ pub(crate) async fn read(
     config: &TargetConfig,
     link_name: &str,
 ) -> Result<Option<Record>, SyncError> {
-    get(&mut connect(config, link_name).await?, link_name).await
+    let mut client = connect(config, link_name).await?;
+    get(&mut client, name(config, link_name)).await
 }
 
 /// Removes the record of a switch that was not made, so that a transaction that is still on its way cannot make it. Gives the
@@ -169,10 +210,11 @@ async fn put_unless_made(
     other: impl Fn(Record) -> Option<Record>,
 ) -> Result<Option<Record>, SyncError> {
     let mut client = connect(config, link_name).await?;
-    let key = key(link_name);
+    let name = name(config, link_name);
+    let key = key(name);
     loop {
         client.call(&[b"WATCH", key.as_bytes()]).await?;
-        let record = match get(&mut client, link_name).await? {
+        let record = match get(&mut client, name).await? {
             Some(record) if !record.is_go() => other(record),
             made_or_none => return Ok(made_or_none),
         };
@@ -191,7 +233,7 @@ async fn put_unless_made(
     }
 }
 
-/// A connection to the server that has the link's own keys.
+/// A connection to the server that has the record.
 ///
 /// # Errors
 /// As [`Client::connect`].
@@ -199,7 +241,7 @@ pub(crate) async fn connect(config: &TargetConfig, link_name: &str) -> Result<Cl
     let endpoint = match &config.cluster {
         None => config.endpoint.clone(),
         Some(_) => {
-            let key = checkpoint::key(link_name);
+            let key = checkpoint::key(name(config, link_name));
             cluster::locate(config, &key).await?.endpoint
         }
     };
@@ -222,6 +264,7 @@ mod tests {
             undo: vec![Undo {
                 what: "user app".to_owned(),
                 command: vec!["ACL".to_owned()],
+                node: String::new(),
             }],
             back: Some(Back {
                 replid: "x".to_owned(),
@@ -230,6 +273,15 @@ mod tests {
             ..Record::default()
         };
         assert_eq!(Record::parse(record.text().as_bytes()), Ok(record));
+        let mut of_cluster = Record::default();
+        let place = Place {
+            offset: 9,
+            ..Place::default()
+        };
+        of_cluster.v = 1;
+        of_cluster.links.insert("a/b".to_owned(), place.clone());
+        let read = Record::parse(of_cluster.text().as_bytes()).unwrap();
+        assert_eq!((read.place("a/b"), read.place("a/c")), (Some(place), None));
         assert!(Record::parse(b"{\"v\":2,\"stage\":\"\",\"at_ms\":0}").is_err());
         assert!(Record::parse(b"nonsense").is_err());
     }

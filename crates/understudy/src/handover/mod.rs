@@ -14,7 +14,7 @@ use serde_json::{Value, json};
 use tokio::sync::Notify;
 
 pub(crate) use clients::{removed_by_itself, straggler_ids, watch_clients_forever};
-pub(crate) use hold::{Over, look_for_the_switch, obey};
+pub(crate) use hold::{Over, admit, look_for_the_switch, obey};
 pub(crate) use ready::reasons;
 
 use self::clients::Straggler;
@@ -49,7 +49,7 @@ pub(crate) enum Stage {
 }
 
 impl Stage {
-    const ALL: [Self; 6] = [
+    pub(crate) const ALL: [Self; 6] = [
         Self::Replicating,
         Self::Gate,
         Self::Fenced,
@@ -268,6 +268,15 @@ impl Handover {
         self.change(|state| {
             if state.stage == Stage::Closing {
                 state.stage = Stage::Closed;
+            }
+        });
+    }
+
+    /// Not everything up to the hold is applied any more.
+    fn is_closing(&self) {
+        self.change(|state| {
+            if state.stage == Stage::Closed {
+                state.stage = Stage::Closing;
             }
         });
     }

@@ -56,6 +56,10 @@ pub(crate) fn reasons(status: &Status, limits: &Limits) -> Vec<String> {
     note(open > 0, &|| {
         format!("{open} keys are being copied again from the source")
     });
+    let moving = status.slots_moving.get();
+    note(moving > 0, &|| {
+        format!("{moving} slots that have moved at the source are not taken over yet")
+    });
     let unchecked = status.unchecked.get();
     note(unchecked > 0, &|| {
         format!(

@@ -195,6 +195,7 @@ impl Link {
             "slots_held": status.slots_held.get(),
             "slots_moving": status.slots_moving.get(),
             "slots_taken": status.slots_taken.get(),
+            "owner": format!("{:016x}", status.owner.get()),
             "key_conflicts": status.key_conflicts.get(),
             "target": self.target,
             "phase": status.phase().name(),

@@ -93,6 +93,9 @@ pub(super) struct Slots<'a> {
 
 impl<'a> Slots<'a> {
     pub(super) fn new(shard: Option<Arc<Shard>>) -> Self {
+        if let Some(shard) = &shard {
+            shard.set_still(false);
+        }
         Self {
             shard,
             is_stale: true,
@@ -113,6 +116,12 @@ impl<'a> Slots<'a> {
     /// Slots that have come to the shard, and are not in place.
     pub(super) fn waiting(&self) -> usize {
         self.coming.len() + self.claimed.len()
+    }
+
+    /// Nothing is under way, or to be done by the plan as it was looked at last.
+    pub(super) fn is_idle(&self) -> bool {
+        let is_done = self.is_settled && !self.is_stale && self.left.is_empty();
+        is_done && self.working.is_none() && self.read.is_empty() && self.waiting() == 0
     }
 
     /// All is to be looked at again.

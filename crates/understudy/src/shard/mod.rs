@@ -21,9 +21,11 @@ mod held;
 mod nodes;
 pub(crate) mod refused;
 mod slices;
+pub(crate) mod survey;
 pub(crate) mod watch;
 
 use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use rewrite::{Slot, SlotSet};
@@ -49,6 +51,8 @@ pub struct Shard {
     held: SlotSet,
     /// Of those, where they begin, if the stream is not surely beyond that.
     copied: Mutex<BTreeMap<u16, u64>>,
+    /// Under a hold: no slot is taken or let go any more.
+    is_still: AtomicBool,
 }
 
 impl Shard {
@@ -61,7 +65,17 @@ impl Shard {
             applied: Arc::default(),
             held: SlotSet::new(),
             copied: Mutex::default(),
+            is_still: AtomicBool::new(false),
         }
+    }
+
+    /// Nothing is under way with slots, and nothing begins before this is taken back.
+    pub(crate) fn is_still(&self) -> bool {
+        self.is_still.load(Ordering::Relaxed)
+    }
+
+    pub(crate) fn set_still(&self, is_still: bool) {
+        self.is_still.store(is_still, Ordering::Relaxed);
     }
 
     fn copied(&self) -> MutexGuard<'_, BTreeMap<u16, u64>> {

@@ -24,6 +24,7 @@ use crate::checkpoint::Checkpoint;
 use crate::client::Client;
 use crate::config::{Config, Endpoint, ExistingKeys, HttpConfig};
 use crate::error::{Class, Side, SyncError};
+use crate::handover::mark::{self, Record};
 use crate::target::{self, Found};
 
 /// Between two looks.
@@ -50,6 +51,8 @@ pub(crate) struct Watcher {
     is_moving: bool,
     /// Other processes take shards too, or have.
     is_shared: bool,
+    /// A switch-over has been made: shards that come behind it are nobody's.
+    switched: Option<Record>,
 }
 
 /// The connection to what several processes agree on; made anew when it is lost.
@@ -103,6 +106,7 @@ impl Watcher {
             replica_of: BTreeMap::new(),
             is_moving: false,
             is_shared: config.slice.is_part(),
+            switched: None,
         };
         let mut backoff = Backoff::default();
         loop {
@@ -143,10 +147,13 @@ impl Watcher {
         let mut claims = Claims::connect(&self.config, self.group.claims_key()).await?;
         self.known.extend(claims.nodes().await?);
         let view = self.look(&mut Clients::new()).await?;
-        let begun = self.look_at_target().await?;
-        // It may be set by an attempt before.
-        let _ = self.group.begun.set(begun);
-        claims.set_nodes(self.known.iter()).await?;
+        self.look_for_the_switch().await?;
+        if self.switched.is_none() {
+            let begun = self.look_at_target().await?;
+            // It may be set by an attempt before.
+            let _ = self.group.begun.set(begun);
+            claims.set_nodes(self.known.iter()).await?;
+        }
         let prefix = format!("{}/", self.group.base);
         for (link, slots) in claims.all().await? {
             let Some(id) = link.strip_prefix(&prefix) else {
@@ -164,7 +171,9 @@ impl Watcher {
         self.learn(&known, &view);
         self.assign(&view, true);
         self.allot(&mut agreed, true).await?;
-        self.retire(&view, &mut claims, &mut agreed).await?;
+        if self.switched.is_none() {
+            self.retire(&view, &mut claims, &mut agreed).await?;
+        }
         if self.members.is_empty() {
             let address = &self.config.source.endpoint.address;
             let what = "no node of the cluster has slots";
@@ -333,7 +342,14 @@ impl Watcher {
                             said = what;
                         }
                     }
-                    self.own_links(true).into_iter().for_each(&mut begins);
+                    if self.has_news() {
+                        // Each link asks again, behind having taken the target.
+                        if let Err(error) = self.look_for_the_switch().await {
+                            tracing::warn!(%error, "a new shard waits: whether the switch was made is not known");
+                            continue;
+                        }
+                        self.own_links(true).into_iter().for_each(&mut begins);
+                    }
                 }
                 Err(error) => tracing::warn!(%error, "the source cluster cannot be looked at"),
             }
@@ -447,8 +463,38 @@ impl Watcher {
         Ok(())
     }
 
+    /// Asks the target whether the switch was made.
+    async fn look_for_the_switch(&mut self) -> Result<(), SyncError> {
+        let record = mark::read(&self.config.target, &self.group.base).await?;
+        self.switched = record.filter(Record::is_go);
+        Ok(())
+    }
+
+    /// Whether there are shards of this process whose links have not begun.
+    fn has_news(&self) -> bool {
+        let own = self.config.slice.index;
+        let mut members = self.members.iter();
+        members.any(|member| member.slice == own && !member.is_begun)
+    }
+
+    /// Marks shards as known whose links are not to begin: the switch was made without them.
+    fn pass_over_new(&mut self) {
+        let Some(record) = &self.switched else { return };
+        for member in &mut self.members {
+            let link = self.group.link_name(&member.id);
+            if !member.is_begun && record.place(&link).is_none() {
+                tracing::warn!(
+                    shard = member.id,
+                    "a shard of the source has come behind the switch: it is not followed, and what is written there is not known"
+                );
+                member.is_begun = true;
+            }
+        }
+    }
+
     /// The links of this process that have not begun yet.
     fn own_links(&mut self, is_late: bool) -> Vec<Config> {
+        self.pass_over_new();
         let own = self.config.slice.index;
         let news: Vec<usize> = (0..)
             .zip(&self.members)
@@ -679,6 +725,7 @@ impl Watcher {
         if let Some(cluster) = &mut config.target.cluster {
             cluster.shard = Some(shard.clone());
         }
+        config.target.group = Some(self.group.base.clone());
         config.link_name = self.group.link_name(&id);
         config.spool = config.spool.of_link(&config.link_name);
         config.filter.only(shard.applied.clone());

@@ -55,7 +55,10 @@ impl Feed {
         if self.taken.get() > pos {
             return false;
         }
-        self.hold.set(pos);
+        if self.hold.replace(pos) != pos {
+            // Whoever has to come to rest under it looks at once.
+            self.data.notify_one();
+        }
         true
     }
 

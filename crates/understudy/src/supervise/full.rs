@@ -8,6 +8,7 @@ use super::{Next, Supervisor, take, taken_by};
 use crate::checkpoint::{Checkpoint, Names, Phase, Position, Progress};
 use crate::config::ExistingKeys;
 use crate::error::{Class, Side, SyncError};
+use crate::handover::admit;
 use crate::pipeline::cluster;
 use crate::pipeline::{
     Applied, Behind, KeySet, SnapshotApplier, has_old_libraries, remove_unfinished, sweep,
@@ -87,6 +88,7 @@ impl Supervisor<'_> {
             })
         })
         .await?;
+        admit(self.config, self.status).await?;
         self.tell_nodes(&mut target);
         self.begin_slots(&target);
         if manner.reason == "snapshot_unfinished" && !manner.owned {

@@ -15,15 +15,14 @@ impl Supervisor<'_> {
     /// The switch was made, as the target tells. Nothing that goes on from a snapshot may begin.
     pub(super) fn note_switch(&self, record: &Record) {
         let handover = &self.status.handover;
-        handover.late(|late| late.removed_before(record.removed));
+        let place = record.place(&self.config.link_name).unwrap_or_default();
+        handover.late(|late| late.removed_before(place.removed));
         if handover.state().stage != Stage::Go {
             tracing::warn!(
-                offset = record.offset,
+                offset = place.offset,
                 "the switch has been made: the target is the application's, and nothing more is applied to it"
             );
-            self.status
-                .handover
-                .go(record.offset, record.applies_late());
+            handover.go(place.offset, record.applies_late());
         }
     }
 
@@ -34,6 +33,9 @@ impl Supervisor<'_> {
         record: &Record,
         attempts_max: u32,
     ) -> Result<Next, SyncError> {
+        let Some(place) = record.place(&self.config.link_name) else {
+            return Err(self.came_behind());
+        };
         let (start, kept) = self.choose(&visit.found)?;
         // It is not ours any more: nothing is taken, and nothing watched.
         drop(visit);
@@ -50,14 +52,14 @@ impl Supervisor<'_> {
         let mut log = kept.stream;
         log.rename(replid).map_err(spool_error)?;
         let feed = Feed::new(log);
-        feed.rewind(record.offset);
+        feed.rewind(place.offset);
         self.status.set_phase(status::Phase::Stream);
         self.status.source_offset.set(feed.end());
         self.status.spooled_offset.set(feed.end());
-        self.status.applied_offset.set(record.offset);
+        self.status.applied_offset.set(place.offset);
         self.status.oldest_unapplied_ms.set(0);
         let receiver = self.receiver(conn, None, &feed);
-        let counting = count_late_forever(self.config, self.status, &feed, record.offset);
+        let counting = count_late_forever(self.config, self.status, &feed, place.offset);
         let next = tokio::select! {
             biased;
             () = self.stop.requested() => Ok(Next::Done),
@@ -87,6 +89,12 @@ impl Supervisor<'_> {
         let what = "the switch has been made, and its record is gone from there (FLUSHALL?): nothing is written to it; this link has ended";
         let address = &self.config.target.endpoint.address;
         Err(SyncError::stop(Side::Target, address, what))
+    }
+
+    /// The word of a shard that the source cluster did not have at the switch.
+    fn came_behind(&self) -> SyncError {
+        let what = "the switch has been made, and this shard of the source has come behind it: nothing of it is applied, and what is written there is not known";
+        SyncError::stop(Side::Source, &self.config.source.endpoint.address, what)
     }
 
     /// The word where only a new snapshot could go on.

@@ -27,7 +27,7 @@ use crate::checkpoint::{Checkpoint, Phase, Position, Progress};
 use crate::client::Client;
 use crate::config::{Config, Reader, Writer};
 use crate::error::{Class, Side, SyncError};
-use crate::handover::watch_clients_forever;
+use crate::handover::{admit, watch_clients_forever};
 use crate::pipeline::cluster::Memory;
 use crate::pipeline::{Common, Leases, Repairs, Tide};
 use crate::shard::Held;
@@ -53,6 +53,8 @@ pub(crate) async fn run(config: &Config, status: &Status, stop: &Stop) -> Result
     let _lock = spool::lock(dir)
         .map_err(|error| SyncError::local(format!("spool directory {}: {error}", dir.display())))?;
     status.spool_limit.set(config.spool.max_bytes);
+    let owner = chance::number();
+    status.owner.set(owner);
     let supervisor = Supervisor {
         config,
         status,
@@ -73,7 +75,7 @@ pub(crate) async fn run(config: &Config, status: &Status, stop: &Stop) -> Result
             Reader::Aof(_) => Tide::of_a_recording(),
         },
         memory: Cell::default(),
-        owner: chance::number(),
+        owner,
         taken_from: Cell::new(None),
         closed: Cell::new(0),
         channel_losses: Cell::new(0),
@@ -615,6 +617,7 @@ impl Supervisor<'_> {
             Found::Nothing => Err(target::fenced(&self.config.target.endpoint.address)),
         })
         .await?;
+        admit(self.config, self.status).await?;
         self.tell_nodes(&mut target);
         let (epoch, owner) = (target.checkpoint.epoch, target.checkpoint.owner);
         let chosen_by = chosen_by.map(|found| Checkpoint {
@@ -709,6 +712,16 @@ pub(crate) async fn retake(
                 let pause = backoff.pause();
                 tracing::warn!(%error, retry_in_ms = pause.as_millis() as u64, "cannot reach the target");
                 tokio::time::sleep(pause).await;
+            }
+            Ok(target) => {
+                // (What waiting mends is asked again behind another take.)
+                match admit(config, status).await {
+                    Err(error) if error.class == Class::Reconnect => {
+                        tracing::warn!(%error, "cannot reach the target");
+                        tokio::time::sleep(backoff.pause()).await;
+                    }
+                    admitted => return admitted.map(|()| target),
+                }
             }
             other => return other,
         }

@@ -8,6 +8,7 @@ use crate::backoff::Backoff;
 use crate::checkpoint::{Checkpoint, Names, Phase, ScanAt};
 use crate::config::{ExistingKeys, ScanWhen};
 use crate::error::{Class, Side, SyncError};
+use crate::handover::admit;
 use crate::scan;
 use crate::status;
 use crate::target::{self, Found, Target, Visit};
@@ -144,6 +145,7 @@ impl Supervisor<'_> {
             })
         })
         .await?;
+        admit(self.config, self.status).await?;
         let mut target = target;
         self.tell_nodes(&mut target);
         if !manner.owns {

@@ -32,6 +32,18 @@ pub(super) const ROWS: &[Row] = &[
         "nothing: this process was replaced, and its link ends",
     ),
     row(
+        "it does not answer CLUSTER NODES",
+        Source,
+        Reconnect,
+        "nothing; `understudy cutover` waits for no node: mend it, or make the others forget it (CLUSTER FORGET)",
+    ),
+    row(
+        "the switch has been made, and this shard of the source",
+        Source,
+        Stop,
+        "nothing: who still writes there has to be moved; `understudy cutover --finish`",
+    ),
+    row(
         "it does not answer HGETALL",
         Target,
         Reconnect,

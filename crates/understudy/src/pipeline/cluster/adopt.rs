@@ -48,6 +48,11 @@ impl<'a> Adopt<'a> {
         }
     }
 
+    fn is_idle(&self) -> bool {
+        let has_none = self.leaving.is_empty() && self.placing.is_empty() && self.flush.is_none();
+        has_none && self.slots.is_idle()
+    }
+
     /// Whether a flush waits for everything before it.
     pub(super) fn flushes(&self) -> bool {
         self.flush.is_some()
@@ -60,6 +65,10 @@ impl ClusterStream<'_> {
         let Some(shard) = self.adopt.slots.shard.clone() else {
             return Ok(());
         };
+        if self.feed.is_held() && shard.is_still() {
+            return Ok(());
+        }
+        shard.set_still(false);
         if self.rewriter.in_transaction() || self.collector.is_in_transaction() {
             // One that waits for it may be the very one that is open.
             self.adopt.slots.discard_read();
@@ -84,6 +93,8 @@ impl ClusterStream<'_> {
         self.status
             .slots_moving
             .set(self.adopt.slots.waiting() as u64);
+        let is_idle = self.adopt.is_idle() && !self.is_working() && self.collector.is_empty();
+        shard.set_still(self.feed.is_held() && is_idle);
         Ok(())
     }
 
@@ -98,6 +109,7 @@ impl ClusterStream<'_> {
             last,
             "slots leave this shard of the source"
         );
+        shard.set_still(false);
         for slot in &leaving {
             shard.leave(*slot);
         }
@@ -125,6 +137,9 @@ impl ClusterStream<'_> {
         let Some(shard) = self.adopt.slots.shard.clone() else {
             return Ok(());
         };
+        if self.feed.is_held() && shard.is_still() {
+            return Ok(());
+        }
         let asked = shard.group.take_asked(shard.index).into_iter();
         let asked: Vec<Slot> = asked
             .filter(|slot| !shard.holds(Slot(*slot)) && !self.adopt.leaving.contains(slot))

@@ -273,6 +273,11 @@ impl<'a> ClusterStream<'a> {
         }
     }
 
+    /// Whether anything is on its way.
+    pub(super) fn is_working(&self) -> bool {
+        self.running.is_some()
+    }
+
     /// Says again who we are, if it is time; nothing is on its way.
     async fn renew(&mut self) -> Result<(), SyncError> {
         match &mut self.cluster {

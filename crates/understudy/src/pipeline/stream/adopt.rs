@@ -39,6 +39,11 @@ impl<'a> Adopt<'a> {
         }
     }
 
+    fn is_idle(&self) -> bool {
+        let has_none = self.leaving.is_empty() && self.placed.is_empty() && self.flush.is_none();
+        has_none && self.slots.is_idle()
+    }
+
     /// Whether the unit is to end here.
     pub(super) fn ends_unit(&self) -> bool {
         !self.placed.is_empty()
@@ -56,6 +61,10 @@ impl StreamApplier<'_> {
         let Some(shard) = self.adopt.slots.shard.clone() else {
             return Ok(());
         };
+        if self.feed.is_held() && shard.is_still() {
+            return Ok(());
+        }
+        shard.set_still(false);
         if self.rewriter.in_transaction() {
             // One that waits for it may be the very one that is open.
             self.adopt.slots.discard_read();
@@ -91,6 +100,8 @@ impl StreamApplier<'_> {
         self.status
             .slots_moving
             .set(self.adopt.slots.waiting() as u64);
+        let is_idle = self.adopt.is_idle() && self.inflight.is_none() && self.next.end().is_none();
+        shard.set_still(self.feed.is_held() && is_idle);
         Ok(())
     }
 
@@ -105,6 +116,7 @@ impl StreamApplier<'_> {
             last,
             "slots leave this shard of the source"
         );
+        shard.set_still(false);
         for slot in leaving {
             shard.leave(*slot);
         }
