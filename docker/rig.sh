@@ -6,6 +6,7 @@
 #   plain        standalone to standalone, with Prometheus (docker/compose.yml)
 #   elasticache  standalone to what ElastiCache is like: TLS, an ACL user, commands that are gone; with Prometheus
 #   cluster      a cluster of three to one server
+#   clusters     a cluster of six to a cluster of four
 #   shards       a cluster of six, shared by three processes, to one server
 #   failover     networks to cut and servers to kill
 #   scan         a small hosted server without PSYNC to what ElastiCache is like (docs/first-migration.md)
@@ -21,7 +22,7 @@ case $name in
     *) file=$root/docker/rigs/$name.yml ;;
 esac
 if [ -z "$name" ] || [ ! -e "$file" ]; then
-    sed -n '2,15s/^# \{0,1\}//p' "$0"
+    sed -n '2,16s/^# \{0,1\}//p' "$0"
     exit 2
 fi
 export RIG_CERTS="${RIG_CERTS:-$root/target/rigs/certs}"

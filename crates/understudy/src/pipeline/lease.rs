@@ -237,7 +237,9 @@ impl Leases {
     /// those that could in any case.
     fn show(&self, status: &Status, source_ms: i64) {
         let unknown = u64::from(self.unknown.get().is_some());
-        let (mut open, mut waiting, mut far) = (unknown, unknown, unknown);
+        // What the stream has taken to another name is looked for in the next round, and with some streams in every round.
+        let left_behind = u64::from(matches!(self.unknown.get(), Some((0, _))));
+        let (mut open, mut waiting, mut far) = (unknown, unknown, left_behind);
         for lease in self
             .open
             .borrow()

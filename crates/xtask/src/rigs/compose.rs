@@ -20,7 +20,8 @@ pub(super) struct Rig {
     env: Vec<(&'static str, String)>,
     /// One for each node; a rig without a cluster has the first alone.
     sources: [Port; NODES],
-    target: Port,
+    /// One for each node; a target that is one server has the first alone.
+    targets: [Port; 4],
     /// One for each process; most rigs have the first alone.
     statuses: [Port; 3],
     prometheus: Port,
@@ -32,7 +33,8 @@ pub(super) struct Rig {
 impl Rig {
     /// A rig that is not up yet.
     pub(super) fn new(name: &str, images: &Images) -> Result<Self, String> {
-        let [target, prometheus, back] = std::array::from_fn(|_| Port::reserve());
+        let [prometheus, back] = std::array::from_fn(|_| Port::reserve());
+        let targets: [Port; 4] = std::array::from_fn(|_| Port::reserve());
         let statuses: [Port; 3] = std::array::from_fn(|_| Port::reserve());
         let engine = crate::test::target().join("engines/redis-6.2");
         // Docker follows no link out of what it mounts.
@@ -42,6 +44,7 @@ impl Rig {
         let [source, source_2, source_3, source_4, source_5, source_6] =
             sources.each_ref().map(number);
         let [status, status_2, status_3] = statuses.each_ref().map(number);
+        let [target, target_2, target_3, target_4] = targets.each_ref().map(number);
         let env = vec![
             ("SOURCE_PORT", source),
             ("SOURCE_PORT_2", source_2),
@@ -49,7 +52,10 @@ impl Rig {
             ("SOURCE_PORT_4", source_4),
             ("SOURCE_PORT_5", source_5),
             ("SOURCE_PORT_6", source_6),
-            ("TARGET_PORT", number(&target)),
+            ("TARGET_PORT", target),
+            ("TARGET_PORT_2", target_2),
+            ("TARGET_PORT_3", target_3),
+            ("TARGET_PORT_4", target_4),
             ("STATUS_PORT", status),
             ("STATUS_PORT_2", status_2),
             ("STATUS_PORT_3", status_3),
@@ -69,7 +75,7 @@ impl Rig {
             file: format!("docker/rigs/{name}.yml"),
             env,
             sources,
-            target,
+            targets,
             statuses,
             prometheus,
             back,
@@ -141,7 +147,20 @@ impl Rig {
 
     /// The target's.
     pub(super) fn target(&self) -> String {
-        self.target.address()
+        self.targets[0].address()
+    }
+
+    /// Those of all nodes of a target that is a cluster of four.
+    pub(super) fn targets(&self) -> Vec<String> {
+        self.targets.iter().map(Port::address).collect()
+    }
+
+    /// Runs understudy in a container of its own, with the service's files, while the service does not run.
+    pub(super) fn once(&self, service: &str, words: &[&str]) -> Result<String, String> {
+        self.compose(&["stop", service])?;
+        let mut all = vec!["run", "--rm", "--no-deps", "-T", service];
+        all.extend(words);
+        self.compose(&all)
     }
 
     /// Runs a program in the container of a service.

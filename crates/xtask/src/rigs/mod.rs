@@ -3,6 +3,7 @@
 //! Each drill has containers, networks, volumes and ports of its own, all of which are gone when it ends.
 
 mod cluster;
+mod clusters;
 mod compose;
 mod elasticache;
 mod engine;
@@ -24,6 +25,8 @@ packages, and the binary is UNDERSTUDY_BIN, else target/release/understudy.
 
   elasticache   TLS, an ACL user, commands that are gone; compared at the end by understudy itself
   cluster       a cluster into one server, under load, over a kill of the daemon
+  clusters      a cluster of six nodes into a cluster of four: slots moved, a primary lost, the daemon killed, compared, and the switch
+                made, all under load
   scan          the first migration of docs/first-migration.md: no PSYNC at either end, a switch with its proof under load, a
                 client left behind, and all of it taken back; needs cargo xtask engines redis-6.2
   shards        a cluster of six nodes shared by three processes: one killed and begun elsewhere, slots moved from process to process,
@@ -42,6 +45,7 @@ const DRILLS: &[(&str, Drill)] = &[
     ("elasticache", elasticache::drill),
     ("failover", failover::drill),
     ("cluster", cluster::drill),
+    ("clusters", clusters::drill),
     ("scan", scan::drill),
     ("shards", shards::drill),
 ];

@@ -91,7 +91,7 @@ pub(super) fn drill(rig: &Rig) -> Result<String, String> {
 }
 
 /// Moves slots from the master at one port to that at another.
-fn reshard(rig: &Rig, from: u16, to: u16) -> Result<(), String> {
+pub(super) fn reshard(rig: &Rig, from: u16, to: u16) -> Result<(), String> {
     // The names of nodes are their own affair; the address is that by which they know each other.
     let script = format!(
         "set -e; from=$(redis-cli -p {from} cluster myid); to=$(redis-cli -p {to} cluster myid); \
@@ -106,14 +106,14 @@ fn reshard(rig: &Rig, from: u16, to: u16) -> Result<(), String> {
 }
 
 /// Ends a node as a crash would: nobody hands over.
-fn shut_down(node: &str) -> Result<(), String> {
+pub(super) fn shut_down(node: &str) -> Result<(), String> {
     let mut client = Client::try_connect(node).map_err(|error| error.to_string())?;
     // It answers nothing.
     let _ = client.try_command(&argv!["SHUTDOWN", "NOSAVE", "NOW", "FORCE"]);
     wait("the node to be gone", || Client::try_connect(node).is_err())
 }
 
-fn is_master(node: &str) -> bool {
+pub(super) fn is_master(node: &str) -> bool {
     let Ok(mut client) = Client::try_connect(node) else {
         return false;
     };
@@ -125,7 +125,7 @@ fn is_master(node: &str) -> bool {
             .is_some_and(|role| role == "master")
 }
 
-fn is_whole(node: &str) -> bool {
+pub(super) fn is_whole(node: &str) -> bool {
     let Ok(mut client) = Client::try_connect(node) else {
         return false;
     };
@@ -146,7 +146,7 @@ fn wait_ready(ports: &[String]) -> Result<(), String> {
 }
 
 /// What the process at a status port says of its links.
-fn links(port: &str) -> Vec<Value> {
+pub(super) fn links(port: &str) -> Vec<Value> {
     let answer = testkit::daemon::get(port, "/status").unwrap_or_default();
     let status: Value = serde_json::from_str(&answer.1).unwrap_or_default();
     let own = &status["understudy"];

@@ -67,3 +67,16 @@ fn steps() {
     let ahead = mark.step(&lease(AHEAD_MS + 3999, Form::Exact), true, 4000);
     assert_eq!(ahead, Step::Write(Form::Leased));
 }
+
+#[test]
+fn what_goes_on_in_every_round_keeps_no_switch_waiting() {
+    let (leases, status) = (Leases::default(), Status::new(0));
+    let shown = || {
+        leases.show(&status, now_ms());
+        (status.leases_open.get(), status.leases_far.get())
+    };
+    leases.suspect(9);
+    assert_eq!(shown(), (1, 0), "a RENAME in the stream");
+    leases.suspect(0);
+    assert_eq!(shown(), (1, 1), "left by an earlier run");
+}
