@@ -556,13 +556,25 @@ fn clocks_and_roles_are_looked_at() {
         "has lost it",
         "the address of the master",
     );
-    let node = with("redis-7.0", "--cluster-enabled yes");
+    for engine in ["redis-7.0", "valkey-8.1", "valkey-9.1"] {
+        let node = with(engine, "--cluster-enabled yes");
+        expect(
+            &check(&Link::new(&node, &target)),
+            "source",
+            "warn",
+            "node of a cluster",
+            "sync_reader.cluster = true",
+        );
+    }
+    let cluster = Cluster::start("valkey-9.1", 3, 0);
+    let link = Link::between(&cluster.address(0), &target.address());
+    let link = link.with("sync_reader", "cluster = true");
     expect(
-        &check(&Link::new(&node, &target)),
+        &check(&link),
         "source",
-        "warn",
-        "node of a cluster",
-        "sync_reader.cluster = true",
+        "pass",
+        "all of which is followed",
+        "",
     );
 }
 

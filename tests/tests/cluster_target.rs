@@ -243,6 +243,14 @@ fn what_cannot_be_done_is_named() {
         "{}",
         ended.error()
     );
+    let valkey = Cluster::start("valkey-9.1", 3, 0);
+    let ended = run(&Link::between(&source.address(), &valkey.address(0)));
+    assert_eq!(ended.code, 4);
+    assert!(
+        ended.error().contains("set redis_writer.cluster = true"),
+        "{}",
+        ended.error()
+    );
     let other = Server::of("redis-7.0");
     let ended = run(&Link::new(&source, &other).with("redis_writer", "cluster = true"));
     assert_eq!(ended.code, 4);

@@ -69,6 +69,22 @@ fn a_renamed_psync_is_read_around() {
     falls_back(&source, Link::new(&source, &source));
 }
 
+/// A server that renames PSYNC takes the new name for SYNC, which is of no use.
+#[test]
+fn a_name_that_is_known_and_answers_as_sync_is_read_around() {
+    for (args, name) in [
+        ("--rename-command PSYNC hidden", "hidden"),
+        ("--rename-command SYNC mysync", "mysync"),
+    ] {
+        let source = source("redis-7.0", args);
+        let named = format!("psync_command = \"{name}\"");
+        falls_back(
+            &source,
+            Link::new(&source, &source).with("sync_reader", &named),
+        );
+    }
+}
+
 /// A link whose user may do everything but PSYNC.
 fn without_psync(source: &Server, link: Link) -> Link {
     source.client().command(&argv![

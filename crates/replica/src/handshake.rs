@@ -24,6 +24,14 @@ impl Link {
                 Some(kind) => return Err(kind),
                 None => Vec::new(),
             },
+            // A server that was told to rename PSYNC looks at the name that it is called by, and takes any other one for SYNC.
+            Some(Line::Header(header))
+                if matches!((asked, &self.role), (Asked::Psync, Role::Main)) =>
+            {
+                let got = quoted(&[b"$", &*header].concat(), 16);
+                let reply = format!("it answers as to SYNC ({got}), which tells no offset");
+                return Err(ErrorKind::PsyncRefused { reply });
+            }
             Some(Line::Header(header)) if matches!(asked, Asked::Psync) => {
                 return self.take_end_offset(&header);
             }

@@ -72,8 +72,10 @@ fn refusal_by_text(
 }
 
 fn psync_refusal(says: impl Fn(&str) -> bool, reply: String) -> ErrorKind {
-    const NOT_OFFERED: [&str; 10] = [
+    const NOT_OFFERED: [&str; 11] = [
         "unknown command",
+        // The name that was given is another command's, such as SYNC's.
+        "wrong number of arguments",
         "unsupported",
         "not supported",
         "not allowed",

@@ -354,6 +354,11 @@ impl Info {
             .find_map(|line| line.trim_end().strip_prefix(field)?.strip_prefix(':'))
     }
 
+    /// What the server is: `standalone`, `cluster` or `sentinel`. Valkey calls the field by another name.
+    pub(crate) fn mode(&self) -> Option<&str> {
+        self.get("redis_mode").or_else(|| self.get("server_mode"))
+    }
+
     /// `(db, keys)` of every database of the keyspace section.
     pub(crate) fn keyspace(&self) -> Vec<(u32, u64)> {
         self.0
@@ -379,6 +384,11 @@ mod tests {
         );
         assert_eq!(info.get("redis_version"), Some("7.0.15"));
         assert_eq!(info.get("redis"), None);
+        assert_eq!(info.mode(), None);
+        for name in ["redis_mode", "server_mode"] {
+            let info = Info(format!("redis_version:7.2.4\r\n{name}:cluster\r\n"));
+            assert_eq!(info.mode(), Some("cluster"), "{name}");
+        }
         assert_eq!(info.keyspace(), vec![(0, 3), (11, 20)]);
     }
 }

@@ -187,11 +187,11 @@ pub(crate) async fn probe(
     let version = version
         .parse()
         .map_err(|error| SyncError::stop(Side::Target, address, error))?;
-    if info.get("redis_mode") == Some("sentinel") {
+    if info.mode() == Some("sentinel") {
         let what = "this is a Sentinel; use the address of the master it watches";
         return Err(SyncError::stop(Side::Target, address, what));
     }
-    if info.get("redis_mode") == Some("cluster") && config.cluster.is_none() {
+    if info.mode() == Some("cluster") && config.cluster.is_none() {
         let what = "this is a node of a cluster: set redis_writer.cluster = true";
         return Err(SyncError::stop(Side::Target, address, what));
     }

@@ -304,7 +304,7 @@ pub(super) fn commands(source: &Server, target: &Server) -> Vec<Finding> {
             });
         }
     }
-    if target.info.get("redis_mode") == Some("cluster") {
+    if target.info.mode() == Some("cluster") {
         let several = [
             "mset",
             "msetnx",

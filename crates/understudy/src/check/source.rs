@@ -25,7 +25,7 @@ const ELASTICACHE_BUFFER_SHARE: u64 = 10;
 pub(super) fn role(source: &Server, as_cluster: bool) -> Vec<Finding> {
     const CHECK: &str = "source";
     let name = source.name();
-    match source.info.get("redis_mode") {
+    match source.info.mode() {
         Some("sentinel") => {
             return vec![fail(
                 CHECK,

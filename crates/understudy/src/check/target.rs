@@ -399,7 +399,7 @@ pub(super) async fn databases(
                 return Ok(fail(
                     CHECK,
                     format!("{what}; the target does not have database {db}"),
-                    match target.info.get("redis_mode") {
+                    match target.info.mode() {
                         Some("cluster") => format!(
                             "a cluster has database 0 alone, unless it is Valkey 9.0 or later with cluster-databases {} or more: bring them into it by redis_writer.db_map (\"prefix\"), or leave them out by filter.block_db",
                             db + 1

@@ -117,12 +117,12 @@ async fn source_version(config: &Config, stop: &Stop) -> Result<SourceVersion, S
     let Some((fork, version)) = target::version_of(&info) else {
         return Ok(SourceVersion::default());
     };
-    if info.get("redis_mode") == Some("sentinel") {
+    if info.mode() == Some("sentinel") {
         let what = "this is a Sentinel; use the address of the master it watches";
         return Err(SyncError::stop(Side::Source, &endpoint.address, what));
     }
     let is_whole = config.shard.is_some() || config.scan.cluster;
-    if info.get("redis_mode") == Some("cluster") && !is_whole {
+    if info.mode() == Some("cluster") && !is_whole {
         let key = match config.reader {
             Reader::Scan => "scan_reader.cluster",
             Reader::Sync | Reader::Rdb(_) | Reader::Aof(_) => "sync_reader.cluster",
