@@ -11,8 +11,10 @@ use std::time::Duration;
 const LEAST: usize = 192;
 /// A target carries out a simple command in about a microsecond: then waiting costs a quarter at most.
 const PER_MICROSECOND: usize = 3;
-/// With more than this to be collected from a target that is not near, as much as may be goes into a turn, until this is worked off.
+/// With more than this to be collected as much as may be goes into a turn, until this is worked off: it costs the target more, and
+/// is what brings us up again. Before a target that is not near, where turns are what lacks, sooner than before a near one.
 const BEHIND_BYTES: u64 = 512 << 10;
+const NEAR_BEHIND_BYTES: u64 = 4 << 20;
 
 /// What is known of the way to the target, and what follows from it.
 #[derive(Debug)]
@@ -36,7 +38,11 @@ impl Size {
 
     /// So many bytes of the stream wait to be collected.
     pub(super) fn waiting(&mut self, bytes: u64) {
-        self.is_behind = bytes > BEHIND_BYTES && self.commands > LEAST;
+        let limit = match self.commands > LEAST {
+            true => BEHIND_BYTES,
+            false => NEAR_BEHIND_BYTES,
+        };
+        self.is_behind = bytes > limit;
     }
 
     /// A unit was answered after so long.
@@ -80,12 +86,10 @@ mod tests {
         assert_eq!(size.commands(), 450);
         size.took(Duration::ZERO);
         assert_eq!(size.commands(), LEAST);
-        size.waiting(BEHIND_BYTES + 1);
-        assert_eq!(
-            size.commands(),
-            LEAST,
-            "a near target has the short ones always"
-        );
+        size.waiting(NEAR_BEHIND_BYTES);
+        assert_eq!(size.commands(), LEAST, "a near target has the short ones");
+        size.waiting(NEAR_BEHIND_BYTES + 1);
+        assert_eq!(size.commands(), 1_024);
         let size = Size::new(10, Duration::from_secs(9));
         assert_eq!(size.commands(), 10, "no more than is allowed");
     }
