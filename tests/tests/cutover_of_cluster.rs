@@ -53,6 +53,13 @@ impl Target {
         }
     }
 
+    /// No switch is under way, or was made.
+    fn assert_no_record(&self) {
+        let left = self.ours();
+        let is_there = left.iter().any(|key| key.ends_with(":cutover"));
+        assert!(!is_there, "{left:?}");
+    }
+
     fn link(&self, source: &Cluster) -> Link {
         let address = match self {
             Self::One(server) => server.address(),
@@ -307,11 +314,7 @@ fn dies(is_cluster: bool) {
     }
     load.stop();
     assert_same(&mut daemon, &source, &target.slots(), 50);
-    let left = target.ours();
-    assert!(
-        !left.iter().any(|key| key.ends_with(":cutover")),
-        "{left:?}"
-    );
+    target.assert_no_record();
     // Behind GO nothing is taken back by itself, and the links find it out by the target.
     let running = Cutover::start(&daemon, &["--yes", "--watch", "1s"]);
     near_the_end_of_the_gate(&running);
@@ -457,11 +460,7 @@ fn called_off(is_cluster: bool) {
     load.wait_more(100);
     load.stop();
     assert_same(&mut daemon, &source, &target.slots(), 50);
-    let left = target.ours();
-    assert!(
-        !left.iter().any(|key| key.ends_with(":cutover")),
-        "{left:?}"
-    );
+    target.assert_no_record();
     cutover(&daemon, &["--check"]).assert_ok();
 }
 

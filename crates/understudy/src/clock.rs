@@ -1,4 +1,4 @@
-//! The wall clock, in one place.
+//! The wall clock, in one place, and what a server's TIME says.
 
 use std::time::{SystemTime, UNIX_EPOCH};
 

@@ -25,7 +25,7 @@ use crate::replicas;
 use crate::spool::{Feed, Log, Syncer};
 use crate::status::{Phase, Status};
 use crate::supervise::SourceVersion;
-use channel::{From, read_either};
+use channel::{Turn, read_either};
 
 /// Space made for one read.
 const READ_BYTES: usize = 256 << 10;
@@ -107,39 +107,24 @@ pub(crate) async fn open(
         // Before anything else: a master that is another one meanwhile is seen.
         follow.connects(&master.address);
     }
-    if !config.prefer_replica {
-        return Box::pin(open_at(
-            config,
-            version,
-            &master,
-            start,
-            rdb_channel,
-            status,
-        ))
-        .await;
-    }
-    let endpoint = Box::pin(replicas::choose(master.clone(), &start)).await?;
-    let opened = Box::pin(open_at(
+    let endpoint = match config.prefer_replica {
+        true => Box::pin(replicas::choose(master.clone(), &start)).await?,
+        false => master.clone(),
+    };
+    // Boxed: what asks for a second connection is large.
+    let asked = open_at(
         config,
         version,
         &endpoint,
         start.clone(),
         rdb_channel,
         status,
-    ))
-    .await?;
-    match opened {
+    );
+    match Box::pin(asked).await? {
         Opened::Refused { error, .. } if endpoint.address != master.address => {
             tracing::warn!(%error, replica = endpoint.address, master = master.address, "sync_reader.prefer_replica: this replica refuses PSYNC; following the master");
-            Box::pin(open_at(
-                config,
-                version,
-                &master,
-                start,
-                rdb_channel,
-                status,
-            ))
-            .await
+            let asked = open_at(config, version, &master, start, rdb_channel, status);
+            Box::pin(asked).await
         }
         opened => Ok(opened),
     }
@@ -499,7 +484,7 @@ impl Receiver<'_> {
         let mut synced = Instant::now();
         let mut writable = true;
         let (mut last_read, mut last_of_snapshot) = (Instant::now(), Instant::now());
-        let mut last = From::First;
+        let mut last = Turn::First;
         let mut read_on = 0;
         loop {
             self.drain_link()?;
@@ -541,22 +526,22 @@ impl Receiver<'_> {
                     last,
                     self.limits.read_bytes_max(),
                 ), if may_read || may_read_second => match (from, read) {
-                    (From::First, Ok(0)) => return Err(link_error(&self.conn.link.eof(), self.config)),
-                    (From::First, Err(error)) => return Err(broken(&error, self.config)),
-                    (From::Second, Ok(0)) => {
+                    (Turn::First, Ok(0)) => return Err(link_error(&self.conn.link.eof(), self.config)),
+                    (Turn::First, Err(error)) => return Err(broken(&error, self.config)),
+                    (Turn::Second, Ok(0)) => {
                         let error = second.as_mut().map(|second| second.link.eof());
                         if let Some(error) = error {
                             return Err(self.of_snapshot(&link_error(&error, self.config)));
                         }
                     }
-                    (From::Second, Err(error)) => {
+                    (Turn::Second, Err(error)) => {
                         return Err(self.of_snapshot(&broken(&error, self.config)));
                     }
                     (from, Ok(bytes)) => {
                         self.limits.source_bytes.took(bytes as u64);
                         last = from;
                         match (from, second.as_mut()) {
-                            (From::Second, Some(conn)) => {
+                            (Turn::Second, Some(conn)) => {
                                 last_of_snapshot = Instant::now();
                                 conn.feed();
                                 self.drain_snapshot(second)?;

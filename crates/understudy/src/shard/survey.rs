@@ -48,15 +48,12 @@ impl Survey {
             return Err(error);
         }
         for _ in 0..ROUNDS_MAX {
-            let known: Vec<String> = primaries(&view).map(|(_, address)| address).collect();
-            let new: Vec<String> = known
-                .into_iter()
-                .filter(|address| !asked.contains(address))
-                .collect();
+            let mut new = primaries(&view);
+            new.retain(|(_, address)| !asked.contains(address));
             if new.is_empty() {
                 break;
             }
-            for address in new {
+            for (_, address) in new {
                 ask(endpoint, &address, &mut view).await?;
                 asked.insert(address);
             }
@@ -78,16 +75,16 @@ impl Survey {
         let replicas = view.nodes().filter(|node| !node.has_failed);
         let replicas =
             replicas.filter_map(|node| Some((node.address.clone(), node.master.clone()?)));
+        let primaries = primaries(view).into_iter();
+        let primaries = primaries.map(|(id, address)| {
+            let slots = slots_of(&id);
+            (id, (address, slots))
+        });
         Self {
-            primaries: primaries(view)
-                .map(|(id, address)| {
-                    let slots = slots_of(&id);
-                    (id, (address, slots))
-                })
-                .collect(),
+            primaries: primaries.collect(),
             replicas: replicas.collect(),
             moving: view.moving(),
-            owners: owners.clone(),
+            owners,
         }
     }
 
@@ -133,21 +130,19 @@ impl Survey {
 }
 
 /// Primaries that have slots: id and address.
-fn primaries(view: &View) -> impl Iterator<Item = (String, String)> {
+fn primaries(view: &View) -> Vec<(String, String)> {
     let owners: BTreeSet<String> = view
         .owners()
         .into_iter()
         .flatten()
         .map(str::to_owned)
         .collect();
-    let found: Vec<(String, String)> = owners
-        .into_iter()
-        .filter_map(|id| {
-            let address = view.node(&id)?.address.clone();
-            Some((id, address))
-        })
-        .collect();
-    found.into_iter()
+    let owners = owners.into_iter();
+    let placed = owners.filter_map(|id| {
+        let address = view.node(&id)?.address.clone();
+        Some((id, address))
+    });
+    placed.collect()
 }
 
 /// Adds what the node at `address` says.

@@ -89,7 +89,7 @@ impl Conn {
 
 /// Which connection was read from.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum From {
+pub(super) enum Turn {
     /// The stream's, and the snapshot's where there is no other.
     First,
     /// The snapshot's own.
@@ -101,9 +101,9 @@ pub(super) enum From {
 pub(super) async fn read_either(
     first: Option<&mut Conn>,
     second: Option<&mut Conn>,
-    last: From,
+    last: Turn,
     bytes_max: Option<u64>,
-) -> (From, std::io::Result<usize>) {
+) -> (Turn, std::io::Result<usize>) {
     let first = async {
         match first {
             Some(conn) => conn.read(bytes_max).await,
@@ -117,15 +117,15 @@ pub(super) async fn read_either(
         }
     };
     match last {
-        From::Second => tokio::select! {
+        Turn::Second => tokio::select! {
             biased;
-            read = first => (From::First, read),
-            read = second => (From::Second, read),
+            read = first => (Turn::First, read),
+            read = second => (Turn::Second, read),
         },
-        From::First => tokio::select! {
+        Turn::First => tokio::select! {
             biased;
-            read = second => (From::Second, read),
-            read = first => (From::First, read),
+            read = second => (Turn::Second, read),
+            read = first => (Turn::First, read),
         },
     }
 }

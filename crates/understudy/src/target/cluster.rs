@@ -192,7 +192,8 @@ impl Cluster {
             renewal: Renewal::new(&config.endpoint),
             dbs: BTreeSet::new(),
         };
-        cluster.choose_fence(&prefix).await?;
+        let may_kill = fence::may_be_by_kill(config);
+        cluster.choose_fence(may_kill, &prefix).await?;
         for address in cluster.topology.primaries() {
             cluster.connect(&address).await?;
         }
@@ -214,11 +215,10 @@ impl Cluster {
         Ok(cluster)
     }
 
-    /// Finds out which way of keeping others out the target allows, and ends their connections.
-    async fn choose_fence(&mut self, prefix: &str) -> Result<(), SyncError> {
+    /// Finds out which way of keeping others out the target allows, and ends their connections. `may_kill`: whether that is wanted.
+    async fn choose_fence(&mut self, mut may_kill: bool, prefix: &str) -> Result<(), SyncError> {
         let primaries = self.topology.primaries();
         let mut clients = Vec::new();
-        let mut may_kill = self.settings.fence != SlotFence::Lua && !self.is_serverless;
         for address in primaries.iter().filter(|_| may_kill) {
             clients.push(self.connect_plain(address).await?);
         }

@@ -8,45 +8,33 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 
 use serde_json::Value;
-use testkit::{Client, ClusterWriter, argv};
+use testkit::{Client, argv};
 
 use super::cluster::{all, is_equal};
 use super::compose::Rig;
-use super::shards::{is_master, is_whole, links, reshard, shut_down};
+use super::shards::{RATE, is_master, links, load, lose_a_primary, reshard, wrote};
 use super::wait;
 
 const FILE: &str = "/etc/understudy/shake.toml";
-/// Commands a second of the load.
-const RATE: u64 = 1500;
 /// Gates that do not open on a machine that is busy just then.
 const ATTEMPTS: u32 = 5;
 
 pub(super) fn drill(rig: &Rig) -> Result<String, String> {
     let nodes = rig.nodes();
-    let first: Vec<String> = nodes.iter().take(3).cloned().collect();
-    let writer = ClusterWriter::start(&first, 7, RATE);
-    let wrote = |more: u64| {
-        let goal = writer.answered() + more;
-        wait("the load to go on", || writer.answered() >= goal)
-    };
-    wrote(3 * RATE)?;
+    let writer = load(&nodes[..3]);
+    wrote(&writer, 3 * RATE)?;
     reshard(rig, 7000, 7001)?;
     rig.kill("understudy", || {
         std::thread::sleep(Duration::from_millis(500));
     })?;
     reshard(rig, 7001, 7002)?;
-    shut_down(&nodes[2])?;
-    let live = [&nodes[..2], &nodes[3..]].concat();
+    let live = lose_a_primary(&nodes)?;
     let masters = || -> Vec<String> {
         let masters = live.iter().filter(|node| is_master(node));
         masters.cloned().collect()
     };
-    wait("a replica to take over", || masters().len() == 3)?;
-    wait("the cluster to be whole", || {
-        live.iter().all(|node| is_whole(node))
-    })?;
     reshard(rig, 7001, 7000)?;
-    wrote(RATE)?;
+    wrote(&writer, RATE)?;
     wait_ready(rig)?;
     let compared = rig.inside("understudy", &["understudy", "compare", FILE, "--json"])?;
     println!(

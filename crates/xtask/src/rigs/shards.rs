@@ -13,17 +13,12 @@ use super::wait;
 /// Slots of each resharding.
 const SLOTS: usize = 40;
 /// Commands a second of the load.
-const RATE: u64 = 1500;
+pub(super) const RATE: u64 = 1500;
 
 pub(super) fn drill(rig: &Rig) -> Result<String, String> {
     let nodes = rig.nodes();
-    let first: Vec<String> = nodes.iter().take(3).cloned().collect();
-    let writer = ClusterWriter::start(&first, 7, RATE);
-    let wrote = |more: u64| {
-        let goal = writer.answered() + more;
-        wait("the load to go on", || writer.answered() >= goal)
-    };
-    wrote(3 * RATE)?;
+    let writer = load(&nodes[..3]);
+    wrote(&writer, 3 * RATE)?;
     let before = [rig.status(0), rig.status(1), rig.status(2)];
     wait("a shard for each process", || {
         before.iter().all(|port| shards(port) == 1)
@@ -43,22 +38,17 @@ pub(super) fn drill(rig: &Rig) -> Result<String, String> {
             "the process that began elsewhere has taken {resyncs} snapshots"
         ));
     }
-    wrote(RATE)?;
+    wrote(&writer, RATE)?;
 
     // A primary fails; its replica goes on, and slots move once more.
-    shut_down(&nodes[2])?;
-    let live = [&nodes[..2], &nodes[3..]].concat();
-    let heir = || live.iter().skip(2).position(|node| is_master(node));
-    wait("a replica to take over", || heir().is_some())?;
-    wait("the cluster to be whole", || {
-        live.iter().all(|node| is_whole(node))
-    })?;
-    let heir = heir().ok_or("no replica has taken over")?;
+    let live = lose_a_primary(&nodes)?;
+    let heir = live.iter().skip(2).position(|node| is_master(node));
+    let heir = heir.ok_or("no replica has taken over")?;
     let heir = 7003 + u16::try_from(heir).map_err(|error| error.to_string())?;
-    wrote(RATE)?;
+    wrote(&writer, RATE)?;
     reshard(rig, 7000, heir)?;
     reshard(rig, heir, 7001)?;
-    wrote(RATE)?;
+    wrote(&writer, RATE)?;
     let commands = writer.stop();
 
     wait_ready(&ports)?;
@@ -90,6 +80,30 @@ pub(super) fn drill(rig: &Rig) -> Result<String, String> {
     ))
 }
 
+/// Writes all the while to a cluster of six, by its first three nodes.
+pub(super) fn load(first: &[String]) -> ClusterWriter {
+    ClusterWriter::start(first, 7, RATE)
+}
+
+/// Waits until so many more commands are answered.
+pub(super) fn wrote(writer: &ClusterWriter, more: u64) -> Result<(), String> {
+    let goal = writer.answered() + more;
+    wait("the load to go on", || writer.answered() >= goal)
+}
+
+/// The third of six nodes dies, and its replica takes over; gives those that live.
+pub(super) fn lose_a_primary(nodes: &[String]) -> Result<Vec<String>, String> {
+    shut_down(&nodes[2])?;
+    let live = [&nodes[..2], &nodes[3..]].concat();
+    wait("a replica to take over", || {
+        live.iter().skip(2).any(|node| is_master(node))
+    })?;
+    wait("the cluster to be whole", || {
+        live.iter().all(|node| is_whole(node))
+    })?;
+    Ok(live)
+}
+
 /// Moves slots from the master at one port to that at another.
 pub(super) fn reshard(rig: &Rig, from: u16, to: u16) -> Result<(), String> {
     // The names of nodes are their own affair; the address is that by which they know each other.
@@ -106,7 +120,7 @@ pub(super) fn reshard(rig: &Rig, from: u16, to: u16) -> Result<(), String> {
 }
 
 /// Ends a node as a crash would: nobody hands over.
-pub(super) fn shut_down(node: &str) -> Result<(), String> {
+fn shut_down(node: &str) -> Result<(), String> {
     let mut client = Client::try_connect(node).map_err(|error| error.to_string())?;
     // It answers nothing.
     let _ = client.try_command(&argv!["SHUTDOWN", "NOSAVE", "NOW", "FORCE"]);
@@ -125,7 +139,7 @@ pub(super) fn is_master(node: &str) -> bool {
             .is_some_and(|role| role == "master")
 }
 
-pub(super) fn is_whole(node: &str) -> bool {
+fn is_whole(node: &str) -> bool {
     let Ok(mut client) = Client::try_connect(node) else {
         return false;
     };

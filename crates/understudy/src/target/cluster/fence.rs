@@ -11,7 +11,9 @@
 use resp::{ErrorCode, Value};
 use rewrite::slot_of;
 
+use super::locate::is_serverless;
 use crate::client::Client;
+use crate::config::{SlotFence, TargetConfig};
 use crate::error::SyncError;
 
 /// Which of the two ways.
@@ -94,6 +96,18 @@ if new ~= found then redis.call('SET', KEYS[1], new) end
 return new
 ";
 
+/// `KEYS`: a slot's checkpoint, which is in database 0, then keys. `ARGV`: an epoch, the keys' database, then the expiry of each key, ms
+/// since 1970. Nothing is changed where there is a later epoch.
+pub(crate) const SCRIPT_EXPIRE: &str = "\
+if ARGV[2] ~= '0' then redis.call('SELECT', 0) end
+local found = redis.call('GET', KEYS[1])
+local epoch = found and tonumber(string.match(found, '^v1|(%d+)|'))
+if not epoch or epoch > tonumber(ARGV[1]) then return redis.error_reply('STALE the checkpoint is ' .. tostring(found)) end
+if ARGV[2] ~= '0' then redis.call('SELECT', ARGV[2]) end
+for at = 2, #KEYS do redis.call('PEXPIREAT', KEYS[at], ARGV[at + 1]) end
+return 1
+";
+
 /// Most words of a call to the script: ElastiCache Serverless takes 3,999.
 pub(crate) const SCRIPT_WORDS_MAX: usize = 3_900;
 /// Most words of one command in it: what Lua can hand over at once.
@@ -115,6 +129,12 @@ pub(crate) fn name_prefix(link_name: &str) -> String {
         .collect();
     // Two names that look alike now are still two.
     format!("understudy:{plain}:{}:", slot_of(link_name.as_bytes()).0)
+}
+
+/// Whether connections are to be ended, where the server lets them be ([`may_kill`]).
+pub(crate) fn may_be_by_kill(target: &TargetConfig) -> bool {
+    let fence = target.cluster.as_ref().map(|cluster| cluster.fence);
+    fence != Some(SlotFence::Lua) && !is_serverless(target)
 }
 
 /// Whether the server lets connections be ended.

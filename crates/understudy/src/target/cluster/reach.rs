@@ -10,20 +10,8 @@ use super::topology::Topology;
 use super::{fence, holders, locate};
 use crate::checkpoint::{self, Checkpoint};
 use crate::client::Client;
-use crate::config::{Config, SlotFence};
+use crate::config::Config;
 use crate::error::{Side, SyncError};
-
-/// `KEYS`: a slot's checkpoint, which is in database 0, then keys. `ARGV`: an epoch, the keys' database, then the expiry of each key, ms
-/// since 1970. Nothing is changed where there is a later epoch.
-const SCRIPT_EXPIRE: &str = "\
-if ARGV[2] ~= '0' then redis.call('SELECT', 0) end
-local found = redis.call('GET', KEYS[1])
-local epoch = found and tonumber(string.match(found, '^v1|(%d+)|'))
-if not epoch or epoch > tonumber(ARGV[1]) then return redis.error_reply('STALE the checkpoint is ' .. tostring(found)) end
-if ARGV[2] ~= '0' then redis.call('SELECT', ARGV[2]) end
-for at = 2, #KEYS do redis.call('PEXPIREAT', KEYS[at], ARGV[at + 1]) end
-return 1
-";
 
 /// A connection to each primary of a cluster that is ours.
 pub(crate) struct Reach {
@@ -54,10 +42,7 @@ impl Reach {
             fence::name_prefix(&config.link_name)
         );
         let mut clients = BTreeMap::new();
-        let mut are_ended = !super::is_serverless(&config.target);
-        if let Some(cluster) = &config.target.cluster {
-            are_ended &= cluster.fence != SlotFence::Lua;
-        }
+        let mut are_ended = fence::may_be_by_kill(&config.target);
         for address in located.topology.primaries() {
             let mut client = locate::connect(&config.target, &address).await?;
             are_ended = are_ended && fence::may_kill(&mut client).await?;
@@ -160,7 +145,7 @@ impl Reach {
         let (first, _) = expiries.first().filter(|_| !self.are_ended)?;
         let mut words: Vec<Vec<u8>> = vec![
             b"EVAL".to_vec(),
-            SCRIPT_EXPIRE.into(),
+            fence::SCRIPT_EXPIRE.into(),
             (expiries.len() + 1).to_string().into(),
             mark_key(slot_of(first), &self.marks_name).into(),
         ];

@@ -6,12 +6,14 @@ count=$((PRIMARIES * (1 + REPLICAS)))
 last=$((6999 + count))
 if [ "${1:-}" = health ]; then
     port=7000
+    replicas=0
     while [ "$port" -le "$last" ]; do
         case $(redis-cli -p "$port" cluster info) in *cluster_state:ok*) ;; *) exit 1 ;; esac
-        case $(redis-cli -p "$port" info replication) in *master_link_status:down*) exit 1 ;; *) ;; esac
+        case $(redis-cli -p "$port" info replication) in *master_link_status:up*) replicas=$((replicas + 1)) ;; *) ;; esac
         port=$((port + 1))
     done
-    exit 0
+    [ "$replicas" -eq $((PRIMARIES * REPLICAS)) ]
+    exit
 fi
 # The address by which others reach this container.
 ip=
